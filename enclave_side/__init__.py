@@ -1,0 +1,1 @@
+"""The enclave's side: the entrypoint, and every way in for unmodified programs."""

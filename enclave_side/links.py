@@ -1,0 +1,213 @@
+"""The links to the parent: several, dialled from here, and dialled again for ever."""
+
+import random
+import socket
+from dataclasses import dataclass
+
+from vsockproxy.addresses import Endpoint
+from vsockproxy.config.model import FIRST_WINDOW_BYTES, Limits
+from vsockproxy.dataplane.carriers import Carrier
+from vsockproxy.dataplane.dialling import DialError, connect
+from vsockproxy.dataplane.greeting import carrier_of, greet, make_hello
+from vsockproxy.dataplane.link import Link
+from vsockproxy.dataplane.loop import Event, now, sleep, spawn, timeout
+from vsockproxy.dataplane.sockets import send_all
+from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.errors import Refused
+from vsockproxy.log import Log
+from vsockproxy.session import (
+    DedicatedPreface,
+    ErrorCode,
+    PeerProtocolError,
+    ReceiveBudget,
+    Session,
+)
+from vsockproxy.session.messages import Open, Resolve, Resolved
+
+FIRST_PAUSE_SECONDS = 0.05
+MOST_PAUSE_SECONDS = 1.0
+DIAL_SECONDS = 1.0
+"""One attempt; the kernel's own limit for vsock is 2 s."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    number: int
+    is_told: bool = False
+    """Whether the log has said that this slot cannot reach the parent."""
+
+
+class Links:
+    """Keeps `count` links to the parent up, and picks one for each stream.
+
+    Args:
+        parent: where the parent listens.
+        count: how many links.
+        instance: 128 random bits, the same for all workers of this enclave.
+        limits: streams, budget and times.
+        log: for links that come and go.
+    """
+
+    def __init__(
+        self, parent: Endpoint, count: int, instance: bytes, limits: Limits, log: Log
+    ) -> None:
+        self.parent = parent
+        self.limits = limits
+        self.budget = ReceiveBudget(limits.receive_budget, limits.streams)
+        self._count = count
+        self._instance = instance
+        self._log = log
+        self._links: dict[Link, Event] = {}
+        self._came = Event()
+        self._is_stopping = False
+
+    def start(self) -> None:
+        """Begin to dial."""
+        for number in range(self._count):
+            spawn(self._keep(_Slot(number)), f"link {number}")
+        spawn(self._watch_times(), "time limits")
+
+    @property
+    def links(self) -> list[Link]:
+        """The links that are up."""
+        return list(self._links)
+
+    def go_away(self, text: str) -> None:
+        """Open no more streams; links close when theirs have ended."""
+        self._is_stopping = True
+        for link in self.links:
+            link.go_away(text)
+
+    async def pick(self) -> Link:
+        """The link with the fewest streams; waits `link_wait` for one.
+
+        Raises:
+            Refused: with parent_away, when no link came up in time.
+        """
+        link = self._best()
+        if link is None:
+            try:
+                async with timeout(self.limits.link_wait):
+                    while link is None:
+                        self._came.clear()
+                        await self._came.wait()
+                        link = self._best()
+            except TimeoutError:
+                raise Refused(
+                    "parent_away",
+                    f"no link to the parent at {self.parent} for {self.limits.link_wait:g} s",
+                ) from None
+        return link
+
+    async def connect_dedicated(self, token: bytes) -> tuple[socket.socket, Carrier]:
+        """A connection of its own for a stream that was opened with `dedicated`.
+
+        Raises:
+            Refused: with parent_away, when the parent does not take it.
+        """
+        try:
+            sock = await connect(self.parent, timeout_seconds=DIAL_SECONDS)
+        except DialError as error:
+            raise Refused("parent_away", error.text) from error
+        try:
+            await send_all(sock, DedicatedPreface(token).encode())
+        except OSError as error:
+            sock.close()
+            raise Refused("parent_away", f"{self.parent}: {error}") from error
+        return sock, carrier_of(sock)
+
+    def _best(self) -> Link | None:
+        candidates = [link for link in self._links if link.may_open]
+        return min(candidates, key=lambda link: len(link.session.streams), default=None)
+
+    async def _keep(self, slot: _Slot) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._is_stopping:
+            try:
+                left = await self._dial()
+            except (DialError, PeerProtocolError, OSError) as error:
+                if not slot.is_told:
+                    slot.is_told = True
+                    self._log.warning(
+                        "link_failed", link=slot.number, parent=str(self.parent), text=str(error)
+                    )
+                await sleep(pause * random.uniform(0.8, 1.2))
+                pause = min(2 * pause, MOST_PAUSE_SECONDS)
+                continue
+            slot.is_told = False
+            self._log.info("link_up", link=slot.number, parent=str(self.parent))
+            began = now()
+            await left.wait()
+            if now() - began > MOST_PAUSE_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            if not self._is_stopping:
+                await sleep(pause * random.uniform(0.8, 1.2))
+
+    async def _dial(self) -> Event:
+        async with timeout(DIAL_SECONDS + self.limits.handshake):
+            sock = await connect(self.parent, timeout_seconds=DIAL_SECONDS)
+            try:
+                hello = make_hello(
+                    self._instance,
+                    first_window_bytes=FIRST_WINDOW_BYTES,
+                    max_streams=self.limits.streams,
+                )
+                remote, rest = await greet(sock, hello)
+            except BaseException:
+                sock.close()
+                raise
+        carrier = carrier_of(sock)
+        session = Session(
+            is_initiator=True,
+            local=hello,
+            remote=remote,
+            budget=self.budget,
+            now=now(),
+            max_payload_bytes=carrier.max_payload_bytes,
+        )
+        left = Event()
+        link = Link(sock, session, carrier, self)
+        self._links[link] = left
+        link.begin(rest)
+        self._came.set()
+        return left
+
+    async def _watch_times(self) -> None:
+        limits = self.limits
+        shortest = min((limit for limit in (limits.half_closed, limits.idle) if limit), default=0)
+        if not shortest:
+            return
+        while True:
+            await sleep(min(max(shortest / 8, 0.02), 5.0))
+            for link in self.links:
+                link.check_times(limits.half_closed, limits.idle)
+
+    # ------------------------------------------------------------- events of a link
+
+    def stream_opened(self, link: Link, end: StreamEnd, request: Open) -> None:
+        """The parent opened a stream: there is nothing it may reach in this version."""
+        del link, request
+        end.refuse("not_listed", "this enclave offers no service")
+
+    def resolve_received(self, link: Link, request_id: int, question: Resolve) -> None:
+        """The parent asked for a name: enclaves resolve nothing."""
+        link.answer_resolve(
+            request_id, Resolved("not_listed", f"an enclave resolves no names: {question.name}")
+        )
+
+    def link_going_away(self, link: Link, text: str) -> None:
+        """The parent drains; a new link is dialled at once, for another worker or a restart."""
+        self._log.info("link_draining", parent=str(self.parent), text=text)
+        self._links[link].set()
+
+    def link_ended(self, link: Link, code: int, text: str, is_clean: bool) -> None:
+        """The link is gone, and its streams with it."""
+        left = self._links.pop(link, None)
+        if left is not None:
+            left.set()
+        names = {int(known): known.name.lower() for known in ErrorCode}
+        self._log.write(
+            "info" if is_clean else "warning",
+            "link_down",
+            {"parent": str(self.parent), "code": names.get(code, str(code)), "text": text},
+        )

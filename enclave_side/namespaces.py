@@ -1,0 +1,166 @@
+"""The system calls that make a machine of one's own, which Python 3.11 does not have.
+
+Only for a process with a single thread: a namespace belongs to the thread that asks for it.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from enum import IntFlag
+from pathlib import Path
+from typing import Final
+
+from vsockproxy.errors import VsockproxyError
+
+__all__ = (
+    "MountFlag",
+    "Namespace",
+    "NamespaceError",
+    "bring_up_loopback",
+    "map_to_root",
+    "mount",
+    "set_host_name",
+    "unshare",
+    "why_user_namespaces_fail",
+)
+
+
+class Namespace(IntFlag):
+    """Kinds of namespaces (CLONE_NEW* of include/uapi/linux/sched.h)."""
+
+    MOUNT = 0x0002_0000
+    UTS = 0x0400_0000
+    IPC = 0x0800_0000
+    USER = 0x1000_0000
+    PID = 0x2000_0000
+    NETWORK = 0x4000_0000
+
+
+class MountFlag(IntFlag):
+    """Flags of mount(2) (include/uapi/linux/mount.h)."""
+
+    NONE = 0
+    NO_SET_USER_ID = 2
+    NO_DEVICES = 4
+    NO_EXECUTION = 8
+    BIND = 4096
+    RECURSIVE = 16384
+    PRIVATE = 1 << 18
+
+
+class NamespaceError(VsockproxyError):
+    """The kernel refused a step of the set-up; `number` is its errno."""
+
+    def __init__(self, step: str, number: int) -> None:
+        super().__init__(f"{step}: {os.strerror(number)}")
+        self.number = number
+
+
+def unshare(namespaces: Namespace) -> None:
+    """Give this process namespaces of its own; a PID namespace only to its future children.
+
+    Raises:
+        NamespaceError: not permitted, too many, or unknown to this kernel.
+    """
+    if _libc().unshare(int(namespaces)) != 0:
+        names = " + ".join(each.name.lower() for each in Namespace if each in namespaces)  # type: ignore[union-attr]  # members of a flag have names
+        raise NamespaceError(f"new {names} namespaces", ctypes.get_errno())
+
+
+def map_to_root(user: int, group: int) -> None:
+    """In a new user namespace, make root of `user` and `group`, the caller's own ids outside.
+
+    Raises:
+        NamespaceError: not permitted.
+    """
+    # Without "deny", an unprivileged process may not map a group (user_namespaces(7)).
+    contents = {"setgroups": "deny", "uid_map": f"0 {user} 1", "gid_map": f"0 {group} 1"}
+    for name, content in contents.items():
+        try:
+            Path("/proc/self", name).write_text(content)
+        except OSError as error:
+            raise NamespaceError(f"writing /proc/self/{name}", error.errno or 0) from error
+
+
+def mount(
+    source: str,
+    target: str,
+    file_system: str = "",
+    flags: MountFlag = MountFlag.NONE,
+    data: str = "",
+) -> None:
+    """Mount, as mount(2).
+
+    Raises:
+        NamespaceError: the kernel refused.
+    """
+    texts = [os.fsencode(text) for text in (source, target, file_system)]
+    if _libc().mount(*texts, ctypes.c_ulong(int(flags)), os.fsencode(data)) != 0:
+        raise NamespaceError(f"mounting {source} on {target}", ctypes.get_errno())
+
+
+def set_host_name(name: str) -> None:
+    """Name this machine; meant for a UTS namespace of its own.
+
+    Raises:
+        NamespaceError: not permitted.
+    """
+    try:
+        socket.sethostname(name)
+    except OSError as error:
+        raise NamespaceError("setting the host name", error.errno or 0) from error
+
+
+# include/uapi/linux/sockios.h, if.h: struct ifreq is a name and, here, flags; 40 bytes in all.
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 1
+_INTERFACE_REQUEST: Final = struct.Struct("16sH22x")
+
+
+def bring_up_loopback() -> None:
+    """Bring the interface lo up; the kernel then gives it 127.0.0.1 and ::1.
+
+    Raises:
+        NamespaceError: not permitted (that takes CAP_NET_ADMIN), or there is no lo.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            fcntl.ioctl(control, _SIOCSIFFLAGS, _INTERFACE_REQUEST.pack(b"lo", _IFF_UP))
+        except OSError as error:
+            raise NamespaceError("bringing up the interface lo", error.errno or 0) from error
+
+
+def why_user_namespaces_fail(number: int) -> str:
+    """Say what stands against a user namespace, and how to permit it; `number` is the errno."""
+    if _setting("user/max_user_namespaces") == "0":
+        return "user namespaces are switched off: sysctl -w user.max_user_namespaces=15000"
+    if _setting("kernel/unprivileged_userns_clone") == "0":
+        return "only root may make user namespaces: sysctl -w kernel.unprivileged_userns_clone=1"
+    if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return (
+            "AppArmor restricts user namespaces: "
+            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+        )
+    if number == errno.ENOSPC:
+        return "there are as many as user.max_user_namespaces allows: raise it with sysctl -w"
+    if number in (errno.EINVAL, errno.ENOSYS):
+        return "this kernel has no user namespaces (CONFIG_USER_NS): run as root"
+    return (
+        "something forbids them, in a container its seccomp profile: run the container with "
+        "--security-opt seccomp=unconfined, or with --privileged"
+    )
+
+
+def _setting(name: str) -> str:
+    """A setting of the kernel; empty if this kernel does not have it."""
+    try:
+        return Path("/proc/sys", name).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

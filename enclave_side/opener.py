@@ -1,0 +1,194 @@
+"""Opens a stream for a program: decide, wait for a link, ask the parent, write the audit lines."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Never
+
+from enclave_side.links import Links
+from vsockproxy.addresses import Host
+from vsockproxy.dataplane.audit import StreamRecord
+from vsockproxy.dataplane.dedicated import DedicatedRelay
+from vsockproxy.dataplane.loop import now, timeout
+from vsockproxy.dataplane.sockets import receive
+from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.errors import Refused
+from vsockproxy.log import Log
+from vsockproxy.policy import Decision, Policy
+from vsockproxy.protocols.client_hello import ClientHelloReader, check_server_name
+from vsockproxy.protocols.errors import NotTls, SniMismatch
+from vsockproxy.session import ErrorCode, Open
+
+READ_BYTES = 16 * 1024
+ANSWER_MARGIN_SECONDS = 7.0
+"""What the parent may take beyond its dial: a lookup of 5 s, and the wire. It is not trusted to
+answer at all."""
+
+
+@dataclass(slots=True)
+class Destined:
+    """A destination that this side's policy allows."""
+
+    host: Host
+    port: int
+    decision: Decision
+    record: StreamRecord
+
+
+class Opener:
+    """Every way in comes here, so that each stream is decided, limited and logged alike.
+
+    Args:
+        policy: this side's lists, measured into the image.
+        links: the links to the parent.
+        log: for the audit lines.
+    """
+
+    def __init__(self, policy: Policy, links: Links, log: Log) -> None:
+        self._policy = policy
+        self._links = links
+        self._log = log
+        self.limits = links.limits
+
+    def decide(self, host_text: str, port: int, way: str) -> Destined:
+        """What this side's policy says, before anything is sent.
+
+        Raises:
+            Refused: it says no; the decision line is written.
+        """
+        decision, host = self._policy.decide_text(host_text, port)
+        record = StreamRecord(
+            host=host.text if host is not None else host_text,
+            port=port,
+            way=way,
+            opened_at=now(),
+            rule=decision.rule.source if decision.rule is not None else None,
+        )
+        if decision.allowed and host is not None and host.address is not None:
+            # A literal needs no lookup: the guard can speak at once.
+            decision, _ = self._policy.judge(decision, host, port, [host.address])
+        if not decision.allowed or host is None:
+            self._refuse(record, decision.reason, decision.text)
+        return Destined(host, port, decision, record)
+
+    def requires_tls(self, destined: Destined) -> bool:
+        """Whether the stream must begin with a ClientHello for its host."""
+        return self._policy.requires_tls(destined.decision.rule)
+
+    async def open(self, destined: Destined, *, is_dedicated: bool = False) -> StreamEnd:
+        """Open the stream and wait for the parent's answer; both decision lines are written.
+
+        Raises:
+            Refused: by the parent, for lack of a link, or by a limit.
+        """
+        record = destined.record
+        try:
+            link = await self._links.pick()
+            end = link.open(
+                Open(destined.host.text, destined.port, dedicated=is_dedicated),
+                self._closed(record),
+            )
+            record.stream = end.stream.id
+            link.flush()
+        except Refused as refused:
+            self._refuse(record, refused.reason, refused.text)
+        try:
+            async with timeout(self.limits.connect + ANSWER_MARGIN_SECONDS):
+                answer = await end.opened()
+        except Refused as refused:
+            record.decided_by = "parent"
+            self._refuse(record, refused.reason, refused.text)
+        except ConnectionResetError:
+            self._refuse(record, "parent_away", "the link to the parent ended before its answer")
+        except TimeoutError:
+            end.reset(ErrorCode.TIMED_OUT)
+            self._refuse(record, "dial_timeout", "the parent did not answer")
+        except BaseException:
+            end.reset(ErrorCode.CANCELLED)
+            raise
+        record.address = answer.address or None
+        record.decide(self._log, allowed=True, reason=destined.decision.reason)
+        if is_dedicated:
+            assert answer.token is not None  # the session refuses an answer without one
+            end.token = answer.token
+        return end
+
+    async def relay(
+        self, destined: Destined, end: StreamEnd, sock: socket.socket, first_bytes: bytes = b""
+    ) -> None:
+        """Relay between a program's socket and an open stream; both are owned by the relay then.
+
+        Raises:
+            Refused: a dedicated stream's connection was not taken; the stream is reset.
+        """
+        if end.token is None:
+            end.attach(sock, to_stream=first_bytes)
+            return
+        try:
+            connection, carrier = await self._links.connect_dedicated(end.token)
+        except BaseException:
+            end.reset(ErrorCode.CANCELLED)
+            raise
+        DedicatedRelay(end, sock, connection, carrier, to_carrier=first_bytes).start()
+
+    async def read_client_hello(
+        self, destined: Destined, sock: socket.socket, first_bytes: bytes = b""
+    ) -> bytes:
+        """The program's first bytes, up to a ClientHello for the host that was asked for.
+
+        Raises:
+            Refused: with not_tls or sni_mismatch; the decision line is written.
+            OSError: the program went away first.
+        """
+        reader = ClientHelloReader()
+        try:
+            async with timeout(self.limits.handshake):
+                hello = reader.receive(first_bytes) if first_bytes else None
+                while hello is None:
+                    data = await receive(sock, READ_BYTES)
+                    if not data:
+                        raise ConnectionResetError("the program closed before a ClientHello")
+                    hello = reader.receive(data)
+            check_server_name(hello, destined.host)
+        except NotTls as error:
+            self._refuse(destined.record, "not_tls", f"{error}: {self.plain_mend(destined)}")
+        except SniMismatch as error:
+            self._refuse(destined.record, "sni_mismatch", str(error))
+        except TimeoutError:
+            self._refuse(
+                destined.record,
+                "not_tls",
+                f"no ClientHello for {self.limits.handshake:g} s: {self.plain_mend(destined)}",
+            )
+        return reader.received
+
+    def refuse_plain(self, destined: Destined) -> None:
+        """Refuse a request that is known to be no TLS.
+
+        Raises:
+            Refused: always.
+        """
+        self._refuse(destined.record, "not_tls", f"http:// is not TLS: {self.plain_mend(destined)}")
+
+    @staticmethod
+    def plain_mend(destined: Destined) -> str:
+        """What to change so that a stream without TLS is allowed."""
+        rule = destined.decision.rule
+        where = f" at {rule.source}" if rule is not None else ""
+        return f"add require_tls: false{where} to allow it"
+
+    def _refuse(self, record: StreamRecord, reason: str, text: str) -> Never:
+        record.decide(self._log, allowed=False, reason=reason, text=text)
+        raise Refused(reason, text)
+
+    def _closed(self, record: StreamRecord) -> Callable[[StreamEnd], None]:
+        def closed(end: StreamEnd) -> None:
+            record.close(
+                self._log,
+                ended=end.ended,
+                bytes_out=end.bytes_sent,
+                bytes_in=end.bytes_received,
+                now=now(),
+            )
+
+        return closed

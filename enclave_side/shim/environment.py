@@ -1,0 +1,56 @@
+"""The environment of the user's command: how programs learn of the HTTP proxy. Pure."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from vsockproxy.addresses import TcpAddress
+from vsockproxy.config.model import Shim
+
+__all__ = ("STREAMS_SOCKET", "command_environment")
+
+STREAMS_SOCKET: Final = "/run/vsockproxy/streams.sock"
+"""The stream socket, on which programs that use our public API open streams."""
+
+NO_PROXY: Final = "localhost,127.0.0.1,::1"
+
+_PROXY_VARIABLES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+_NO_PROXY_VARIABLES: Final = ("NO_PROXY", "no_proxy")
+_NEVER: Final = ("ALL_PROXY", "all_proxy")
+"""Programs would send everything there, and few agree on what it means."""
+
+_LOOPBACK_FOR: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where to connect to what listens on every address."""
+
+
+def command_environment(
+    inherited: Mapping[str, str],
+    shim: Shim,
+    *,
+    http_proxy: TcpAddress | None,
+    names_are_active: bool,
+    has_streams_socket: bool,
+) -> dict[str, str]:
+    """All variables of the command.
+
+    Args:
+        inherited: the variables of this process. What it says of proxies is replaced, since it is
+            about another network; with `environment: false` it is left alone.
+        shim: the section of the configuration file.
+        http_proxy: where the HTTP proxy listens; None if it does not.
+        names_are_active: whether programs reach names without a proxy.
+        has_streams_socket: whether the stream socket exists.
+    """
+    variables = dict(inherited)
+    is_wanted = shim.environment if shim.environment is not None else not names_are_active
+    if is_wanted and http_proxy is not None:
+        host = _LOOPBACK_FOR.get(http_proxy.host, http_proxy.host)
+        bracketed = f"[{host}]" if ":" in host else host
+        url = f"http://{bracketed}:{http_proxy.port}"
+        variables |= dict.fromkeys(_PROXY_VARIABLES, url)
+        variables |= dict.fromkeys(_NO_PROXY_VARIABLES, NO_PROXY)
+    if shim.environment is not False:
+        for name in _NEVER:
+            variables.pop(name, None)
+    if has_streams_socket:
+        variables["VSOCKPROXY_STREAMS"] = STREAMS_SOCKET
+    return variables

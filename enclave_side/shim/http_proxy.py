@@ -1,0 +1,182 @@
+"""The way in for programs that read HTTP_PROXY: CONNECT, and absolute-form requests."""
+
+import socket
+
+from enclave_side.opener import Destined, Opener
+from vsockproxy.dataplane.closing import finish_socket, reset_socket
+from vsockproxy.dataplane.loop import spawn, timeout
+from vsockproxy.dataplane.sockets import receive, send_all
+from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.errors import Refused
+from vsockproxy.log import Log
+from vsockproxy.protocols.errors import HttpRequestError, HttpResponseError
+from vsockproxy.protocols.http_answers import connect_established, refusal, status_for
+from vsockproxy.protocols.http_exchange import ForwardedExchange
+from vsockproxy.protocols.http_proxy import ConnectRequest, ForwardRequest, ProxyRequestReader
+from vsockproxy.session import ErrorCode
+
+READ_BYTES = 16 * 1024
+WAY = "http_proxy"
+LINGER_SECONDS = 2.0
+"""After a refusal, how long the client may take to see it before its unread bytes turn the close
+into a reset that could swallow the answer (RFC 9112 §9.6)."""
+
+
+class HttpProxy:
+    """Serves the connections of one HTTP proxy listener.
+
+    Args:
+        opener: decides and opens the streams.
+        log: for requests that cannot be read.
+        own_host: where the proxy listens, for Host headers that name it.
+    """
+
+    def __init__(self, opener: Opener, log: Log, own_host: str) -> None:
+        self._opener = opener
+        self._log = log
+        self._own_host = own_host
+
+    def accepted(self, sock: socket.socket, address: object) -> None:
+        """Serve one connection."""
+        del address
+        spawn(self._serve(sock), "http proxy")
+
+    async def _serve(self, sock: socket.socket) -> None:
+        try:
+            request = await self._read_request(sock)
+            if isinstance(request, ConnectRequest):
+                await self._connect(sock, request)
+            elif request is not None:
+                await self._forward(sock, request)
+        except OSError:
+            reset_socket(sock)  # the client is gone, or fell silent
+        except BaseException:
+            reset_socket(sock)
+            raise
+
+    async def _read_request(self, sock: socket.socket) -> ConnectRequest | ForwardRequest | None:
+        reader = ProxyRequestReader(self._own_host)
+        async with timeout(self._opener.limits.handshake):
+            while True:
+                data = await receive(sock, READ_BYTES)
+                if not data:
+                    sock.close()
+                    return None
+                try:
+                    request = reader.receive(data)
+                except HttpRequestError as error:
+                    self._log.warning("bad_request", way=WAY, status=error.status, text=error.text)
+                    answer = refusal(error.status, error.reason, "-", error.text)
+                    await self._answer_and_close(sock, answer)
+                    return None
+                if request is not None:
+                    return request
+
+    async def _connect(self, sock: socket.socket, request: ConnectRequest) -> None:
+        asked = request.destination
+        opener = self._opener
+        end: StreamEnd | None = None
+        try:
+            destined = opener.decide(asked.host.text, asked.port, WAY)
+            end = await opener.open(destined)
+        except Refused as refused:
+            await self._refuse(sock, str(asked), refused)
+            return
+        try:
+            await send_all(sock, connect_established())
+            first_bytes = request.trailing
+            if opener.requires_tls(destined):
+                first_bytes = await opener.read_client_hello(destined, sock, first_bytes)
+            await opener.relay(destined, end, sock, first_bytes)
+        except Refused as refused:
+            # The tunnel stands: a reset is all that can be said.
+            code = ErrorCode.NOT_TLS if refused.reason == "not_tls" else ErrorCode.CANCELLED
+            end.reset(code)
+            reset_socket(sock)
+        except BaseException:
+            end.reset(ErrorCode.CUT)
+            raise
+
+    async def _forward(self, sock: socket.socket, request: ForwardRequest) -> None:
+        asked = request.destination
+        try:
+            destined = self._opener.decide(asked.host.text, asked.port, WAY)
+            if self._opener.requires_tls(destined):
+                self._opener.refuse_plain(destined)
+            exchange = ForwardedExchange(request)
+            first_bytes = exchange.start()
+            end = await self._opener.open(destined)
+        except Refused as refused:
+            await self._refuse(sock, str(asked), refused, has_body=request.method != "HEAD")
+            return
+        except HttpRequestError as error:
+            answer = refusal(error.status, error.reason, str(asked), error.text)
+            await self._answer_and_close(sock, answer)
+            return
+        await self._exchange(sock, exchange, end, first_bytes, destined)
+
+    async def _exchange(
+        self,
+        sock: socket.socket,
+        exchange: ForwardedExchange,
+        end: StreamEnd,
+        first_bytes: bytes,
+        destined: Destined,
+    ) -> None:
+        async def upload() -> None:
+            data = first_bytes
+            try:
+                while True:
+                    await end.write(data)
+                    received = await receive(sock, READ_BYTES)
+                    if not received:
+                        exchange.client_eof()
+                        return
+                    data = exchange.client_data(received)
+            except (OSError, HttpRequestError):
+                end.reset(ErrorCode.CUT)
+
+        uploading = spawn(upload(), "http request body")
+        try:
+            while not exchange.is_complete:
+                data = await end.read()
+                answer = exchange.origin_data(data) if data else exchange.origin_eof()
+                await send_all(sock, answer)
+            uploading.cancel()
+            end.finish()
+            if not end.is_closed:
+                end.reset(ErrorCode.CANCELLED)
+            finish_socket(sock)
+            sock.close()
+        except HttpResponseError as error:
+            end.reset(ErrorCode.CUT)
+            if exchange.may_answer:
+                asked = f"{destined.host}:{destined.port}"
+                await self._answer_and_close(sock, refusal(502, error.reason, asked, error.text))
+            else:
+                reset_socket(sock)
+        except OSError:
+            end.reset(ErrorCode.CUT)
+            reset_socket(sock)
+        finally:
+            uploading.cancel()
+
+    async def _refuse(
+        self, sock: socket.socket, asked: str, refused: Refused, *, has_body: bool = True
+    ) -> None:
+        answer = refusal(
+            status_for(refused.reason), refused.reason, asked, refused.text, has_body=has_body
+        )
+        await self._answer_and_close(sock, answer)
+
+    async def _answer_and_close(self, sock: socket.socket, answer: bytes) -> None:
+        """Send a last answer; what the client still sends is dropped unread (RFC 9931)."""
+        try:
+            async with timeout(LINGER_SECONDS):
+                await send_all(sock, answer)
+                finish_socket(sock)
+                while await receive(sock, READ_BYTES):
+                    pass
+        except (OSError, TimeoutError):
+            pass
+        sock.close()

@@ -1,0 +1,1 @@
+"""The parent's side: policy, name resolution, dialling and relaying for its enclaves."""

@@ -1,0 +1,125 @@
+"""Serves the streams that enclaves open: decide, resolve, guard, dial, relay; one line for each."""
+
+import socket
+from typing import TYPE_CHECKING
+
+from parent_side.reach import Reach, Reached
+from vsockproxy.dataplane.audit import StreamRecord
+from vsockproxy.dataplane.closing import reset_socket
+from vsockproxy.dataplane.loop import CancelledError, now, spawn, timeout
+from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.errors import Refused
+from vsockproxy.log import Log
+from vsockproxy.protocols.client_hello import ClientHelloReader, check_server_name
+from vsockproxy.protocols.errors import NotTls, SniMismatch
+from vsockproxy.session import ErrorCode, Open, Opened
+
+if TYPE_CHECKING:
+    from parent_side.enclaves import Enclave, Enclaves
+
+
+class Egress:
+    """Serves streams, one task each until the relay takes over.
+
+    Args:
+        reach: decides, resolves and dials.
+        handshake_seconds: time for the first bytes where TLS is required.
+        log: for the audit lines.
+    """
+
+    def __init__(self, reach: Reach, handshake_seconds: float, log: Log) -> None:
+        self._reach = reach
+        self._handshake_seconds = handshake_seconds
+        self._log = log
+
+    def serve(
+        self, enclave: "Enclave", enclaves: "Enclaves", end: StreamEnd, request: Open
+    ) -> None:
+        """Serve one stream; returns at once."""
+        record = StreamRecord(
+            host=request.host,
+            port=request.port,
+            way="session",
+            opened_at=now(),
+            cid=enclave.cid,
+            enclave=enclave.name,
+            stream=end.stream.id,
+        )
+        end.hold()
+        task = spawn(self._serve(enclave, enclaves, end, record), f"stream {end.stream.id}")
+
+        def closed(end: StreamEnd) -> None:
+            if end.stream.is_dedicated:
+                enclave.dedicated_streams -= 1
+            if not task.done():
+                task.cancel()
+            if record.address is not None:
+                record.close(
+                    self._log,
+                    ended=end.ended,
+                    bytes_out=end.bytes_received,
+                    bytes_in=end.bytes_sent,
+                    now=now(),
+                )
+
+        end.when_closed(closed)
+
+    async def _serve(
+        self, enclave: "Enclave", enclaves: "Enclaves", end: StreamEnd, record: StreamRecord
+    ) -> None:
+        sock: socket.socket | None = None
+        try:
+            try:
+                reached = await self._reach.reach(enclave.policy, record, enclave.cid)
+            except Refused as refused:
+                record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
+                end.refuse(refused.reason, refused.text)
+                return
+            sock = reached.socket
+            record.address = str(reached.address)
+            record.decide(self._log, allowed=True, reason=reached.decision.reason)
+            address = f"[{reached.address}]" if reached.address.version == 6 else record.address
+            text = f"{address}:{reached.port}"
+            if end.stream.is_dedicated:
+                enclaves.expect(enclave, end, sock, text)
+                sock = None
+                return
+            end.accept(Opened(address=text))
+            first_bytes = b""
+            if enclave.policy.requires_tls(reached.decision.rule):
+                first_bytes = await self._read_client_hello(end, reached, record)
+            local, sock = sock, None
+            end.attach(local, to_local=first_bytes)
+        except (CancelledError, ConnectionResetError):
+            if not end.is_closed:  # not the stream's end but the process's
+                raise
+        finally:
+            if sock is not None:
+                reset_socket(sock)
+            end.let_go()
+
+    async def _read_client_hello(
+        self, end: StreamEnd, reached: Reached, record: StreamRecord
+    ) -> bytes:
+        """The stream's first bytes, once they are a ClientHello for the host that was asked for.
+
+        Raises:
+            ConnectionResetError: they are not, or did not come; the stream is reset.
+        """
+        reader = ClientHelloReader()
+        try:
+            async with timeout(self._handshake_seconds):
+                hello = None
+                while hello is None:
+                    data = await end.read()
+                    if not data:
+                        raise NotTls("the program closed before a ClientHello")
+                    hello = reader.receive(data)
+            check_server_name(hello, reached.host)
+        except (NotTls, SniMismatch, TimeoutError) as error:
+            reason = "sni_mismatch" if isinstance(error, SniMismatch) else "not_tls"
+            text = str(error) or f"no ClientHello for {self._handshake_seconds:g} s"
+            record.decide(self._log, allowed=False, reason=reason, text=text)
+            end.reset(ErrorCode.NOT_TLS)
+            raise ConnectionResetError(text) from error
+        return reader.received

@@ -1,0 +1,264 @@
+"""The enclaves that are connected to this worker: their links, budget, policy and tokens."""
+
+import secrets
+import socket
+from dataclasses import dataclass, field
+
+from parent_side.egress import Egress
+from vsockproxy.config.load import Document
+from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, ParentConfig
+from vsockproxy.dataplane.carriers import Carrier
+from vsockproxy.dataplane.closing import reset_socket
+from vsockproxy.dataplane.dedicated import DedicatedRelay
+from vsockproxy.dataplane.greeting import carrier_of, make_hello, read_preface
+from vsockproxy.dataplane.link import Link
+from vsockproxy.dataplane.loop import call_later, now, sleep, spawn, timeout
+from vsockproxy.dataplane.sockets import send_all
+from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.log import Log
+from vsockproxy.policy import Policy
+from vsockproxy.session import (
+    DedicatedPreface,
+    ErrorCode,
+    Hello,
+    PeerProtocolError,
+    ReceiveBudget,
+    Session,
+    agree_on_version,
+)
+from vsockproxy.session.messages import TOKEN_BYTES, Open, Opened, Resolve, Resolved
+
+GREETINGS_AT_ONCE = 256
+"""Connections of one CID whose first bytes are still awaited; more are closed and counted."""
+
+
+@dataclass(slots=True)
+class Expected:
+    """A dedicated stream whose connection has yet to present its token."""
+
+    end: StreamEnd
+    local: socket.socket
+
+
+@dataclass(slots=True)
+class Enclave:
+    """One life of one enclave: a CID and an instance."""
+
+    cid: int
+    instance: bytes
+    name: str | None
+    policy: Policy
+    budget: ReceiveBudget
+    links: set[Link] = field(default_factory=set)
+    expected: dict[bytes, Expected] = field(default_factory=dict)
+    dedicated_streams: int = 0
+
+
+class Enclaves:
+    """Greets connections from enclaves and gives their streams to `egress`.
+
+    Args:
+        document: the parent's file.
+        egress: serves the streams.
+        log: for links that come and go.
+    """
+
+    def __init__(self, document: Document, egress: Egress, log: Log) -> None:
+        config = document.config
+        assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
+        self.limits: Limits = config.limits
+        self._document = document
+        self._entries: dict[int, EnclaveEntry] = {entry.cid: entry for entry in config.enclaves}
+        self._egress = egress
+        self._log = log
+        self._enclaves: dict[int, Enclave] = {}
+        self._policies: dict[int, Policy] = {}
+        self._greetings: dict[int, int] = {}
+        self._instance = secrets.token_bytes(16)
+        self._is_draining = False
+        spawn(self._watch_times(), "time limits")
+
+    def policy_for(self, cid: int) -> Policy:
+        """The lists of one enclave."""
+        key = cid if cid in self._entries else -1
+        policy = self._policies.get(key)
+        if policy is None:
+            policy = self._policies[key] = Policy.compile(self._document, cid=cid)
+        return policy
+
+    def name_of(self, cid: int) -> str | None:
+        """The configured name of an enclave."""
+        entry = self._entries.get(cid)
+        return entry.name if entry is not None else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no link is left."""
+        return not any(enclave.links for enclave in self._enclaves.values())
+
+    def drain(self) -> None:
+        """Take no new streams; links close when theirs have ended."""
+        self._is_draining = True
+        for enclave in self._enclaves.values():
+            for link in list(enclave.links):
+                link.go_away("the parent is shutting down")
+
+    def connected(self, sock: socket.socket, cid: int) -> None:
+        """A new connection on a link listener."""
+        greetings = self._greetings.get(cid, 0)
+        if greetings >= GREETINGS_AT_ONCE or self._is_draining:
+            self._log.warning("link_refused", cid=cid, reason="limit", text="too many greetings")
+            sock.close()
+            return
+        self._greetings[cid] = greetings + 1
+        spawn(self._greet(sock, cid), "greeting")
+
+    async def _greet(self, sock: socket.socket, cid: int) -> None:
+        try:
+            async with timeout(self.limits.handshake):
+                preface, rest = await read_preface(sock, may_be_dedicated=True)
+                if isinstance(preface, DedicatedPreface):
+                    self._attach(sock, cid, preface, rest)
+                else:
+                    await self._begin(sock, cid, preface, rest)
+        except (PeerProtocolError, OSError) as error:
+            text = str(error) or f"no hello for {self.limits.handshake:g} s"
+            self._log.warning("link_refused", cid=cid, enclave=self.name_of(cid), text=text)
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            self._greetings[cid] -= 1
+            if not self._greetings[cid]:
+                del self._greetings[cid]
+
+    async def _begin(self, sock: socket.socket, cid: int, remote: Hello, rest: bytes) -> None:
+        hello = make_hello(
+            self._instance, first_window_bytes=FIRST_WINDOW_BYTES, max_streams=self.limits.streams
+        )
+        try:
+            agree_on_version(hello, remote)
+        except PeerProtocolError:
+            await send_all(sock, hello.encode())  # so that the other side can say it as well
+            raise
+        enclave = self._enclave(cid, remote.instance)
+        await send_all(sock, hello.encode())
+        carrier = carrier_of(sock)
+        session = Session(
+            is_initiator=False,
+            local=hello,
+            remote=remote,
+            budget=enclave.budget,
+            now=now(),
+            max_payload_bytes=carrier.max_payload_bytes,
+        )
+        link = Link(sock, session, carrier, EnclaveLink(self, enclave))
+        enclave.links.add(link)
+        self._log.info("link_up", cid=cid, enclave=enclave.name, links=len(enclave.links))
+        link.begin(rest)
+
+    def _enclave(self, cid: int, instance: bytes) -> Enclave:
+        """The enclave of a hello; a new instance on a CID ends the old one's sessions."""
+        known = self._enclaves.get(cid)
+        if known is not None and known.instance == instance:
+            return known
+        if known is not None:
+            self._log.info("enclave_replaced", cid=cid, enclave=known.name)
+            for link in list(known.links):
+                link.abort(ErrorCode.NONE, "a new instance of the enclave has connected")
+        enclave = self._enclaves[cid] = Enclave(
+            cid,
+            instance,
+            self.name_of(cid),
+            self.policy_for(cid),
+            ReceiveBudget(self.limits.receive_budget, self.limits.streams),
+        )
+        return enclave
+
+    def _attach(
+        self, sock: socket.socket, cid: int, preface: DedicatedPreface, rest: bytes
+    ) -> None:
+        enclave = self._enclaves.get(cid)
+        expected = enclave.expected.pop(preface.token, None) if enclave is not None else None
+        if expected is None:
+            raise PeerProtocolError(ErrorCode.PROTOCOL, "a token that no stream expects")
+        carrier: Carrier = carrier_of(sock)
+        DedicatedRelay(expected.end, expected.local, sock, carrier, to_local=rest).start()
+
+    def expect(self, enclave: Enclave, end: StreamEnd, local: socket.socket, address: str) -> None:
+        """Answer a dedicated stream, and wait for the connection that presents its token."""
+        token = secrets.token_bytes(TOKEN_BYTES)
+        enclave.expected[token] = Expected(end, local)
+        end.accept(Opened(address=address, token=token))
+
+        def expire() -> None:
+            expected = enclave.expected.pop(token, None)
+            if expected is not None:
+                reset_socket(expected.local)
+                expected.end.reset(ErrorCode.TIMED_OUT)
+
+        call_later(self.limits.handshake, expire)
+
+    async def _watch_times(self) -> None:
+        limits = self.limits
+        shortest = min((limit for limit in (limits.half_closed, limits.idle) if limit), default=0)
+        while shortest:
+            await sleep(min(max(shortest / 8, 0.02), 5.0))
+            for enclave in list(self._enclaves.values()):
+                for link in list(enclave.links):
+                    link.check_times(limits.half_closed, limits.idle)
+
+    def stream_opened(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
+        """An enclave opened a stream."""
+        if request.service:
+            end.refuse("not_listed", "services are the enclave's to offer, not the parent's")
+            return
+        if request.dedicated:
+            if enclave.dedicated_streams >= self.limits.dedicated:
+                end.refuse("limit", f"{self.limits.dedicated} dedicated streams are open")
+                return
+            enclave.dedicated_streams += 1
+        self._egress.serve(enclave, self, end, request)
+
+    def link_ended(
+        self, enclave: Enclave, link: Link, code: int, text: str, is_clean: bool
+    ) -> None:
+        """A link is gone, and its streams with it."""
+        enclave.links.discard(link)
+        if not enclave.links and self._enclaves.get(enclave.cid) is enclave:
+            del self._enclaves[enclave.cid]
+        self._log.write(
+            "info" if is_clean else "warning",
+            "link_down",
+            {"cid": enclave.cid, "enclave": enclave.name, "code": code, "text": text},
+        )
+
+
+class EnclaveLink:
+    """Binds the events of a link to its enclave."""
+
+    __slots__ = ("_enclave", "_enclaves")
+
+    def __init__(self, enclaves: Enclaves, enclave: Enclave) -> None:
+        self._enclaves = enclaves
+        self._enclave = enclave
+
+    def stream_opened(self, link: Link, end: StreamEnd, request: Open) -> None:
+        """The enclave opened a stream."""
+        del link
+        self._enclaves.stream_opened(self._enclave, end, request)
+
+    def resolve_received(self, link: Link, request_id: int, question: Resolve) -> None:
+        """The enclave asks for a name; only the names way in does, which later versions have."""
+        link.answer_resolve(
+            request_id, Resolved("lookup_failed", f"not in this version: {question.name}")
+        )
+
+    def link_going_away(self, link: Link, text: str) -> None:
+        """The enclave opens no more streams here; the link ends with its streams."""
+        del link, text
+
+    def link_ended(self, link: Link, code: int, text: str, is_clean: bool) -> None:
+        """The link is gone."""
+        self._enclaves.link_ended(self._enclave, link, code, text, is_clean)

@@ -1,0 +1,70 @@
+"""From a host and a port to a connected socket, or to a refusal with its reason."""
+
+import socket
+from dataclasses import dataclass
+
+from parent_side.resolver import LookupFailed, NoSuchName, Resolver
+from vsockproxy.addresses import Host, IpAddress
+from vsockproxy.dataplane.audit import StreamRecord
+from vsockproxy.dataplane.dialling import DialError, dial
+from vsockproxy.errors import Refused
+from vsockproxy.policy import Decision, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A connection to an allowed destination."""
+
+    socket: socket.socket
+    address: IpAddress
+    port: int
+    host: Host
+    decision: Decision
+
+
+class Reach:
+    """Decides, resolves, guards and dials, the same for sessions and for raw ports.
+
+    Args:
+        resolver: looks names up.
+        connect_seconds: the limit of one dial.
+    """
+
+    def __init__(self, resolver: Resolver, connect_seconds: float) -> None:
+        self._resolver = resolver
+        self._connect_seconds = connect_seconds
+
+    async def reach(self, policy: Policy, record: StreamRecord, enclave: int) -> Reached:
+        """Connect to `record.host` and `record.port` if `policy` allows it.
+
+        The record's host becomes its normal form, and its rule is noted.
+
+        Raises:
+            Refused: with one of the reasons of design §10.
+        """
+        decision, host = policy.decide_text(record.host, record.port)
+        if decision.rule is not None:
+            record.rule = decision.rule.source
+        if not decision.allowed or host is None:
+            raise Refused(decision.reason, decision.text)
+        record.host = host.text
+        dialled = decision.dialled(host, record.port)
+        addresses: tuple[IpAddress, ...]
+        if dialled.host.address is not None:
+            addresses = (dialled.host.address,)
+        else:
+            try:
+                addresses = await self._resolver.resolve(dialled.host.text, enclave=enclave)
+            except NoSuchName as error:
+                raise Refused("no_such_name", str(error)) from error
+            except LookupFailed as error:
+                raise Refused("lookup_failed", str(error)) from error
+        decision, checked = policy.judge(decision, host, record.port, addresses)
+        if not decision.allowed:
+            raise Refused(decision.reason, decision.text)
+        try:
+            result = await dial(checked, dialled.port, timeout_seconds=self._connect_seconds)
+        except DialError as error:
+            reason = "dial_timeout" if error.kind == "timed_out" else "dial_refused"
+            raise Refused(reason, error.text) from error
+        return Reached(result.socket, result.address, dialled.port, host, decision)

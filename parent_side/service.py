@@ -1,0 +1,89 @@
+"""The parent's side as a whole: listeners and workers, until it is told to stop.
+
+The sandbox has it in a process of its own, which ends with the sandbox:
+
+    python -m parent_side.service DOCUMENT-DESCRIPTOR WORKER-MODULE STARTER-PID DIRECTORY
+"""
+
+import os
+import signal
+import sys
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Final
+
+from vsockproxy import processes
+from vsockproxy.addresses import Endpoint
+from vsockproxy.config.document import Document
+from vsockproxy.config.model import ParentConfig
+from vsockproxy.listening import ListenError, open_listener
+from vsockproxy.worker_messages import ListenerKind, read_document
+
+__all__ = ("WORKER_MODULE", "main", "run")
+
+WORKER_MODULE: Final = "parent_side.worker"
+
+FAILED: Final = 1
+"""Exit code where a listener cannot be bound."""
+
+
+def run(document: Document, *, worker_module: str = WORKER_MODULE) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    Args:
+        document: a parent's configuration.
+        worker_module: the module that is executed as a worker.
+    """
+    config = document.config
+    assert isinstance(config, ParentConfig)
+    processes.raise_descriptor_limit()
+    wanted: list[tuple[str, ListenerKind, Endpoint]] = [
+        *((f"listen[{index}]", "link", endpoint) for index, endpoint in enumerate(config.listen)),
+        *(
+            (f"forwards[{index}].listen", "forward", forward.listen)
+            for index, forward in enumerate(config.forwards)
+        ),
+    ]
+    from vsockproxy.control.services import NamedListener, Service, serve_parent
+    from vsockproxy.policy import may_connect
+
+    with ExitStack() as stack:
+        listeners = []
+        for name, kind, endpoint in wanted:
+            try:
+                listener = open_listener(endpoint)
+            except ListenError as error:
+                print(f"vsockproxy: {error}", file=sys.stderr)  # noqa: T201 — there is no log yet
+                return FAILED
+            stack.callback(listener.close)
+            listeners.append(NamedListener(name, kind, listener))
+        service = Service(
+            side="parent",
+            document=document,
+            worker_module=worker_module,
+            listeners=listeners,
+            workers=config.workers,
+            log=config.log,
+        )
+        return serve_parent(service, partial(may_connect, document))
+
+
+def main() -> None:
+    """Run beside a sandbox: end when it ends, and remove the directory of its link."""
+    descriptor_text, worker_module, starter_text, directory = sys.argv[1:]
+    # A background process group that writes to a terminal is stopped by it (stty tostop).
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    processes.die_with_starter(int(starter_text), signal.SIGTERM)
+    descriptor = int(descriptor_text)
+    document = read_document(descriptor)
+    os.close(descriptor)
+    try:
+        code = run(document, worker_module=worker_module)
+    finally:
+        with suppress(OSError):  # the sandbox removes it too; neither knows which of them is last
+            os.rmdir(directory)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""A worker of the parent: links and raw connections in, dialled connections out."""
+
+import os
+import re
+import socket
+
+from parent_side.egress import Egress
+from parent_side.enclaves import Enclaves
+from parent_side.forwards import Forwards
+from parent_side.reach import Reach
+from parent_side.resolver import Resolver
+from vsockproxy.config.load import Document
+from vsockproxy.config.model import ParentConfig
+from vsockproxy.dataplane.worker import run_worker
+from vsockproxy.log import Log, choose_format
+from vsockproxy.worker_messages import Configure, Connection
+
+_FORWARD = re.compile(r"forwards\[(\d+)\]")
+
+
+class ParentSide:
+    """What a worker of the parent does with the connections it is given.
+
+    Args:
+        document: the parent's file.
+    """
+
+    def __init__(self, document: Document) -> None:
+        config = document.config
+        assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
+        log = Log(
+            "parent",
+            choose_format(config.log.format, is_terminal=os.isatty(2)),
+            config.log.level,
+        )
+        resolver = Resolver(config.resolver)
+        reach = Reach(resolver, config.limits.connect)
+        self._forwards_config = config.forwards
+        self._enclaves = Enclaves(document, Egress(reach, config.limits.handshake, log), log)
+        self._forwards = Forwards(reach, config.limits.streams, log)
+
+    def connection(self, message: Connection, sock: socket.socket) -> None:
+        """Serve a connection that the supervisor accepted."""
+        forward = _FORWARD.match(message.listener)
+        if forward is None:
+            self._enclaves.connected(sock, message.cid)
+            return
+        to = self._forwards_config[int(forward[1])].to
+        cid = message.cid
+        policy = self._enclaves.policy_for(cid)
+        self._forwards.connected(sock, to, policy, cid, self._enclaves.name_of(cid))
+
+    def drain(self) -> None:
+        """Take no new streams."""
+        self._enclaves.drain()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether no stream is open."""
+        return self._enclaves.is_empty and self._forwards.is_empty
+
+
+def make_side(message: Configure, document: Document, listeners: list[socket.socket]) -> ParentSide:
+    """The parent's side; its listeners stay with the supervisor."""
+    del message, listeners
+    return ParentSide(document)
+
+
+if __name__ == "__main__":
+    run_worker(make_side)

@@ -1,0 +1,158 @@
+"""Runs one command in User Mode Linux: its output as it comes, and its exit status."""
+
+import contextlib
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from tests.on_vsock.machine.failure import MachineError
+from tests.on_vsock.machine.kernel import Kernel, search_path
+
+INIT = Path(__file__).with_name("init.sh")
+
+_FOLLOW_SECONDS = 0.1
+"""How often the output is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run in the machine and what it may use."""
+
+    command: Sequence[str]
+    checkout: Path
+    """The working folder of the command, read-only like everything that is not listed below."""
+    writable: Sequence[Path]
+    """Folders of the host, inside the checkout, that the command may write to."""
+    environment: Mapping[str, str]
+    memory: str
+    """What the machine has, as the kernel's `mem=` takes it: `2G`."""
+    limit_seconds: float
+
+
+def run(kernel: Kernel, job: Job, cache: Path) -> int:
+    """Boot, run `job`, power off; the command's output goes to our stdout as it comes.
+
+    Returns:
+        The command's exit status.
+
+    Raises:
+        MachineError: the machine did not come up, or `limit_seconds` were over before the end.
+    """
+    with tempfile.TemporaryDirectory(dir=cache, prefix="job-") as name:
+        folder = Path(name)
+        if any(not path.isprintable() or set(path) & set(" ,\"'") for path in _paths(job, folder)):
+            raise MachineError(
+                "a kernel's command line cannot carry spaces, commas or quotes in paths",
+                f"move {job.checkout} or set XDG_CACHE_HOME",
+            )
+        _write_job(folder, kernel, job)
+        with (folder / "boot").open("wb") as boot_log:
+            guest = _start(kernel, job, folder, boot_log)
+            try:
+                was_in_time = _follow(guest, folder / "output", job.limit_seconds)
+            finally:
+                _end(guest)
+        if not was_in_time:
+            raise MachineError(f"still running after {job.limit_seconds:g} s, ended")
+        try:
+            return int((folder / "status").read_text(encoding="ascii"))
+        except (OSError, ValueError) as error:
+            raise MachineError(f"the machine stopped early: {_last_words(folder)}") from error
+
+
+def _paths(job: Job, folder: Path) -> list[str]:
+    return [str(path) for path in (job.checkout, folder, *job.writable)]
+
+
+def _write_job(folder: Path, kernel: Kernel, job: Job) -> None:
+    """Everything that init.sh reads. The folder is ours alone: an environment can hold secrets."""
+    soft_files, hard_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    settings = {
+        "modules": f"({shlex.join(map(str, kernel.modules))})",
+        "checkout": shlex.quote(str(job.checkout)),
+        "writable": f"({shlex.join(map(str, job.writable))})",
+        "soft_files": str(soft_files),
+        "hard_files": str(hard_files),
+    }
+    exports = [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in job.environment.items()
+        if name.isidentifier()  # bash exports functions under other names
+    ]
+    lines = {
+        "settings": [f"{name}={value}" for name, value in settings.items()],
+        "command": [*exports, 'mkdir -p "$HOME"', f"exec {shlex.join(job.command)} </dev/null"],
+        "setup": [],
+        "output": [],
+    }
+    for name, content in lines.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in content), encoding="utf-8")
+    shutil.copy2(INIT, folder / "init")
+
+
+def _start(kernel: Kernel, job: Job, folder: Path, boot_log: BinaryIO) -> subprocess.Popen[bytes]:
+    environment = {"PATH": search_path(), "HOME": str(folder)}
+    if shutil.disk_usage("/dev/shm").free < _bytes(job.memory):  # containers have 64 MiB there
+        environment["TMPDIR"] = str(folder)
+    return subprocess.Popen(
+        [
+            kernel.binary,
+            f"mem={job.memory}",
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "ro",
+            "quiet",
+            f"init={folder / 'init'}",
+            f"uml_dir={folder}",
+            "con=null",
+            "con0=null,fd:1",
+        ],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=boot_log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # its processes are ended as one group
+    )
+
+
+def _follow(guest: subprocess.Popen[bytes], output: Path, limit_seconds: float) -> bool:
+    """Copy `output` to our stdout until the guest is gone; returns False when the time is over."""
+    deadline = time.monotonic() + limit_seconds
+    with output.open("rb") as reader:
+        while True:
+            is_running = guest.poll() is None  # asked first: what it wrote last is still copied
+            shutil.copyfileobj(reader, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            if not is_running:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_FOLLOW_SECONDS)
+
+
+def _end(guest: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(guest.pid, signal.SIGKILL)
+    guest.wait()
+
+
+def _last_words(folder: Path) -> str:
+    lines: list[str] = []
+    for name in ("boot", "setup"):
+        text = (folder / name).read_text(encoding="utf-8", errors="replace")
+        lines += [line.strip() for line in text.splitlines()[-5:] if line.strip()]
+    return " | ".join(lines) or "it said nothing"
+
+
+def _bytes(memory: str) -> int:
+    return int(memory[:-1]) << {"K": 10, "M": 20, "G": 30}[memory[-1].upper()]

@@ -1,0 +1,143 @@
+"""Who may import what: the layers of docs/architecture.md, as tables that the tests walk."""
+
+from dataclasses import dataclass
+
+PACKAGES = ("vsockproxy", "enclave_side", "parent_side")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module or package, the layers it may import, and what is special about it."""
+
+    name: str
+    imports: frozenset[str] = frozenset()
+    lazily: frozenset[str] = frozenset()
+    """Importable inside functions only, so that starting one command does not load the others."""
+    is_pure: bool = False
+    """No socket, loop, clock, thread or randomness: `now` and bytes are arguments."""
+
+
+def _layers(*layers: Layer) -> dict[str, Layer]:
+    return {layer.name: layer for layer in layers}
+
+
+_VALUES = frozenset({"vsockproxy", "vsockproxy.errors", "vsockproxy.addresses"})
+_PURE = frozenset(
+    {
+        "vsockproxy.config",
+        "vsockproxy.policy",
+        "vsockproxy.session",
+        "vsockproxy.protocols",
+        "vsockproxy.attestation",
+    }
+)
+_SYSTEM = frozenset(
+    {
+        "vsockproxy.listening",
+        "vsockproxy.log",
+        "vsockproxy.log_lines",
+        "vsockproxy.processes",
+        "vsockproxy.signals",
+        "vsockproxy.worker_messages",
+    }
+)
+_LOOPS = frozenset({"vsockproxy.dataplane", "vsockproxy.control"})
+_CONFIGURED = _VALUES | {"vsockproxy.config"}
+
+LAYERS = _layers(
+    Layer("vsockproxy", is_pure=True),
+    Layer("vsockproxy.errors", is_pure=True),
+    Layer("vsockproxy.addresses", frozenset({"vsockproxy.errors"}), is_pure=True),
+    Layer("vsockproxy.config", _VALUES, is_pure=True),
+    Layer("vsockproxy.policy", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.listening", _VALUES),
+    Layer("vsockproxy.log_lines", is_pure=True),
+    Layer("vsockproxy.log", _VALUES | {"vsockproxy.log_lines"}),
+    Layer("vsockproxy.processes", _VALUES),
+    Layer("vsockproxy.signals", _VALUES),
+    Layer("vsockproxy.worker_messages", _CONFIGURED | {"vsockproxy.log_lines"}),
+    Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
+    Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM),
+    Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
+    Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
+    Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
+    Layer(
+        "vsockproxy.cli",
+        _CONFIGURED | {"vsockproxy.policy"},
+        lazily=_PURE | _SYSTEM | _LOOPS | {"enclave_side", "parent_side"},
+    ),
+)
+
+HOMES = {
+    "asyncio": {"vsockproxy.dataplane"},
+    "uvloop": {"vsockproxy.dataplane"},
+    "trio": {"vsockproxy.control", "vsockproxy.client"},
+    "h11": {"vsockproxy.protocols"},
+    "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
+    "cryptography": {"vsockproxy.attestation"},
+    "msgspec": {"vsockproxy.config", "vsockproxy.control", "vsockproxy.worker_messages"},
+    "yaml": {"vsockproxy.config"},
+    "idna": {"vsockproxy.addresses"},
+    "pycares": {"parent_side"},
+    "click": {"vsockproxy.cli"},
+}
+"""The layers that may import each third-party package, and asyncio; without a home, none may."""
+
+WITH_FILES = {
+    "vsockproxy.config.load": "a configuration file is read by the layer that parses it",
+    "vsockproxy.config.schema": "a module to run: it writes the schemas that configs/ holds",
+}
+"""Modules of pure layers that may touch files, and why."""
+
+COMPUTED_IMPORTS = {
+    "vsockproxy.cli.main": "a subcommand is imported by its name when it is used",
+}
+"""Modules that may compute what they import, and why."""
+
+IMPURE_MODULES = {
+    "os": "the operating system",
+    "fcntl": "the operating system",
+    "logging": "the operating system",
+    "mmap": "the operating system",
+    "resource": "the operating system",
+    "shutil": "the operating system",
+    "signal": "the operating system",
+    "subprocess": "the operating system",
+    "tempfile": "the operating system",
+    "http.client": "a socket",
+    "http.server": "a socket",
+    "select": "a socket",
+    "selectors": "a socket",
+    "socket": "a socket",
+    "socketserver": "a socket",
+    "ssl": "a socket",
+    "urllib.request": "a socket",
+    "sched": "a clock",
+    "time": "a clock",
+    "_thread": "a thread",
+    "concurrent": "a thread",
+    "multiprocessing": "a thread",
+    "queue": "a thread",
+    "threading": "a thread",
+    "random": "randomness",
+    "secrets": "randomness",
+}
+"""What a pure layer must not import: modules, each with what it would bring in."""
+
+IMPURE_NAMES = {
+    "datetime.date.today": "a clock",
+    "datetime.datetime.now": "a clock",
+    "datetime.datetime.today": "a clock",
+    "datetime.datetime.utcnow": "a clock",
+    "uuid.uuid1": "randomness",
+    "uuid.uuid4": "randomness",
+    "io.open": "the operating system",
+    "pathlib.Path": "the operating system",
+    "builtins.open": "the operating system",
+    "builtins.input": "the operating system",
+    "builtins.print": "the operating system",
+}
+"""What a pure layer must not name, from modules that are otherwise harmless."""

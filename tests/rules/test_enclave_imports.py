@@ -1,0 +1,84 @@
+"""What each process of ours loads: an image pays for every byte, and no process has two loops.
+
+The lists are whole: a package that is added to an image is added here, on purpose.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+OWN = {"vsockproxy", "enclave_side", "parent_side"}
+
+TRIO = {"trio", "attr", "attrs", "outcome", "sniffio", "sortedcontainers"}
+"""Trio and what it imports itself."""
+
+THIRD_PARTY = {
+    # PID 1 only reaps and passes signals on.
+    "enclave_side.init": set(),
+    # The configuration arrives as CBOR, so a worker reads no YAML.
+    "enclave_side.worker": {"cbor2", "h11", "idna", "msgspec", "uvloop"},
+    "enclave_side.entrypoint": {"cbor2", "idna", "msgspec", "yaml", *TRIO},
+    "parent_side.worker": {"cbor2", "idna", "msgspec", "pycares", "uvloop"},
+    "parent_side.service": {"cbor2", "idna", "msgspec", "yaml", *TRIO},
+    # One command must not load what another one needs.
+    "vsockproxy.cli": {"click", "idna", "msgspec", "yaml"},
+}
+"""For each module that a process starts with, the third-party packages it may load."""
+
+LOOPS = {"asyncio", "uvloop", "trio"}
+
+_PROBE = """
+import importlib, json, sys
+before = set(sys.modules)
+importlib.import_module(sys.argv[1])
+print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
+"""
+
+
+@functools.cache
+def loaded_by(module: str) -> set[str]:
+    """The top-level packages that a fresh interpreter loads for `module`."""
+    probe = [sys.executable, "-c", _PROBE, module]
+    done = subprocess.run(probe, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def third_party(loaded: set[str]) -> set[str]:
+    """Those of `loaded` that an image has to carry beside Python and ourselves.
+
+    A top-level name with an underscore is a package's compiled part: `_cbor2` comes with cbor2.
+    """
+    return {name for name in loaded - OWN - sys.stdlib_module_names if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("module", THIRD_PARTY)
+def test_process_loads_only_its_packages(module: str) -> None:
+    assert third_party(loaded_by(module)) <= THIRD_PARTY[module]
+
+
+@pytest.mark.parametrize("module", THIRD_PARTY)
+def test_process_has_one_loop_at_most(module: str) -> None:
+    loops = loaded_by(module) & LOOPS
+    assert loops <= {"trio"} or loops <= {"asyncio", "uvloop"}
+
+
+@pytest.mark.parametrize("module", ["enclave_side.worker", "enclave_side.entrypoint"])
+def test_enclave_loads_nothing_of_the_parent(module: str) -> None:
+    assert "parent_side" not in loaded_by(module)
+
+
+def test_the_command_line_loads_no_side() -> None:
+    loaded = loaded_by("vsockproxy.cli")
+    assert not loaded & ({"enclave_side", "parent_side"} | LOOPS)
+
+
+def test_a_package_too_many_is_seen() -> None:
+    assert "hypothesis" in third_party(loaded_by("hypothesis"))
+    assert "asyncio" in loaded_by("asyncio.events")

@@ -1,0 +1,196 @@
+"""What holds for every file of the tree, whoever wrote it."""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PRODUCT = ("vsockproxy", "enclave_side", "parent_side")
+
+_BUILT = {"build", "dist", "__pycache__"}
+
+
+def tree(folder: Path) -> Iterator[Path]:
+    """The files below `folder` that are kept: nothing built, cached or hidden, but for .ci."""
+    for path in sorted(folder.iterdir()):
+        if path.name in _BUILT or (path.name.startswith(".") and path.name != ".ci"):
+            continue
+        if path.is_dir():
+            yield from tree(path)
+        elif path.suffix != ".pyc":
+            yield path
+
+
+FILES = {str(path.relative_to(ROOT)): path for path in tree(ROOT)}
+PYTHON = [name for name in FILES if name.endswith(".py")]
+MODULES = [name for name in PYTHON if name.startswith(PRODUCT)]
+
+LONG_MODULES: dict[str, str] = {}
+"""Modules above `MAX_LINES`, each with the reason why it is one thing."""
+
+MAX_LINES = 500
+
+_VAGUE = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utilities", "utils"}
+
+# Parted, so that this file does not hold what it looks for.
+FORBIDDEN_TEXTS = {
+    "a folder of one machine": re.compile(r"/(?:work|root|Users)/|/home/[a-z]|\.py" + "env"),
+    "a package registry's host": re.compile(
+        r"\b(?:pypi\.org|pythonhosted\.org|(?:deb|security)\.debian\.org|npmjs\.(?:org|com))\b"
+    ),
+    "unfinished work": re.compile(
+        r"\b(?:TO" + r"DO|FIX" + r"ME|X" + r"XX|NotImplemented" + "Error)\\b"
+    ),
+}
+
+_EXCEPTION = re.compile(r"type: ignore(?:\[[\w, -]+\])?|noqa(?:: ?[A-Z]+\d+(?:, ?[A-Z]+\d+)*)?")
+_PRAGMA = re.compile(r"pragma: no (?:cover|branch)|fmt: (?:off|on|skip)")
+_WORDS_OF_A_REASON = 3
+
+
+def forbidden(text: str) -> list[str]:
+    """What `text` holds that no file may: its line, its kind and the words."""
+    return [
+        f"line {number}: {kind}: {match[0]}"
+        for number, line in enumerate(text.splitlines(), 1)
+        for kind, pattern in FORBIDDEN_TEXTS.items()
+        if (match := pattern.search(line))
+    ]
+
+
+def bare_exceptions(source: str) -> list[str]:
+    """Comments that turn a check off without saying why, beside it or in the line above."""
+    comments = {
+        token.start: token.string.lstrip("#").strip()
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    whole_lines = {line: text for (line, column), text in comments.items() if column == 0}
+    lines = source.splitlines()
+    for (line, column), text in comments.items():
+        if not lines[line - 1][:column].strip():
+            whole_lines[line] = text
+    bare = []
+    for (line, _column), text in comments.items():
+        if not (_EXCEPTION.search(text) or _PRAGMA.search(text)):
+            continue
+        rest = _PRAGMA.sub("", _EXCEPTION.sub("", text)) + " " + whole_lines.get(line - 1, "")
+        if len(re.findall(r"\w+", rest)) < _WORDS_OF_A_REASON:
+            bare.append(f"line {line}: {text}")
+    return bare
+
+
+def extra_statements(source: str) -> list[str]:
+    """Statements of an `__init__.py` that are neither docstring, import, version nor `__all__`."""
+    extra = []
+    for number, node in enumerate(ast.parse(source).body):
+        is_docstring = number == 0 and isinstance(node, ast.Expr)
+        is_fixed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {
+            "__all__",
+            "__version__",
+        }
+        is_tuple = not is_fixed or not ast.unparse(node).startswith("__all__ = [")
+        if not (
+            is_docstring or (is_fixed and is_tuple) or isinstance(node, ast.Import | ast.ImportFrom)
+        ):
+            extra.append(f"line {node.lineno}: {ast.unparse(node)[:60]}")
+    return extra
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_speaks_only_of_the_project(name: str) -> None:
+    assert forbidden(FILES[name].read_text(encoding="utf-8", errors="replace")) == []
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_exceptions_to_checks_have_a_reason(name: str) -> None:
+    assert bare_exceptions(FILES[name].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("name", [name for name in PYTHON if not name.endswith("__init__.py")])
+def test_module_is_short_or_says_why_not(name: str) -> None:
+    length = len(FILES[name].read_text(encoding="utf-8").splitlines())
+    assert (length > MAX_LINES) == (name in LONG_MODULES), f"{length} lines"
+
+
+@pytest.mark.parametrize("name", [name for name in PYTHON if "/test_" not in name])
+def test_module_has_a_docstring(name: str) -> None:
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree) or not tree.body
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_module_is_named_for_what_it_holds(name: str) -> None:
+    parts = {word for part in Path(name).with_suffix("").parts for word in part.split("_")}
+    assert not parts & _VAGUE
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.endswith("__init__.py")])
+def test_package_only_gives_names_out(name: str) -> None:
+    assert extra_statements(FILES[name].read_text(encoding="utf-8")) == []
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    folders = {path.parent for name, path in FILES.items() if name.endswith(".py")} - {ROOT}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_the_walk_finds_the_tree() -> None:
+    assert {"Makefile", ".ci/run", "vsockproxy/errors.py", "tests/conftest.py"} <= set(FILES)
+    assert not any(name.startswith((".venv", ".git/")) for name in FILES)
+
+
+FORBIDDEN = {
+    "a path of a session": "see /wo" + "rk/notes",
+    "a home folder": "cache = '/ho" + "me/alice/.cache'",
+    "a registry": "pip install --index-url https://py" + "pi.org/simple",
+    "a mark of unfinished work": "# TO" + "DO: later",
+    "a stub": "raise NotImplemented" + "Error",
+}
+
+
+@pytest.mark.parametrize("case", FORBIDDEN)
+def test_a_forbidden_text_is_seen(case: str) -> None:
+    assert forbidden("fine\n" + FORBIDDEN[case]) != []
+
+
+def test_texts_that_only_look_forbidden_pass() -> None:
+    assert forbidden("mktemp XXXXXX; /network/; chroot/; homework/") == []
+
+
+BARE = {
+    "an ignore": "x = f()  # type: " + "ignore[attr-defined]",
+    "a noqa": "x = f()  # no" + "qa: E501",
+    "two of them": "x = f()  # type: " + "ignore[a]  # no" + "qa: B001",
+    "uncovered lines": "x = f()  # pragma: " + "no cover",
+    "a word is no reason": "x = f()  # no" + "qa: E501 long",
+}
+
+
+@pytest.mark.parametrize("case", BARE)
+def test_an_exception_without_a_reason_is_seen(case: str) -> None:
+    assert len(bare_exceptions(BARE[case])) == 1
+
+
+REASONED = {
+    "beside it": "x = f()  # type: " + "ignore[attr-defined]  # uvloop has no stubs",
+    "in the line above": "# uvloop has no stubs\nx = f()  # type: " + "ignore[attr-defined]",
+    "only text in a string": "x = 'no" + "qa: E501'",
+}
+
+
+@pytest.mark.parametrize("case", REASONED)
+def test_an_exception_with_a_reason_passes(case: str) -> None:
+    assert bare_exceptions(REASONED[case]) == []
+
+
+def test_code_in_a_package_file_is_seen() -> None:
+    good = '"""What it is."""\n\nfrom a import b\n\n__all__ = ("b",)\n'
+    assert extra_statements(good) == []
+    assert len(extra_statements(good + "\nb.start()\n")) == 1
+    assert len(extra_statements('"""What it is."""\n\n__all__ = ["b"]\n')) == 1

@@ -1,0 +1,109 @@
+"""`vsockproxy explain`: would a host and port be allowed, and by which line of which file."""
+
+import ipaddress
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from vsockproxy.addresses import AddressError, Host, IpAddress, normalise_host
+from vsockproxy.config.errors import ConfigErrors, FileNotReadable
+from vsockproxy.config.load import Document, load
+from vsockproxy.config.model import EnclaveConfig, ParentConfig
+from vsockproxy.errors import Refused
+from vsockproxy.policy import LookUp, Party, Policy, Reason, Side, explain
+
+__all__ = ("explain_command",)
+
+EXIT_REFUSED = 1
+EXIT_UNUSABLE = 2
+"""Also what click exits with when an option or an argument is wrong."""
+
+_NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
+
+
+@click.command("explain")
+@click.option(
+    "--config",
+    "files",
+    metavar="FILE",
+    multiple=True,
+    required=True,
+    help="The file of one side; given twice, both sides must allow.",
+)
+@click.option("--resolve", "resolves", is_flag=True, help="Look the name up and judge the answer.")
+@click.option(
+    "--cid",
+    type=click.IntRange(0, 0xFFFF_FFFE),
+    help="The enclave that asks, for the parent's lists. Without it, the file's own lists.",
+)
+@click.argument("host")
+@click.argument("port", type=click.IntRange(1, 65_535))
+def explain_command(
+    files: tuple[str, ...], resolves: bool, cid: int | None, host: str, port: int
+) -> None:
+    """Say whether HOST and PORT are allowed, and which line decides.
+
+    Exits with 0 if allowed, 1 if refused, 2 if a file or an argument cannot be used.
+    """
+    try:
+        asked = normalise_host(host)
+        documents = [load(file) for file in files]
+    except AddressError as error:
+        raise click.BadParameter(str(error), param_hint="HOST") from None
+    except (ConfigErrors, FileNotReadable) as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_UNUSABLE)
+    look_up = _look_up_with(_fixed_hosts(documents)) if resolves else None
+    explanation = explain(_parties(documents, cid), asked, port, look_up)
+    click.echo("\n".join(explanation.lines))
+    sys.exit(0 if explanation.allowed else EXIT_REFUSED)
+
+
+def _parties(documents: Sequence[Document], cid: int | None) -> list[Party]:
+    """The sides that the files are for, the enclave first: it decides first."""
+    parties: dict[Side, Party] = {}
+    for document in documents:
+        config = document.config
+        side: Side = "enclave" if isinstance(config, EnclaveConfig) else "parent"
+        if side in parties:
+            raise click.UsageError(f"{document.file} is a second file for the {side}: give one")
+        for_cid = cid if isinstance(config, ParentConfig) else None
+        parties[side] = Party(side, document.file, Policy.compile(document, cid=for_cid))
+    if cid is not None and not any(isinstance(each.config, ParentConfig) for each in documents):
+        raise click.UsageError("--cid chooses among the lists of a parent's file: give one")
+    return sorted(parties.values(), key=lambda party: party.side)
+
+
+def _fixed_hosts(documents: Sequence[Document]) -> dict[Host, tuple[IpAddress, ...]]:
+    """The parent's `resolver.hosts`, which come before any server."""
+    return {
+        normalise_host(name): tuple(ipaddress.ip_address(address) for address in addresses)
+        for document in documents
+        if isinstance(document.config, ParentConfig)
+        for name, addresses in document.config.resolver.hosts.items()
+    }
+
+
+def _look_up_with(fixed_hosts: Mapping[Host, tuple[IpAddress, ...]]) -> LookUp:
+    def look_up(host: Host) -> tuple[IpAddress, ...]:
+        return fixed_hosts[host] if host in fixed_hosts else _ask_system(host)
+
+    return look_up
+
+
+def _ask_system(host: Host) -> tuple[IpAddress, ...]:
+    """Resolve as this machine is set up; `resolver.servers` are not asked.
+
+    Raises:
+        Refused: there is no such name, or the look-up failed.
+    """
+    try:
+        # As bytes, so that the name does not pass through Python's IDNA codec.
+        found = socket.getaddrinfo(host.text.encode("ascii"), None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        reason = Reason.NO_SUCH_NAME if error.errno in _NO_SUCH_NAME else Reason.LOOKUP_FAILED
+        raise Refused(reason, f"{host}: {error.strerror}") from None
+    addresses = (ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found)
+    return tuple(dict.fromkeys(addresses))

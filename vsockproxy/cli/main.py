@@ -1,0 +1,50 @@
+"""The `vsockproxy` command, which imports a subcommand only when it is used.
+
+So `--help`, `--version` and `check` start fast, and an enclave needs nothing of the parent's.
+"""
+
+from importlib import import_module
+from typing import Final
+
+import click
+
+from vsockproxy import __version__
+
+__all__ = ("SUBCOMMANDS", "main")
+
+SUBCOMMANDS: Final = {
+    "parent": "Run the parent's side: take enclaves' streams, decide, resolve, dial.",
+    "enclave": "Run the enclave's side, and the command inside it.",
+    "sandbox": "Run a command as in an enclave, on a machine without Nitro.",
+    "check": "Check configuration files, and whether both sides agree.",
+    "explain": "Say whether a destination is allowed, and by which rule.",
+}
+"""Name and one line of help; `vsockproxy.cli.NAME` holds it as `command`."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules of this package."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the subcommands in the order of `SUBCOMMANDS`."""
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the subcommand."""
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        command = import_module(f"vsockproxy.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"vsockproxy.cli.{cmd_name}.command is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUBCOMMANDS.items()))
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vsockproxy")
+def main() -> None:
+    """Give the programs in a Nitro enclave the part of the network that a policy allows."""

@@ -1,0 +1,1 @@
+"""Configuration: YAML to frozen, validated values, and every fault with its line and its mend."""

@@ -1,0 +1,296 @@
+"""The types of both configuration files; defaults and limits have their home here.
+
+`load` turns YAML into these values, `schema` turns these types and their docstrings into JSON
+Schemas. What a type cannot say (one key excludes another, two listeners collide) is in `rules`,
+what is in the schema and not built yet in `unbuilt`.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from vsockproxy.addresses import TcpAddress
+from vsockproxy.config.scalars import (
+    AddressText,
+    DestinationText,
+    EndpointText,
+    HostText,
+    NameServerText,
+    NetworkText,
+    PatternText,
+    Size,
+    TcpAddressText,
+)
+
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * KIBIBYTE
+
+MAX_STREAMS = 65_536
+"""Most streams that `limits.streams` may allow for one enclave."""
+
+FIRST_WINDOW_BYTES = 16 * KIBIBYTE
+"""Credit each stream starts with; `receive_budget` has to cover it for every stream."""
+
+BUDGET_RESERVE_BYTES = 16 * MEBIBYTE
+"""What `receive_budget` must exceed `streams * FIRST_WINDOW_BYTES` by, so that windows can grow."""
+
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+PortRange = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$", description="a range, as 6432-6440")
+]
+Ports = Annotated[list[Port | PortRange], msgspec.Meta(min_length=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+ContextId = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFE)]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="a name of up to 64 letters, digits, '_', '.' and '-'",
+    ),
+]
+Mode = Literal["enforce", "report"]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every mapping of a configuration file: immutable, unknown keys are errors."""
+
+
+class AllowRule(Section, frozen=True):
+    """One entry of an allowlist (design: Policy)."""
+
+    address: PatternText
+    """A name, `*.name` (one label), `**.name` (any depth), an IP literal or a CIDR."""
+    port: Port | None = None
+    """One TCP port; a rule has this or `ports`."""
+    ports: Ports | None = None
+    """TCP ports and ranges of them."""
+    private: bool = False
+    """Opens RFC 1918, ULA, CGNAT and loopback addresses for this rule."""
+    metadata: bool = False
+    """Opens link-local and metadata addresses, for a rule that is that literal."""
+    dial: DestinationText | None = None
+    """Dialled instead; the program, SNI and Host keep the rule's name."""
+    require_tls: bool | None = None
+    """Overrides the file's `require_tls` for this rule."""
+    names: bool = True
+    """False keeps this rule out of the names way in (its listeners are limited to 256 ports)."""
+
+
+class DenyRule(Section, frozen=True):
+    """One entry of a denylist; without `port` and `ports` it covers every port."""
+
+    address: PatternText
+    """A name, `*.name` (one label), `**.name` (any depth), an IP literal or a CIDR."""
+    port: Port | None = None
+    """One TCP port; a rule has at most one of this and `ports`."""
+    ports: Ports | None = None
+    """TCP ports and ranges of them."""
+
+
+class Limits(Section, frozen=True):
+    """Limits of one enclave; seconds and bytes."""
+
+    streams: Annotated[int, msgspec.Meta(ge=1, le=MAX_STREAMS)] = 16_384
+    """Streams that may be open at once."""
+    receive_budget: Size = 512 * MEBIBYTE
+    """Bytes of credit that may be granted at once, over all streams of an enclave."""
+    dedicated: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 64
+    """Dedicated streams that may be open at once."""
+    link_wait: Seconds = 3.0
+    """Seconds that a new stream waits for a link."""
+    connect: PositiveSeconds = 10.0
+    """Seconds for a connection to a destination to be made."""
+    handshake: PositiveSeconds = 10.0
+    """Seconds for the first bytes of a TLS handshake to come."""
+    half_closed: PositiveSeconds = 300.0
+    """Seconds that a stream may stay open in one direction only."""
+    idle: Seconds = 0.0
+    """Seconds that a stream may stay without a byte; 0 means no limit."""
+
+
+class Log(Section, frozen=True):
+    """How lines are written to stderr."""
+
+    format: Literal["auto", "text", "json"] = "auto"
+    """`auto` is text on a terminal, else JSON lines."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important level that is written."""
+
+
+class Admin(Section, frozen=True):
+    """The parent's admin endpoint."""
+
+    listen: EndpointText
+    """Where it listens."""
+
+
+class Resolver(Section, frozen=True):
+    """How the parent resolves names; without it, the system's resolv.conf and hosts."""
+
+    servers: Annotated[list[NameServerText], msgspec.Meta(min_length=1)] | None = None
+    """`ADDRESS` or `ADDRESS:PORT` of DNS servers, asked instead of those in resolv.conf."""
+    hosts: dict[HostText, Annotated[list[AddressText], msgspec.Meta(min_length=1)]] = {}
+    """Names with fixed addresses, tried before any server."""
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
+    """Seconds for one lookup."""
+
+
+class EnclaveEntry(Section, frozen=True):
+    """What differs for the enclave with one CID: its allowlist replaces the file's."""
+
+    cid: ContextId
+    """The enclave's context identifier (CID)."""
+    name: Name | None = None
+    """What logs call it."""
+    allowlist: list[AllowRule] = []
+    """What it may reach, in place of the file's allowlist."""
+    denylist: list[DenyRule] = []
+    """What it may not reach, in addition to the file's denylist."""
+
+
+class ParentForward(Section, frozen=True):
+    """A raw port on the parent, as AWS's vsock-proxy offers: each connection goes to `to`."""
+
+    listen: EndpointText
+    """`vsock://any:PORT`, or a unix socket."""
+    to: DestinationText
+    """Where its connections go, if the lists of the enclave's CID allow it."""
+
+
+class ParentIngress(Section, frozen=True):
+    """A listener on the parent whose connections an enclave's service receives."""
+
+    listen: TcpAddressText
+    """Where the parent listens."""
+    service: Name
+    """The service's name in the enclave's file."""
+    cid: ContextId | None = None
+    """The enclave; by default each that offers the service."""
+
+
+class EnclaveForward(Section, frozen=True):
+    """A local listener in the enclave whose connections go to one destination."""
+
+    listen: EndpointText
+    """`tcp://127.0.0.1:PORT`, or a unix socket."""
+    to: DestinationText
+    """Where its connections go, if both sides' lists allow it."""
+    carrier: Literal["shared", "dedicated"] = "shared"
+    """`dedicated` gives each connection a vsock connection of its own."""
+    tls: bool = False
+    """Whether the enclave's side speaks TLS to the destination on the program's behalf."""
+
+
+class EnclaveIngress(Section, frozen=True):
+    """A service of the enclave that the parent may bring connections to."""
+
+    service: Name
+    """The service's name, which the parent's file names too."""
+    to: EndpointText
+    """Where its connections go."""
+
+
+class Shim(Section, frozen=True):
+    """The ways in for unmodified programs."""
+
+    names: bool | None = None
+    """Whether names of the allowlist resolve to local addresses that lead to them."""
+    names_block: NetworkText = "198.18.0.0/15"
+    """The IPv4 network that these addresses are taken from."""
+    http_proxy: TcpAddressText | None = TcpAddress("127.0.0.1", 3128)
+    """Where the HTTP proxy listens; null turns it off."""
+    socks5: TcpAddressText | None = None
+    """Where the SOCKS5 proxy listens; null turns it off."""
+    environment: bool | None = None
+    """Whether the command gets proxy variables; by default when the HTTP proxy is the way in."""
+
+
+class Command(Section, frozen=True):
+    """How the user's command runs."""
+
+    user: Name | None = None
+    """The user it runs as."""
+    vsock: Literal["deny", "allow"] = "deny"
+    """Whether it may open vsock sockets of its own, past the allowlist."""
+
+
+class ParentConfig(Section, frozen=True):
+    """`parent.yaml`: what runs on the parent instance."""
+
+    listen: Annotated[list[EndpointText], msgspec.Meta(min_length=1)]
+    """Where enclaves connect: `vsock://any:PORT` or a unix socket; one of them or a list."""
+    version: Literal[1] = 1
+    """The version of this format."""
+    allowlist: list[AllowRule] = []
+    """What enclaves with a CID of 4 or more may reach; empty means nothing."""
+    denylist: list[DenyRule] = []
+    """What no enclave may reach, whatever an allowlist says."""
+    mode: Mode = "enforce"
+    """`report` lets pass, and logs, what is not listed; denylist and address guard stay."""
+    mixed: Literal["refuse", "drop"] = "refuse"
+    """A name with a forbidden address among others: refuse it, or dial the others."""
+    require_tls: bool = False
+    """Whether the first bytes of a stream must be a TLS ClientHello for the host asked for."""
+    enclaves: list[EnclaveEntry] = []
+    """What differs by CID; CIDs 0-3 are refused unless they are here."""
+    forwards: list[ParentForward] = []
+    """Raw ports, as AWS's vsock-proxy offers."""
+    ingress: list[ParentIngress] = []
+    """Listeners for connections from outside to services of enclaves."""
+    resolver: Resolver = Resolver()
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
+    """Worker processes; `auto` is one for each processor."""
+    limits: Limits = Limits()
+    admin: Admin | None = None
+    log: Log = Log()
+
+
+class EnclaveConfig(Section, frozen=True):
+    """`enclave.yaml`: what runs inside the enclave; it is measured into the image."""
+
+    parent: EndpointText
+    """Where the parent listens: `vsock://3:PORT` or a unix socket."""
+    version: Literal[1] = 1
+    """The version of this format."""
+    allowlist: list[AllowRule] = []
+    """What programs may reach; empty means nothing."""
+    denylist: list[DenyRule] = []
+    """What programs may not reach, whatever the allowlist says."""
+    mode: Mode = "enforce"
+    """`report` lets pass, and logs, what is not listed; denylist and address guard stay."""
+    require_tls: bool = True
+    """Whether the first bytes of a stream must be a TLS ClientHello for the host asked for."""
+    links: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
+    """Connections to the parent that streams are spread over."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
+    """Worker processes; `auto` is one for each processor."""
+    shim: Shim = Shim()
+    forwards: list[EnclaveForward] = []
+    """Local ports with a fixed destination."""
+    ingress: list[EnclaveIngress] = []
+    """Services that the parent may bring connections to."""
+    command: Command = Command()
+    limits: Limits = Limits()
+    log: Log = Log()
+
+
+class AwsRule(Section, frozen=True):
+    """One entry of AWS's vsock-proxy.yaml."""
+
+    address: HostText
+    """A name or an IP address."""
+    port: Port
+    """One TCP port."""
+
+
+class AwsAllowlist(Section, frozen=True):
+    """AWS's vsock-proxy.yaml: an allowlist and nothing else."""
+
+    allowlist: list[AwsRule]
+    """What may be connected to."""
+
+
+AnyConfig = ParentConfig | EnclaveConfig | AwsAllowlist
+"""The three kinds of file."""

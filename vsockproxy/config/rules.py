@@ -1,0 +1,209 @@
+"""What the model's types cannot say: one key against another, one entry against the rest.
+
+A section rule sees one section, and runs unless a field that it reads was reported already. A file
+rule sees all sections, wherever they stand.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vsockproxy.addresses import (
+    ANY_CID,
+    Endpoint,
+    TcpAddress,
+    UnixAddress,
+    VsockAddress,
+)
+from vsockproxy.config.conversion import Found
+from vsockproxy.config.errors import Fault
+from vsockproxy.config.model import (
+    BUDGET_RESERVE_BYTES,
+    FIRST_WINDOW_BYTES,
+    MEBIBYTE,
+    AllowRule,
+    DenyRule,
+    EnclaveConfig,
+    EnclaveEntry,
+    EnclaveForward,
+    Limits,
+    ParentConfig,
+    ParentForward,
+    ParentIngress,
+    Section,
+    Shim,
+)
+from vsockproxy.config.patterns import AddressPattern, parse_pattern
+from vsockproxy.config.ports import parse_range
+from vsockproxy.config.source import join_path
+
+__all__ = ("check_sections",)
+
+_Complaint = tuple[str, str, str]
+"""A field of the section, what is wrong, what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SectionRule:
+    reads: frozenset[str]
+    check: Callable[[Any], Iterable[_Complaint]]
+
+
+def check_sections(sections: Sequence[Found]) -> Iterator[Fault]:
+    """Yield every breach of a rule, in no particular order."""
+    for found in sections:
+        for rule in _SECTION_RULES.get(type(found.section), ()):
+            if rule.reads.isdisjoint(found.invalid):
+                for name, what, mend in rule.check(found.section):
+                    yield Fault(join_path(found.path, name) if name else found.path, what, mend)
+    yield from _check_cids(sections)
+    yield from _check_listeners(sections)
+
+
+def _check_allow_ports(rule: AllowRule) -> Iterator[_Complaint]:
+    if rule.port is None and rule.ports is None:
+        yield "", "neither port nor ports", "add port: 443, or the ports that are needed"
+    yield from _check_deny_ports(rule)
+
+
+def _check_deny_ports(rule: AllowRule | DenyRule) -> Iterator[_Complaint]:
+    if rule.port is not None and rule.ports is not None:
+        yield "ports", "both port and ports", "write all of them in ports, and remove port"
+    for index, item in enumerate(rule.ports or ()):
+        if isinstance(item, str) and parse_range(item) is None:
+            mend = "write LOW-HIGH with LOW not above HIGH, within 1-65535"
+            yield f"ports[{index}]", f"{item!r} is no port range", mend
+
+
+def _check_metadata(rule: AllowRule) -> Iterator[_Complaint]:
+    pattern = parse_pattern(rule.address)
+    is_metadata_literal = (
+        isinstance(pattern, AddressPattern) and pattern.is_literal and pattern.is_metadata
+    )
+    if rule.metadata and not is_metadata_literal:
+        what = f"{rule.address!r} is no single metadata address"
+        yield "metadata", what, "write a rule with the address itself, as 169.254.169.254"
+    if rule.private and not rule.metadata and is_metadata_literal:
+        what = f"private does not open the metadata address {rule.address}"
+        yield "private", what, "write metadata: true, if programs may have this instance's role"
+
+
+def _check_budget(limits: Limits) -> Iterator[_Complaint]:
+    least_bytes = limits.streams * FIRST_WINDOW_BYTES + BUDGET_RESERVE_BYTES
+    if limits.receive_budget < least_bytes:
+        least = f"{-(-least_bytes // MEBIBYTE)}MiB"
+        what = f"too small for {limits.streams} streams"
+        yield "receive_budget", what, f"write at least {least}, or fewer streams"
+
+
+def _check_parent_listen(config: ParentConfig) -> Iterator[_Complaint]:
+    for index, endpoint in enumerate(config.listen):
+        if isinstance(endpoint, TcpAddress):
+            what = "enclaves cannot connect over TCP, and a link has no encryption of its own"
+            yield f"listen[{index}]", what, "write vsock://any:PORT or unix:///PATH"
+
+
+def _check_enclave_parent(config: EnclaveConfig) -> Iterator[_Complaint]:
+    match config.parent:
+        case TcpAddress():
+            what = "a link over TCP has no encryption of its own"
+            yield "parent", what, "write vsock://3:PORT or unix:///PATH"
+        case VsockAddress(cid=cid, port=port) if cid == ANY_CID:
+            yield "parent", "any is no CID to connect to", f"write vsock://3:{port}"
+
+
+def _check_parent_forward(forward: ParentForward) -> Iterator[_Complaint]:
+    if isinstance(forward.listen, TcpAddress):
+        what = "a forward of the parent listens for enclaves, not on TCP"
+        yield "listen", what, "write vsock://any:PORT or unix:///PATH"
+
+
+def _check_enclave_forward(forward: EnclaveForward) -> Iterator[_Complaint]:
+    if isinstance(forward.listen, VsockAddress):
+        what = "a forward of the enclave listens for programs inside, not on vsock"
+        yield "listen", what, "write tcp://127.0.0.1:PORT or unix:///PATH"
+
+
+_SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
+    AllowRule: (
+        _SectionRule(frozenset(("port", "ports")), _check_allow_ports),
+        _SectionRule(frozenset(("address", "metadata", "private")), _check_metadata),
+    ),
+    DenyRule: (_SectionRule(frozenset(("port", "ports")), _check_deny_ports),),
+    Limits: (_SectionRule(frozenset(("streams", "receive_budget")), _check_budget),),
+    ParentConfig: (_SectionRule(frozenset(("listen",)), _check_parent_listen),),
+    EnclaveConfig: (_SectionRule(frozenset(("parent",)), _check_enclave_parent),),
+    ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
+    EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),
+}
+
+
+def _check_cids(sections: Iterable[Found]) -> Iterator[Fault]:
+    first_paths: dict[int, str] = {}
+    for found in sections:
+        if isinstance(found.section, EnclaveEntry) and "cid" not in found.invalid:
+            first = first_paths.setdefault(found.section.cid, found.path)
+            if first != found.path:
+                what = f"CID {found.section.cid} has an entry already, {first}"
+                yield Fault(f"{found.path}.cid", what, "write one entry for each CID")
+
+
+def _check_listeners(sections: Iterable[Found]) -> Iterator[Fault]:
+    earlier: dict[int | str, list[tuple[str, Endpoint]]] = {}
+    for path, endpoint in _listeners(sections):
+        key = endpoint.path if isinstance(endpoint, UnixAddress) else endpoint.port
+        alike = earlier.setdefault(key, [])
+        for other_path, other in alike:
+            if _collide(endpoint, other):
+                what = f"{endpoint} is taken by {other_path}"
+                yield Fault(path, what, "write another address or port")
+                break
+        alike.append((path, endpoint))
+
+
+def _listeners(sections: Iterable[Found]) -> Iterator[tuple[str, Endpoint]]:
+    """Yield whatever a file makes us listen on, defaults of the shim included."""
+    is_enclave, has_shim = False, False
+    for found in sections:
+        match found.section:
+            case ParentConfig(listen=endpoints) if "listen" not in found.invalid:
+                for index, endpoint in enumerate(endpoints):
+                    yield f"listen[{index}]", endpoint
+            case ParentForward() | ParentIngress() | EnclaveForward() as entry:
+                if "listen" not in found.invalid:
+                    yield f"{found.path}.listen", entry.listen
+            case Shim() as shim:
+                has_shim = True
+                yield from _proxy_listeners(shim, found.invalid)
+            case EnclaveConfig():
+                is_enclave = True
+    if is_enclave and not has_shim:
+        yield from _proxy_listeners(Shim(), frozenset())
+
+
+def _proxy_listeners(shim: Shim, invalid: frozenset[str]) -> Iterator[tuple[str, Endpoint]]:
+    for name, endpoint in (("http_proxy", shim.http_proxy), ("socks5", shim.socks5)):
+        if endpoint is not None and name not in invalid:
+            yield f"shim.{name}", endpoint
+
+
+def _collide(one: Endpoint, other: Endpoint) -> bool:
+    """Say whether Linux refuses to bind one while the other is bound."""
+    match one, other:
+        case VsockAddress(), VsockAddress():
+            return one.port == other.port and (
+                one.cid == other.cid or ANY_CID in (one.cid, other.cid)
+            )
+        case UnixAddress(), UnixAddress():
+            return one.path == other.path
+        case TcpAddress(), TcpAddress():
+            hosts = {
+                "127.0.0.1" if item.host == "localhost" else item.host for item in (one, other)
+            }
+            return one.port == other.port != 0 and (
+                len(hosts) == 1
+                or "::" in hosts
+                or ("0.0.0.0" in hosts and not any(":" in host for host in hosts))
+            )
+        case _:
+            return False

@@ -1,0 +1,259 @@
+"""The values that YAML writes as text and the model holds parsed, as msgspec sees them.
+
+msgspec would read a dataclass from a mapping, so each of these fields is annotated with a class
+of this module: to a type checker an alias of the value's type, at run time a class that msgspec
+does not know and hands to `decode_scalar`. The values count as its instances (`ABC.register`).
+"""
+
+import ipaddress
+import re
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vsockproxy.addresses import (
+    AddressError,
+    Destination,
+    Endpoint,
+    TcpAddress,
+    UnixAddress,
+    VsockAddress,
+    normalise_host,
+    parse_destination,
+    parse_endpoint,
+    parse_tcp_address,
+)
+from vsockproxy.config.patterns import parse_pattern
+
+__all__ = (
+    "AddressText",
+    "DestinationText",
+    "EndpointText",
+    "HostText",
+    "NameServerText",
+    "NetworkText",
+    "PatternText",
+    "Scalar",
+    "Size",
+    "TcpAddressText",
+    "decode_scalar",
+    "scalar_schema",
+)
+
+MAX_SIZE_BYTES = 1024**4
+_SIZE = re.compile(r"([0-9]{1,13})(?: ?(KiB|MiB|GiB))?", re.ASCII)
+_WRONG_SIZE_UNIT = re.compile(r"([0-9]{1,13}) ?([kmg])(?:i?b)?", re.ASCII | re.IGNORECASE)
+_UNIT_BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+class Scalar(ABC):
+    """A value with a text form of its own."""
+
+    wanted: ClassVar[str]
+    """What to write, for a value of another kind."""
+    examples: ClassVar[tuple[str | int, ...]]
+    """For the JSON Schema."""
+    may_be_integer: ClassVar[bool] = False
+    """Whether an integer stands for the same digits as text."""
+
+    @staticmethod
+    @abstractmethod
+    def parse(text: str) -> object:
+        """Turn the text into the value; raises AddressError."""
+
+
+def decode_scalar(wanted_type: type, value: Any) -> Any:
+    """Parse one value; msgspec's `dec_hook`.
+
+    Raises:
+        AddressError: the value is not of the wanted form.
+    """
+    if not issubclass(wanted_type, Scalar):
+        raise TypeError(f"{wanted_type!r} is no type of a configuration file")
+    if wanted_type.may_be_integer and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise AddressError(f"{describe_value(value)} is no text", f"write {wanted_type.wanted}")
+    return wanted_type.parse(value)
+
+
+def scalar_schema(wanted_type: type) -> dict[str, Any]:
+    """Describe a scalar type to JSON Schema; msgspec's `schema_hook`."""
+    if not issubclass(wanted_type, Scalar):
+        raise TypeError(f"{wanted_type!r} is no type of a configuration file")
+    json_type = ["integer", "string"] if wanted_type.may_be_integer else "string"
+    return {"type": json_type, "examples": list(wanted_type.examples)}
+
+
+def describe_value(value: object) -> str:
+    """Name a YAML value in words an operator knows, in bounded length."""
+    match value:
+        case None:
+            return "nothing (null)"
+        case bool():
+            return str(value).lower()
+        case str():
+            return repr(value if len(value) <= 80 else f"{value[:80]}…")
+        case int() | float():
+            return str(value)
+        case list():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+def _parse_destination(text: str) -> Destination:
+    destination = parse_destination(text)
+    _demand_normal_form(text, str(destination))
+    return destination
+
+
+def _parse_pattern(text: str) -> str:
+    return str(parse_pattern(text))
+
+
+def _parse_host(text: str) -> str:
+    if "*" in text or "/" in text:
+        raise AddressError(
+            f"{describe_value(text)} is a pattern, where one host has to stand",
+            "write each host, or use the allowlist of a parent's or an enclave's file",
+        )
+    host = normalise_host(text)
+    _demand_normal_form(text, host.text)
+    return text
+
+
+def _parse_address(text: str) -> str:
+    if normalise_host(text).address is None:
+        raise AddressError(f"{text!r} is no IP address", "write an IPv4 or IPv6 address")
+    return _parse_host(text)
+
+
+def _parse_name_server(text: str) -> str:
+    is_bare_ipv6 = not text.startswith("[") and text.count(":") > 1
+    if ":" not in text or is_bare_ipv6:
+        return _parse_address(text)
+    if _parse_destination(text).host.address is None:
+        raise AddressError(f"{text!r} is no IP address", "write ADDRESS or ADDRESS:PORT")
+    return text
+
+
+def _parse_network(text: str) -> str:
+    try:
+        network = ipaddress.IPv4Network(text, strict=False)
+    except ValueError:
+        raise AddressError(
+            f"{describe_value(text)} is no IPv4 network", "write one as 198.18.0.0/15"
+        ) from None
+    _demand_normal_form(text, str(network))
+    return text
+
+
+def _parse_size(text: str) -> int:
+    if not (found := _SIZE.fullmatch(text)):
+        if wrong := _WRONG_SIZE_UNIT.fullmatch(text):
+            raise AddressError(
+                f"{text!r} has an unknown unit", f"write {wrong[1]}{wrong[2].upper()}iB"
+            )
+        raise AddressError(
+            f"{describe_value(text)} is no size", "write a number of bytes, or one with KiB or MiB"
+        )
+    size_bytes = int(found[1]) * _UNIT_BYTES[found[2] or ""]
+    if size_bytes > MAX_SIZE_BYTES:
+        raise AddressError(f"{text!r} is too much", "write a size of at most 1024GiB")
+    return size_bytes
+
+
+def _demand_normal_form(text: str, normal_form: str) -> None:
+    if text != normal_form:
+        raise AddressError(f"{text!r} is not in normal form", f"write {normal_form}")
+
+
+if TYPE_CHECKING:
+    EndpointText = Endpoint
+    TcpAddressText = TcpAddress
+    DestinationText = Destination
+    PatternText = str
+    HostText = str
+    AddressText = str
+    NameServerText = str
+    NetworkText = str
+    Size = int
+else:
+
+    class EndpointText(Scalar):
+        """`vsock://`, `unix://` or `tcp://`."""
+
+        wanted = "vsock://CID:PORT, unix:///PATH or tcp://ADDRESS:PORT"
+        examples = ("vsock://any:5000", "unix:///run/app.sock?mode=0660", "tcp://127.0.0.1:8080")
+        parse = staticmethod(parse_endpoint)
+
+    class TcpAddressText(Scalar):
+        """`ADDRESS:PORT`, with or without `tcp://`."""
+
+        wanted = "ADDRESS:PORT"
+        examples = ("127.0.0.1:3128", "tcp://[::1]:3128")
+        parse = staticmethod(parse_tcp_address)
+
+    class DestinationText(Scalar):
+        """`HOST:PORT`, with the host in normal form."""
+
+        wanted = "HOST:PORT"
+        examples = ("db.example:5432", "[2001:db8::1]:443")
+        parse = staticmethod(_parse_destination)
+
+    class PatternText(Scalar):
+        """The address of a rule, kept as text; `patterns.parse_pattern` reads it."""
+
+        wanted = "a name, *.NAME, **.NAME, an IP address or a CIDR"
+        examples = ("kms.eu-west-1.amazonaws.com", "*.s3.eu-west-1.amazonaws.com", "10.20.0.0/16")
+        parse = staticmethod(_parse_pattern)
+
+    class HostText(Scalar):
+        """A name or an IP literal in normal form."""
+
+        wanted = "a name or an IP address"
+        examples = ("kms.eu-west-1.amazonaws.com",)
+        parse = staticmethod(_parse_host)
+
+    class AddressText(Scalar):
+        """An IP literal in normal form."""
+
+        wanted = "an IPv4 or IPv6 address"
+        examples = ("127.0.0.1", "::1")
+        parse = staticmethod(_parse_address)
+
+    class NameServerText(Scalar):
+        """`ADDRESS` or `ADDRESS:PORT` of a DNS server."""
+
+        wanted = "ADDRESS or ADDRESS:PORT"
+        examples = ("10.0.0.2", "127.0.0.1:5353", "[::1]:5353")
+        parse = staticmethod(_parse_name_server)
+
+    class NetworkText(Scalar):
+        """An IPv4 network."""
+
+        wanted = "an IPv4 network, as 198.18.0.0/15"
+        examples = ("198.18.0.0/15",)
+        parse = staticmethod(_parse_network)
+
+    class Size(Scalar):
+        """A number of bytes, an integer or with KiB, MiB, GiB."""
+
+        wanted = "a number of bytes, or one with KiB or MiB"
+        examples = ("512MiB", "16KiB", 1048576)
+        may_be_integer = True
+        parse = staticmethod(_parse_size)
+
+    for scalar, values in {
+        EndpointText: (VsockAddress, UnixAddress, TcpAddress),
+        TcpAddressText: (TcpAddress,),
+        DestinationText: (Destination,),
+        PatternText: (str,),
+        HostText: (str,),
+        AddressText: (str,),
+        NameServerText: (str,),
+        NetworkText: (str,),
+        Size: (int,),
+    }.items():
+        for value in values:
+            scalar.register(value)

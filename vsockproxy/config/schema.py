@@ -1,0 +1,85 @@
+"""JSON Schemas of the three files, generated from the model: `python -m vsockproxy.config.schema`.
+
+Editors complete and check with them. They cannot say everything: `vsockproxy check` decides.
+"""
+
+import ast
+import inspect
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from vsockproxy.config import model
+from vsockproxy.config.document import CONFIG_TYPES, Kind, encode
+from vsockproxy.config.scalars import scalar_schema
+
+__all__ = ("SCHEMA_FILES", "generate_schema", "render_schema", "write_schemas")
+
+SCHEMA_FILES: Final[dict[Kind, str]] = {
+    kind: f"{kind}.schema.json" for kind in ("parent", "enclave", "aws")
+}
+
+
+def generate_schema(kind: Kind) -> dict[str, Any]:
+    """Build the schema of one kind of file (JSON Schema 2020-12)."""
+    config_type = CONFIG_TYPES[kind]
+    (reference,), components = msgspec.json.schema_components(
+        (config_type,), schema_hook=scalar_schema, ref_template="#/$defs/{name}"
+    )
+    descriptions = _field_descriptions()
+    for section_name, section in components.items():
+        section_type = getattr(model, section_name)
+        for field in msgspec.structs.fields(section_type):
+            schema = section["properties"][field.encode_name]
+            if description := descriptions.get((section_name, field.name)):
+                schema["description"] = description
+            # msgspec writes an address's fields, where the file has its text.
+            if not field.required and field.default is not msgspec.NODEFAULT:
+                schema["default"] = encode(field.default)
+    if kind == "parent":
+        _allow_single_listen(components["ParentConfig"]["properties"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": (config_type.__doc__ or "").splitlines()[0],
+        **reference,
+        "$defs": components,
+    }
+
+
+def render_schema(kind: Kind) -> str:
+    """Write the schema as its file has it."""
+    return json.dumps(generate_schema(kind), indent=2, ensure_ascii=False) + "\n"
+
+
+def write_schemas(directory: Path) -> None:
+    """Write the three files of `SCHEMA_FILES`."""
+    for kind, name in SCHEMA_FILES.items():
+        (directory / name).write_text(render_schema(kind), encoding="utf-8")
+
+
+def _allow_single_listen(properties: dict[str, Any]) -> None:
+    many = properties["listen"]
+    description = many.pop("description")
+    properties["listen"] = {"anyOf": [many["items"], many], "description": description}
+
+
+def _field_descriptions() -> dict[tuple[str, str], str]:
+    """Collect the docstring below each field of the model."""
+    found: dict[tuple[str, str], str] = {}
+    for section in ast.parse(inspect.getsource(model)).body:
+        if not isinstance(section, ast.ClassDef):
+            continue
+        for field, text in zip(section.body, section.body[1:], strict=False):
+            match field, text:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(description))),
+                ):
+                    found[section.name, name] = description
+    return found
+
+
+if __name__ == "__main__":
+    write_schemas(Path(__file__).parents[2] / "configs")

@@ -1,0 +1,1 @@
+"""I/O on trio: supervision of workers and of the command. The only home of trio."""

@@ -1,0 +1,122 @@
+"""The parent's supervisor accepts connections and decides which worker gets each one."""
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from vsockproxy.addresses import UnixAddress, VsockAddress
+from vsockproxy.control.logs import EventLog
+from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
+from vsockproxy.listening import Listener
+from vsockproxy.worker_messages import Connection
+
+__all__ = ("Assignment", "accept_connections", "peer_of")
+
+DEFAULT_UNIX_CID: Final = 4
+"""The CID of a peer on a listener that is not vsock and names none."""
+
+PAUSE_SECONDS: Final = 0.1
+"""After an accept that failed for want of descriptors or memory: trying at once would spin."""
+
+_WANTS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_AT_ONCE: Final = 64
+"""Connections accepted from one listener before other tasks have their turn."""
+
+
+class Assignment:
+    """Which worker has which CID: all connections of one enclave go to one worker.
+
+    A CID that is new goes to the worker with the fewest CIDs, and stays there.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._worker_of_cid: dict[int, int] = {}
+        self._cids = Counter(dict.fromkeys(range(workers), 0))
+
+    def worker_for(self, cid: int) -> int:
+        """The index of the worker that has `cid`."""
+        worker = self._worker_of_cid.get(cid)
+        if worker is None:
+            worker = min(self._cids, key=self._cids.__getitem__)
+            self._cids[worker] += 1
+            self._worker_of_cid[cid] = worker
+        return worker
+
+
+def peer_of(listener: Listener, address: object) -> tuple[int, int]:
+    """CID and vsock port of a peer; `address` is what accept reported."""
+    match listener.endpoint, address:
+        case VsockAddress(), (int(cid), int(port)):
+            return cid, port
+        case UnixAddress(cid=int(cid)), _:
+            return cid, 0
+        case _:
+            return DEFAULT_UNIX_CID, 0
+
+
+async def accept_connections(
+    listener: Listener,
+    name: str,
+    *,
+    supervisor: Supervisor,
+    assignment: Assignment,
+    may_connect: Callable[[int], bool],
+    log: EventLog,
+) -> None:
+    """Accept on `listener` until cancelled.
+
+    Args:
+        listener: the listening socket.
+        name: its path in the configuration, which tells the worker what it is for.
+        supervisor: gets the connections.
+        assignment: says which worker a CID has; shared by all listeners.
+        may_connect: whether a CID may connect at all.
+        log: gets one line for each connection that may not, and for each time of want.
+    """
+    is_in_want = False
+    while True:
+        await trio.lowlevel.wait_readable(listener.socket)
+        try:
+            for _ in range(_AT_ONCE):
+                connection, address = listener.socket.accept()
+                is_in_want = False
+                cid, port = peer_of(listener, address)
+                if not may_connect(cid):
+                    connection.close()
+                    _log_refusal(log, listener, cid)
+                    continue
+                connection.setblocking(False)
+                message = Connection(name, cid, port)
+                worker = assignment.worker_for(cid)
+                supervisor.hand_over(worker, AcceptedConnection(message, connection))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno in _WANTS:
+                if not is_in_want:
+                    text = os.strerror(error.errno or 0)
+                    log.event("error", "accept_failed", listener=str(listener.endpoint), text=text)
+                is_in_want = True
+                await trio.sleep(PAUSE_SECONDS)
+            elif not _is_of_the_connection(error):
+                raise
+
+
+def _is_of_the_connection(error: OSError) -> bool:
+    """Whether accept reports what happened to one connection, not to the listener (accept(2))."""
+    return error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP)
+
+
+def _log_refusal(log: EventLog, listener: Listener, cid: int) -> None:
+    log.event(
+        "warning",
+        "connection_refused",
+        cid=cid,
+        listener=str(listener.endpoint),
+        reason="not_listed",
+        text=f"CIDs 0-3 are no enclaves: add an entry with cid: {cid} to enclaves to admit it",
+    )

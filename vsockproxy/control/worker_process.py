@@ -1,0 +1,141 @@
+"""One worker process: its start, its channel, its end."""
+
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+import trio
+
+from vsockproxy import processes, worker_messages
+from vsockproxy.control.child import Child
+from vsockproxy.control.logs import StderrLog
+from vsockproxy.worker_messages import Message, ToWorker
+
+__all__ = ("ExecutedWorker", "Launcher", "WorkerProcess")
+
+LOG_PIPE_BYTES: Final = 256 * 1024
+"""Lines of a worker that wait while stderr blocks."""
+
+
+class WorkerProcess(Protocol):
+    """What supervision needs of a worker; tests have one without a process."""
+
+    @property
+    def pid(self) -> int:
+        """The process id, for the log."""
+
+    async def send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, whole or not at all: it was not sent if this is cancelled.
+
+        Raises:
+            ChannelClosed: the worker is gone or going.
+        """
+
+    async def receive(self) -> Message:
+        """Wait for the next message.
+
+        Raises:
+            ChannelClosed: the worker is gone or going.
+            MessageError: what came is none.
+        """
+
+    async def wait(self) -> int:
+        """Wait for its end; the wait status. Called once."""
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL); nothing if it has ended."""
+
+    def close(self) -> None:
+        """Close the channel, which a worker takes as the order to exit."""
+
+
+Launcher = Callable[[], WorkerProcess]
+"""Starts a worker; OSError if the system cannot."""
+
+
+class ExecutedWorker:
+    """A worker that was started with exec: `python -m MODULE DESCRIPTOR`.
+
+    Args:
+        module: the module that is the worker.
+        log: gets what the worker writes to stdout and stderr.
+
+    Raises:
+        OSError: the system has no process or descriptor to spare.
+    """
+
+    def __init__(self, module: str, log: StderrLog) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                read_end, write_end = os.pipe()
+                try:
+                    pid = _execute(module, theirs.fileno(), write_end)
+                except BaseException:
+                    os.close(read_end)
+                    raise
+                finally:
+                    os.close(write_end)
+            except BaseException:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        self._channel = ours
+        self._sending = trio.Lock()
+        self._child = Child(pid)
+        log.relay(read_end)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._child.pid
+
+    async def send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, whole or not at all."""
+        async with self._sending:
+            while True:
+                try:
+                    worker_messages.send(self._channel, message, descriptors)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self._channel)
+                else:
+                    return  # without a checkpoint, or what was sent might count as not sent
+
+    async def receive(self) -> Message:
+        """Wait for the next message."""
+        while True:
+            try:
+                message, _ = worker_messages.receive(self._channel)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._channel)
+            else:
+                await trio.lowlevel.checkpoint()
+                return message
+
+    async def wait(self) -> int:
+        """Wait for its end; the wait status."""
+        return await self._child.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._child.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+        self._child.close()
+
+
+def _execute(module: str, channel: int, output: int) -> int:
+    with suppress(OSError):  # a user's pipes have a limit in all (pipe(7)); the default will do
+        fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, LOG_PIPE_BYTES)
+    return processes.start(
+        processes.module_command(module, str(channel)),
+        passed=(channel,),
+        output=output,
+        in_own_group=True,
+    )

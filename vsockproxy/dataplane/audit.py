@@ -1,0 +1,65 @@
+"""The audit lines: one for each decision, one for each close (design §10, "Logs")."""
+
+from dataclasses import dataclass, field
+
+from vsockproxy.log import Log
+
+
+@dataclass(slots=True)
+class StreamRecord:
+    """What both lines say of one stream.
+
+    Args:
+        cid: of the enclave; None inside one, which does not know its own.
+        enclave: the configured name of the enclave, if any.
+        host: what was asked for, in normal form where it has one.
+        port: what was asked for.
+        way: how the program came in: http_proxy, forward, session.
+        opened_at: seconds on the loop's clock.
+    """
+
+    host: str
+    port: int
+    way: str
+    opened_at: float
+    cid: int | None = None
+    enclave: str | None = None
+    stream: int | None = None
+    address: str | None = None
+    rule: str | None = None
+    reason: str = ""
+    decided_by: str | None = None
+    fields: dict[str, object] = field(default_factory=dict)
+
+    def decide(self, log: Log, *, allowed: bool, reason: str, text: str | None = None) -> None:
+        """Write the decision line; `text` says what to do about a refusal."""
+        self.reason = reason
+        fields = self._common()
+        fields["allowed"] = allowed
+        fields["text"] = text
+        log.write("info" if allowed and reason == "listed" else "warning", "decision", fields)
+
+    def close(self, log: Log, *, ended: str, bytes_out: int, bytes_in: int, now: float) -> None:
+        """Write the close line. Bytes are named as the enclave's program sees them."""
+        fields = self._common()
+        fields["bytes_out"] = bytes_out
+        fields["bytes_in"] = bytes_in
+        fields["duration"] = round(now - self.opened_at, 3)
+        fields["ended"] = ended
+        log.write("info", "close", fields)
+
+    def _common(self) -> dict[str, object]:
+        fields: dict[str, object] = {
+            "cid": self.cid,
+            "enclave": self.enclave,
+            "stream": self.stream,
+            "host": self.host,
+            "port": self.port,
+            "address": self.address,
+            "rule": self.rule,
+            "reason": self.reason,
+            "way": self.way,
+        }
+        if self.decided_by is not None:
+            fields["side"] = self.decided_by
+        return fields

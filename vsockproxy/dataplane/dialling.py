@@ -1,0 +1,358 @@
+"""Dialling: one endpoint (`connect`), or the checked addresses of a destination (`dial`).
+
+Everything is dialled by hand: a non-blocking connect, readiness to write, SO_ERROR. uvloop's own
+`sock_connect` and transports do not take AF_VSOCK, and a relay wants the raw socket anyway.
+
+Only literals are dialled here: the address that policy has checked is the one that is connected
+to, and `dial` verifies that with getpeername(2).
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final, Literal
+
+from vsockproxy.addresses import (
+    Destination,
+    Endpoint,
+    Host,
+    IpAddress,
+    TcpAddress,
+    UnixAddress,
+    VsockAddress,
+    format_ip,
+)
+from vsockproxy.errors import VsockproxyError
+
+__all__ = (
+    "DialError",
+    "DialResult",
+    "connect",
+    "dial",
+    "interleave",
+    "peer_fault",
+    "tune_tcp",
+)
+
+STAGGER_SECONDS: Final = 0.25
+"""Connection Attempt Delay (RFC 8305, section 8)."""
+
+MOST_ATTEMPTS_AT_ONCE: Final = 8
+"""Descriptors that one dial may hold; the oldest attempt gives way to the next address."""
+
+VSOCK_BUFFER_BYTES: Final = 2 * 1024 * 1024
+"""SO_VM_SOCKETS_BUFFER_SIZE: what the peer may send before we read. The kernel's 256 KiB is read
+to the end before the sender is woken, so a large buffer keeps the sender from stopping."""
+
+KEEPALIVE_IDLE_SECONDS: Final = 60
+KEEPALIVE_INTERVAL_SECONDS: Final = 30
+USER_TIMEOUT_SECONDS: Final = 600
+"""TCP_USER_TIMEOUT (tcp(7)): how long sent bytes or keepalive probes may go unacknowledged. Linux
+cuts a connection whose peer has kept its window closed for as long too, although that peer is
+alive: so this bounds how long a program may stop reading, and is not short."""
+
+_UNIX_RETRY_SECONDS: Final = 0.01
+_UNIX_RETRY_MOST_SECONDS: Final = 0.1
+
+Kind = Literal["refused", "timed_out", "unreachable"]
+Socket = socket.socket
+SocketAddress = tuple[str, int] | tuple[int, int] | str
+
+_STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+
+_KINDS: Final[dict[int, Kind]] = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "refused",
+    errno.ENOENT: "refused",
+    errno.ETIMEDOUT: "timed_out",
+}
+"""Everything else is `unreachable`: no route, no such device, no address of ours, no descriptor."""
+
+_STRONGEST_FIRST: Final[tuple[Kind, ...]] = ("refused", "timed_out", "unreachable")
+"""Of several errors, the one from farthest away says most: an answer, silence, our own network."""
+
+
+class DialError(VsockproxyError):
+    """No connection could be made.
+
+    On vsock, `refused` (nobody listens on the port), `unreachable` (no such CID) and `timed_out`
+    (the device dropped it) all mean that the peer is not there yet: dial again later.
+
+    Args:
+        kind: what happened; of several addresses, to the one that came farthest.
+        text: each address with its error.
+    """
+
+    def __init__(self, kind: Kind, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class DialResult:
+    """A connected, non-blocking TCP socket and the address it is connected to."""
+
+    socket: Socket
+    address: IpAddress
+
+
+async def connect(
+    endpoint: Endpoint, *, timeout_seconds: float, vsock_buffer_bytes: int = VSOCK_BUFFER_BYTES
+) -> Socket:
+    """Connect to one endpoint and give the socket, non-blocking, to the caller.
+
+    TCP sockets come tuned (`tune_tcp`), vsock sockets with a buffer of `vsock_buffer_bytes`.
+
+    Raises:
+        DialError: the endpoint did not accept within `timeout_seconds`.
+    """
+    sock: Socket | None = None
+    try:
+        sock, socket_address = _open(endpoint, vsock_buffer_bytes)
+        async with asyncio.timeout(timeout_seconds):
+            await _establish(sock, socket_address)
+    except BaseException as error:
+        if sock is not None:
+            sock.close()
+        if not isinstance(error, OSError):
+            raise
+        if error.errno is None:  # TimeoutError is an OSError; ours, not the kernel's ETIMEDOUT
+            raise DialError("timed_out", f"{endpoint}: {_silence(timeout_seconds)}") from None
+        raise DialError(_kind(error.errno), f"{endpoint}: {_error_text(error.errno)}") from None
+    return sock
+
+
+async def dial(
+    addresses: Sequence[IpAddress],
+    port: int,
+    *,
+    timeout_seconds: float,
+    stagger_seconds: float = STAGGER_SECONDS,
+) -> DialResult:
+    """Connect to the first of `addresses` that accepts (happy eyeballs, RFC 8305).
+
+    Families alternate, IPv6 first. An attempt starts when the one before it has failed, or has not
+    succeeded for `stagger_seconds`; all others are closed when one has succeeded.
+
+    Raises:
+        DialError: none accepted within `timeout_seconds`.
+    """
+    race = _Race(port)
+    try:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await race.run(interleave(addresses), stagger_seconds)
+        except TimeoutError:
+            race.expire(timeout_seconds)
+        return race.take()
+    finally:
+        race.close()
+
+
+def interleave(addresses: Iterable[IpAddress]) -> list[IpAddress]:
+    """Order addresses for `dial`: no address twice, families alternating, IPv6 first."""
+    unique = dict.fromkeys(addresses)
+    families = (
+        deque(address for address in unique if address.version == 6),
+        deque(address for address in unique if address.version == 4),
+    )
+    ordered: list[IpAddress] = []
+    while len(ordered) < len(unique):
+        ordered.extend(family.popleft() for family in families if family)
+    return ordered
+
+
+def tune_tcp(sock: Socket) -> None:
+    """Set what every TCP socket of the byte path has: no delay, keepalive, user timeout."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_SECONDS * 1000)
+
+
+def peer_fault(sock: Socket, address: IpAddress, port: int) -> str | None:
+    """Say why a connected socket is not a connection to `address` and `port`; None if it is.
+
+    The kernel turns the unspecified address into loopback, and a connection to a free local port
+    can meet itself (TCP's simultaneous open).
+    """
+    try:
+        peer = sock.getpeername()
+        own = sock.getsockname()
+    except OSError as error:
+        return _error_text(error.errno)
+    if (ip_address(peer[0]), peer[1]) != (address, port):
+        return f"connected to {peer[0]} port {peer[1]} instead"
+    if own == peer:
+        return "connected to itself: nothing listens there"
+    return None
+
+
+class _Race:
+    """The attempts of one dial: sockets that wait to become writable, and errors."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._pending: dict[Socket, IpAddress] = {}
+        self._failures: dict[IpAddress, tuple[Kind, str]] = {}
+        self._winner: DialResult | None = None
+
+    async def run(self, addresses: Iterable[IpAddress], stagger_seconds: float) -> None:
+        waiting = deque(addresses)
+        while self._winner is None and (waiting or self._pending):
+            self._changed.clear()
+            timer: asyncio.TimerHandle | None = None
+            if waiting:
+                self._start(waiting.popleft())
+                timer = self._loop.call_later(stagger_seconds, self._changed.set)
+            try:
+                await self._changed.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    def expire(self, timeout_seconds: float) -> None:
+        """Give up the attempts under way."""
+        for sock in list(self._pending):
+            self._fail(sock, "timed_out", _silence(timeout_seconds))
+
+    def take(self) -> DialResult:
+        """Hand over the connected socket, or raise what went wrong."""
+        if self._winner is None:
+            raise self._error()
+        result, self._winner = self._winner, None
+        return result
+
+    def close(self) -> None:
+        """Close every socket that was not taken."""
+        for sock in self._pending:
+            self._loop.remove_writer(sock.fileno())
+            sock.close()
+        self._pending.clear()
+        if self._winner is not None:
+            self._winner.socket.close()
+
+    def _start(self, address: IpAddress) -> None:
+        if len(self._pending) == MOST_ATTEMPTS_AT_ONCE:
+            self._fail(next(iter(self._pending)), "timed_out", "no answer so far, gave way")
+        try:
+            sock, socket_address = _open_tcp(format_ip(address), self._port)
+        except OSError as error:
+            self._failures[address] = (_kind(error.errno), _error_text(error.errno))
+            self._changed.set()
+            return
+        self._pending[sock] = address
+        code = sock.connect_ex(socket_address)
+        if code == errno.EINPROGRESS:
+            self._loop.add_writer(sock.fileno(), self._writable, sock)
+        else:
+            self._settle(sock, code)
+
+    def _writable(self, sock: Socket) -> None:
+        self._settle(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _settle(self, sock: Socket, code: int) -> None:
+        address = self._pending[sock]
+        if code:
+            self._fail(sock, _kind(code), _error_text(code))
+        elif fault := peer_fault(sock, address, self._port):
+            self._fail(sock, "refused", fault)
+        elif self._winner is None:
+            self._loop.remove_writer(sock.fileno())
+            del self._pending[sock]
+            self._winner = DialResult(sock, address)
+            self._changed.set()
+
+    def _fail(self, sock: Socket, kind: Kind, text: str) -> None:
+        self._loop.remove_writer(sock.fileno())
+        sock.close()
+        self._failures[self._pending.pop(sock)] = (kind, text)
+        self._changed.set()
+
+    def _error(self) -> DialError:
+        kinds = {kind for kind, _ in self._failures.values()}
+        kind: Kind = next((kind for kind in _STRONGEST_FIRST if kind in kinds), "unreachable")
+        text = "; ".join(
+            f"{Destination(Host(format_ip(address), address), self._port)}: {text}"
+            for address, (_, text) in self._failures.items()
+        )
+        return DialError(kind, text or f"port {self._port}: there is no address to dial")
+
+
+def _open(endpoint: Endpoint, vsock_buffer_bytes: int) -> tuple[Socket, SocketAddress]:
+    match endpoint:
+        case TcpAddress(host, port):
+            return _open_tcp("127.0.0.1" if host == "localhost" else host, port)
+        case UnixAddress(path):
+            return socket.socket(socket.AF_UNIX, _STREAM), path
+        case VsockAddress(cid, port):
+            return _open_vsock(vsock_buffer_bytes), (cid, port)
+
+
+def _open_tcp(literal: str, port: int) -> tuple[Socket, SocketAddress]:
+    family = socket.AF_INET6 if ":" in literal else socket.AF_INET
+    sock = socket.socket(family, _STREAM)
+    try:
+        tune_tcp(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock, (literal, port)
+
+
+def _open_vsock(buffer_bytes: int) -> Socket:
+    if not hasattr(socket, "AF_VSOCK"):  # some builds of Python were compiled without it
+        raise OSError(errno.EAFNOSUPPORT, "")
+    sock = socket.socket(socket.AF_VSOCK, _STREAM)
+    try:
+        # Before connect, and the maximum first: the size is clamped to it.
+        for option in (socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE, socket.SO_VM_SOCKETS_BUFFER_SIZE):
+            sock.setsockopt(socket.AF_VSOCK, option, buffer_bytes)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _establish(sock: Socket, address: SocketAddress) -> None:
+    delay_seconds = _UNIX_RETRY_SECONDS
+    # A unix socket whose listener has a full backlog cannot be waited for: connect says EAGAIN.
+    while (code := sock.connect_ex(address)) == errno.EAGAIN:
+        await asyncio.sleep(delay_seconds)
+        delay_seconds = min(2 * delay_seconds, _UNIX_RETRY_MOST_SECONDS)
+    if code == errno.EINPROGRESS:
+        await _writable(sock.fileno())
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+async def _writable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(descriptor)
+
+
+def _kind(code: int | None) -> Kind:
+    return _KINDS.get(code or 0, "unreachable")
+
+
+def _error_text(code: int | None) -> str:
+    return os.strerror(code) if code else "unknown error"
+
+
+def _silence(timeout_seconds: float) -> str:
+    return f"no answer in {timeout_seconds:g} s"

@@ -1,0 +1,88 @@
+"""Sockets by hand for coroutines, on any family: uvloop's transports do not take AF_VSOCK."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+ACCEPTS_PER_EVENT = 64
+ACCEPT_PAUSE_SECONDS = 0.1
+"""Rest after the process or the machine ran out of descriptors or memory."""
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+async def receive(sock: socket.socket, most_bytes: int) -> bytes:
+    """Bytes from a non-blocking socket, at least one; empty at the end of file.
+
+    Raises:
+        OSError: when the connection failed.
+    """
+    return await asyncio.get_running_loop().sock_recv(sock, most_bytes)
+
+
+async def send_all(sock: socket.socket, data: bytes) -> None:
+    """Send everything.
+
+    Raises:
+        OSError: when the connection failed.
+    """
+    await asyncio.get_running_loop().sock_sendall(sock, data)
+
+
+class Acceptor:
+    """Accepts from a listening socket until it is closed.
+
+    Args:
+        listener: non-blocking and listening; owned from now on.
+        accepted: called with each connection, non-blocking, and the peer's address.
+        exhausted: called when accepting has to rest because a resource ran out.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        accepted: Callable[[socket.socket, object], None],
+        exhausted: Callable[[OSError], None],
+    ) -> None:
+        self._listener = listener
+        self._accepted = accepted
+        self._exhausted = exhausted
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._start()
+
+    def _start(self) -> None:
+        self._timer = None
+        self._loop.add_reader(self._listener.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        for _ in range(ACCEPTS_PER_EVENT):
+            if self._is_closed:
+                return
+            try:
+                sock, address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._loop.remove_reader(self._listener.fileno())
+                self._timer = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._start)
+                self._exhausted(error)
+                return
+            sock.setblocking(False)
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._accepted(sock, address)
+
+    def close(self) -> None:
+        """Accept no more."""
+        if not self._is_closed:
+            self._is_closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            else:
+                self._loop.remove_reader(self._listener.fileno())
+            self._listener.close()

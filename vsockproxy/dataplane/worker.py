@@ -1,0 +1,129 @@
+"""What the workers of both sides have in common: the channel to the supervisor, and their life."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from vsockproxy.config.load import Document
+from vsockproxy.dataplane.loop import Event, add_reader, remove_reader, run, sleep
+from vsockproxy.worker_messages import (
+    ChannelClosed,
+    Configure,
+    Connection,
+    FromWorker,
+    MessageError,
+    Ready,
+    Stop,
+    Stopped,
+    read_document,
+    receive,
+    send,
+)
+
+DRAIN_SECONDS = 3.0
+"""How long open streams may take to end after `stop`; the supervisor kills after 5 s."""
+
+DRAIN_STEP_SECONDS = 0.02
+
+
+class Side(Protocol):
+    """What makes a worker one of the enclave's or of the parent's."""
+
+    def connection(self, message: Connection, sock: socket.socket) -> None:
+        """A connection that the supervisor accepted."""
+
+    def drain(self) -> None:
+        """Take nothing new; `is_drained` tells when the open streams have ended."""
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing is open."""
+
+
+MakeSide = Callable[[Configure, Document, list[socket.socket]], Side]
+
+
+class Worker:
+    """One worker process, from `configure` to its end.
+
+    Args:
+        channel: the worker's end of the channel to its supervisor.
+        make_side: builds the side from its configuration.
+    """
+
+    def __init__(self, channel: socket.socket, make_side: MakeSide) -> None:
+        self._channel = channel
+        self._make_side = make_side
+        self._side: Side | None = None
+        self._stop = Event()
+        self._is_orphan = False
+
+    async def live(self) -> None:
+        """Serve until the supervisor says stop or is gone."""
+        add_reader(self._channel.fileno(), self._on_readable)
+        await self._stop.wait()
+        if self._is_orphan or self._side is None:
+            return
+        self._side.drain()
+        waited = 0.0
+        while waited < DRAIN_SECONDS and not (self._side.is_drained or self._is_orphan):
+            await sleep(DRAIN_STEP_SECONDS)
+            waited += DRAIN_STEP_SECONDS
+        self._say(Stopped())
+
+    def _say(self, message: FromWorker) -> None:
+        try:
+            send(self._channel, message)
+        except (ChannelClosed, BlockingIOError):
+            self._leave()
+
+    def _leave(self) -> None:
+        """The supervisor is gone: its replacement starts workers of its own."""
+        remove_reader(self._channel.fileno())
+        self._is_orphan = True
+        self._stop.set()
+
+    def _on_readable(self) -> None:
+        while not self._is_orphan:
+            try:
+                message, descriptors = receive(self._channel)
+            except BlockingIOError:
+                return
+            except ChannelClosed:
+                self._leave()
+                return
+            if isinstance(message, Configure):
+                try:
+                    document = read_document(descriptors[0])
+                finally:
+                    os.close(descriptors[0])
+                listeners = [socket.socket(fileno=number) for number in descriptors[1:]]
+                self._side = self._make_side(message, document, listeners)
+                self._say(Ready())
+            elif isinstance(message, Connection):
+                sock = socket.socket(fileno=descriptors[0])
+                if self._side is None or self._stop.is_set():
+                    sock.close()
+                else:
+                    self._side.connection(message, sock)
+            elif isinstance(message, Stop):
+                self._stop.set()
+            else:
+                raise MessageError(f"a {type(message).__name__} message, which is not for workers")
+
+
+def run_worker(make_side: MakeSide) -> None:
+    """The main function of a worker process; its only argument is the channel's descriptor."""
+    # Ctrl-C and a group's SIGTERM are the supervisor's to interpret.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    channel.setblocking(False)
+
+    async def main() -> None:
+        await Worker(channel, make_side).live()
+
+    run(main())

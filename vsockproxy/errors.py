@@ -1,0 +1,29 @@
+"""The root of every exception that this project raises on purpose.
+
+VsockproxyError
+├── addresses.AddressError           a text that is no address; says what to write instead
+├── config.ConfigErrors              a file that breaks its schema; one entry for each fault
+├── config.FileNotReadable           a file that cannot be opened or read
+├── session.SessionError             what a peer or a caller did to a session
+├── protocols.ProtocolError          what a client sent that is no HTTP request, no ClientHello
+├── dataplane.DialError              a connection that could not be made
+└── Refused                          a stream that policy, the peer or a limit refused
+"""
+
+
+class VsockproxyError(Exception):
+    """Anything this project reports by exception; the text is fit for a user."""
+
+
+class Refused(VsockproxyError):
+    """A stream was refused, on this side or by the peer.
+
+    Args:
+        reason: one of the reasons of `vsockproxy.policy.reasons.Reason`, as text.
+        text: one line that says what was refused and what to do.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(f"{reason}: {text}")
+        self.reason = reason
+        self.text = text

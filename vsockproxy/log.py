@@ -1,0 +1,96 @@
+"""The log of one worker: one line for each event, on stderr, without ever blocking.
+
+A worker's stderr is a non-blocking pipe to its supervisor: the kernel's pipe buffer is the bounded
+queue, a line that does not fit is dropped and counted, and the next line that fits says how many
+were lost. `log_lines` makes the lines, `policy.reasons` has the reasons.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from vsockproxy.log_lines import Level, LineFormat, format_line, passes
+
+MAX_LINE_BYTES = 4096
+"""PIPE_BUF of Linux: a write up to this is whole or not at all (pipe(7))."""
+
+Fields = dict[str, object]
+
+
+def choose_format(wanted: Literal["auto", "text", "json"], *, is_terminal: bool) -> LineFormat:
+    """`auto` is text for a person and JSON for a machine."""
+    if wanted != "auto":
+        return wanted
+    return "text" if is_terminal else "json"
+
+
+class Log:
+    """Writes the events of one process.
+
+    Args:
+        side: `parent` or `enclave`, on every line that does not say otherwise.
+        line_format: text or JSON.
+        level: events below it are not written.
+        descriptor: where lines go.
+        wall_clock: seconds since the epoch, for the time on each line.
+    """
+
+    def __init__(
+        self,
+        side: str,
+        line_format: LineFormat,
+        level: Level = "info",
+        descriptor: int = 2,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.dropped_lines = 0
+        self._side = side
+        self._format = line_format
+        self._threshold = level
+        self._descriptor = descriptor
+        self._wall_clock = wall_clock
+        self._unreported = 0
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Something for whoever looks for a fault."""
+        self.write("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """The ordinary course of things."""
+        self.write("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Something an operator should know."""
+        self.write("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Something that does not work."""
+        self.write("error", event, fields)
+
+    def write(self, level: Level, event: str, fields: Fields) -> None:
+        """Write one line; fields that are None are left out."""
+        if not passes(level, self._threshold):
+            return
+        if self._unreported and self._put(
+            "warning", {"event": "log_lines_dropped", "lines": self._unreported}
+        ):
+            self._unreported = 0
+        if not self._put(level, {"event": event, **fields}):
+            self.dropped_lines += 1
+            self._unreported += 1
+
+    def _put(self, level: Level, fields: Fields) -> bool:
+        values = {"event": fields["event"], "side": self._side, **fields}
+        now = self._wall_clock()
+        line = format_line(self._format, now, level, values)
+        while len(line) > MAX_LINE_BYTES:
+            # Only texts are long; with its longest one halved the line still says everything else.
+            longest = max(values, key=lambda key: len(str(values[key])))
+            text = str(values[longest])
+            values[longest] = text[: len(text) // 2] + "…"
+            line = format_line(self._format, now, level, values)
+        try:
+            return os.write(self._descriptor, line) == len(line)
+        except OSError:
+            return False

@@ -1,0 +1,27 @@
+"""Policy: which streams may be, and where they may lead. Pure; the parent and the enclave use it.
+
+decision = policy.decide(host, port)                     # deny wins; no rule means no
+destination = decision.dialled(host, port)               # the rule may say `dial`
+decision, addresses = policy.judge(decision, host, port, answers)    # dial only `addresses`
+"""
+
+from vsockproxy.policy.allowlist import Policy
+from vsockproxy.policy.decisions import Decision
+from vsockproxy.policy.explain import Explanation, LookUp, Party, Side, explain
+from vsockproxy.policy.lists import Lists, may_connect
+from vsockproxy.policy.reasons import Reason
+from vsockproxy.policy.rules import Rule
+
+__all__ = (
+    "Decision",
+    "Explanation",
+    "Lists",
+    "LookUp",
+    "Party",
+    "Policy",
+    "Reason",
+    "Rule",
+    "Side",
+    "explain",
+    "may_connect",
+)

@@ -1,0 +1,176 @@
+"""The policy of one side for one enclave: allowlist, denylist and address guard.
+
+A stream is decided twice. `Policy.decide` looks at what the program asked for: deny wins, then the
+first allow rule in file order that covers host and port decides, with its flags. `Policy.judge`
+looks at the addresses to be dialled, once they are known: there deny rules and the guard refuse
+addresses. Only what `judge` hands back may be dialled.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Self
+
+from vsockproxy.addresses import AddressError, Destination, Host, IpAddress, normalise_host
+from vsockproxy.config.document import Document
+from vsockproxy.config.patterns import AddressPattern
+from vsockproxy.config.ports import EVERY_PORT
+from vsockproxy.policy import refusals
+from vsockproxy.policy.decisions import Decision
+from vsockproxy.policy.embedded import embedded_ipv4
+from vsockproxy.policy.guard import closed
+from vsockproxy.policy.lists import Lists, lists_for
+from vsockproxy.policy.reasons import MOST_SEVERE_FIRST, Reason
+from vsockproxy.policy.rules import Rule, RuleTable
+
+__all__ = ("Policy",)
+
+MOST_ERROR_CHARACTERS: Final = 400
+"""What a refusal quotes of a host that cannot be read."""
+
+
+class Policy:
+    """Decides about streams; immutable, and quick however many rules there are.
+
+    Args:
+        lists: the rules and settings to decide by.
+    """
+
+    __slots__ = ("_allow", "_deny", "lists")
+
+    def __init__(self, lists: Lists) -> None:
+        self.lists = lists
+        self._allow = RuleTable(lists.allow)
+        self._deny = RuleTable(lists.deny)
+
+    @classmethod
+    def compile(cls, document: Document, *, cid: int | None = None) -> Self:
+        """The policy of a file.
+
+        Args:
+            document: what `load` made of the file.
+            cid: on the parent, the enclave that it is for; None for the file's own lists.
+        """
+        return cls(lists_for(document, cid))
+
+    def decide_text(self, host_text: str, port: int) -> tuple[Decision, Host | None]:
+        """Decide about a host as a program wrote it; also its normal form, if it has one.
+
+        A host that cannot be read is refused as not listed, in every mode.
+        """
+        try:
+            host = normalise_host(host_text)
+        except AddressError as error:
+            text = str(error)
+            if len(text) > MOST_ERROR_CHARACTERS:
+                text = f"{text[:MOST_ERROR_CHARACTERS]}…"
+            return Decision(False, Reason.NOT_LISTED, None, f"not a host: {text}"), None
+        return self.decide(host, port), host
+
+    def decide(self, host: Host, port: int) -> Decision:
+        """Decide about what a program asked for, before anything is resolved."""
+        asked = Destination(host, port)
+        first_port, last_port = EVERY_PORT[0]
+        if not first_port <= port <= last_port:
+            text = f"{asked} has no TCP port: a port is within {first_port}-{last_port}"
+            return Decision(False, Reason.PORT_NOT_LISTED, None, text)
+        denied = self._denied(asked)
+        if denied is not None:
+            return Decision(False, Reason.DENIED, denied, f"{asked} is denied at {denied.source}")
+        rule = self._allow.match(host, port)
+        if rule is None:
+            return self._unlisted(asked)
+        if rule.dial is not None and (denied := self._denied(rule.dial)) is not None:
+            text = f"{asked} is dialled as {rule.dial}, denied at {denied.source}"
+            return Decision(False, Reason.DENIED, denied, text)
+        return Decision(True, Reason.LISTED, rule, f"{asked} is listed at {rule.source}")
+
+    def judge(
+        self, decision: Decision, host: Host, port: int, addresses: Sequence[IpAddress]
+    ) -> tuple[Decision, tuple[IpAddress, ...]]:
+        """Decide about the addresses of what is dialled: the final decision, and those to dial.
+
+        Args:
+            decision: what `decide` said of `host` and `port`.
+            host: what the program asked for.
+            port: the port it asked for.
+            addresses: what `decision.dialled(host, port)` stands for: its literal, or one answer
+                of the resolver.
+        """
+        if not decision.allowed:
+            return decision, ()
+        asked = Destination(host, port)
+        dialled = decision.dialled(host, port)
+        if not addresses:
+            text = f"{dialled.host} has no address"
+            return Decision(False, Reason.NO_SUCH_NAME, decision.rule, text), ()
+        passed: list[IpAddress] = []
+        refused: list[Decision] = []
+        for address in addresses:
+            refusal = self._refuse(decision.rule, asked, dialled, address)
+            if refusal is None:
+                passed.append(address)
+            else:
+                refused.append(refusal)
+        if not refused or (passed and self.lists.mixed == "drop"):
+            return decision, tuple(passed)
+        return min(refused, key=lambda refusal: MOST_SEVERE_FIRST.index(refusal.reason)), ()
+
+    def requires_tls(self, rule: Rule | None) -> bool:
+        """Whether a stream that `rule` decided must begin with a ClientHello."""
+        if rule is not None and rule.require_tls is not None:
+            return rule.require_tls
+        return self.lists.require_tls
+
+    def _denied(self, destination: Destination) -> Rule | None:
+        """The deny rule for a destination as it is written, or for the IPv4 inside a literal."""
+        address = destination.host.address
+        if address is None:
+            return self._deny.match(destination.host, destination.port)
+        found = self._denied_part(address, destination.port)
+        return found[1] if found is not None else None
+
+    def _denied_part(self, address: IpAddress, port: int) -> tuple[IpAddress, Rule] | None:
+        for part in (address, *embedded_ipv4(address)):
+            rule = self._deny.match_address(part, port)
+            if rule is not None:
+                return part, rule
+        return None
+
+    def _unlisted(self, asked: Destination) -> Decision:
+        covering = self._allow.covering(asked.host, refusals.MOST_RULES_SHOWN + 1)
+        if covering:
+            reason = Reason.PORT_NOT_LISTED
+            text = refusals.port_not_listed(self.lists, asked, covering)
+        else:
+            reason = Reason.NOT_LISTED
+            text = refusals.not_listed(self.lists, asked)
+        is_reported = self.lists.mode == "report"
+        return Decision(is_reported, reason, None, text, reported=is_reported)
+
+    def _refuse(
+        self, rule: Rule | None, asked: Destination, dialled: Destination, address: IpAddress
+    ) -> Decision | None:
+        """Refuse one address to be dialled; None if there is nothing against it."""
+        found = self._denied_part(address, dialled.port)
+        if found is not None:
+            part, deny = found
+            text = refusals.denied_address(asked.host, dialled.host, address, part, deny)
+            return Decision(False, Reason.DENIED, deny, text)
+        shut = closed(
+            address,
+            private=rule is not None and rule.private,
+            metadata=rule is not None and rule.metadata and _is_literal(rule, address),
+        )
+        if not shut:
+            return None
+        text = refusals.closed_address(self.lists, rule, asked, dialled.host, address, shut)
+        return Decision(False, shut[0].reason, rule, text)
+
+
+def _is_literal(rule: Rule, address: IpAddress) -> bool:
+    """Whether the rule is for exactly this address; such a rule covers no name."""
+    pattern = rule.pattern
+    return (
+        isinstance(pattern, AddressPattern)
+        and pattern.is_literal
+        and pattern.network.network_address == address
+    )

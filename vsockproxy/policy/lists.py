@@ -1,0 +1,159 @@
+"""From a configuration file to the rules and settings that hold for one enclave."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final, Literal
+
+from vsockproxy.config.document import Document
+from vsockproxy.config.model import (
+    AllowRule,
+    AwsAllowlist,
+    AwsRule,
+    DenyRule,
+    EnclaveConfig,
+    EnclaveEntry,
+    Mode,
+    ParentConfig,
+)
+from vsockproxy.config.patterns import parse_pattern
+from vsockproxy.config.ports import PortSpan, rule_ports
+from vsockproxy.policy.rules import Rule
+
+__all__ = ("FIRST_ENCLAVE_CID", "Lists", "lists_for", "may_connect")
+
+FIRST_ENCLAVE_CID: Final = 4
+"""Lower CIDs are the hypervisor, loopback, the host and, for Nitro, the parent (vsock(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What one file says for one enclave.
+
+    Args:
+        allow: the allow rules in file order.
+        deny: the deny rules in file order.
+        allowlist_name: where an allow rule would be added, for people.
+        rules_have_flags: whether rules can say `private` and `metadata`; AWS's cannot.
+        mode: `report` lets pass what is not listed.
+        mixed: whether one forbidden address refuses a name, or is dropped from the answer.
+        require_tls: what holds for rules that do not say.
+    """
+
+    allow: tuple[Rule, ...]
+    deny: tuple[Rule, ...]
+    allowlist_name: str
+    rules_have_flags: bool = True
+    mode: Mode = "enforce"
+    mixed: Literal["refuse", "drop"] = "refuse"
+    require_tls: bool = False
+
+
+def may_connect(document: Document, cid: int) -> bool:
+    """Whether a peer with `cid` may have a session: CIDs 0-3 need an entry under `enclaves`."""
+    config = document.config
+    if isinstance(config, ParentConfig):
+        return cid >= FIRST_ENCLAVE_CID or _entry(config, cid) is not None
+    return isinstance(config, AwsAllowlist)  # AWS's proxy takes any CID; an enclave takes none
+
+
+def lists_for(document: Document, cid: int | None) -> Lists:
+    """The lists of `document`; on the parent, those for the enclave `cid`, if one is given.
+
+    An `enclaves` entry replaces the file's allowlist and adds to its denylist. A CID that
+    `may_connect` refuses has nothing allowed, whatever the mode.
+
+    Raises:
+        AddressError: a rule's address is no pattern; `load` does not let such a file pass.
+    """
+    config = document.config
+    file = PurePath(document.file).name
+    if isinstance(config, AwsAllowlist):
+        return Lists(
+            allow=_aws_rules(document, config.allowlist),
+            deny=(),
+            allowlist_name=f"allowlist in {file}",
+            rules_have_flags=False,
+        )
+    deny = _deny_rules(document, "denylist", config.denylist)
+    if isinstance(config, EnclaveConfig):
+        return Lists(
+            allow=_allow_rules(document, "allowlist", config.allowlist),
+            deny=deny,
+            allowlist_name=f"allowlist in {file}",
+            mode=config.mode,
+            require_tls=config.require_tls,
+        )
+    allowlist_name = f"allowlist in {file}"
+    found = _entry(config, cid) if cid is not None else None
+    mode = config.mode
+    if found is not None:
+        index, entry = found
+        allow = _allow_rules(document, f"enclaves[{index}].allowlist", entry.allowlist)
+        deny += _deny_rules(document, f"enclaves[{index}].denylist", entry.denylist)
+        allowlist_name = f"allowlist of cid {cid} in {file}"
+    elif cid is not None and cid < FIRST_ENCLAVE_CID:
+        allow, mode = (), "enforce"
+        allowlist_name = f"allowlist of a new entry for cid {cid} under enclaves in {file}"
+    else:
+        allow = _allow_rules(document, "allowlist", config.allowlist)
+    return Lists(
+        allow=allow,
+        deny=deny,
+        allowlist_name=allowlist_name,
+        mode=mode,
+        mixed=config.mixed,
+        require_tls=config.require_tls,
+    )
+
+
+def _entry(config: ParentConfig, cid: int) -> tuple[int, EnclaveEntry] | None:
+    return next(
+        ((index, entry) for index, entry in enumerate(config.enclaves) if entry.cid == cid), None
+    )
+
+
+def _allow_rules(document: Document, path: str, entries: Sequence[AllowRule]) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            pattern=parse_pattern(entry.address),
+            ports=_allowed_ports(entry),
+            source=document.location(f"{path}[{index}]"),
+            private=entry.private,
+            metadata=entry.metadata,
+            dial=entry.dial,
+            require_tls=entry.require_tls,
+            names=entry.names,
+        )
+        for index, entry in enumerate(entries)
+    )
+
+
+def _allowed_ports(entry: AllowRule) -> tuple[PortSpan, ...]:
+    if entry.port is None and entry.ports is None:
+        return ()  # an error to `load`; where that was not asked, nothing rather than every port
+    return rule_ports(entry.port, entry.ports)
+
+
+def _deny_rules(document: Document, path: str, entries: Sequence[DenyRule]) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            pattern=parse_pattern(entry.address),
+            ports=rule_ports(entry.port, entry.ports),
+            source=document.location(f"{path}[{index}]"),
+        )
+        for index, entry in enumerate(entries)
+    )
+
+
+def _aws_rules(document: Document, entries: Sequence[AwsRule]) -> tuple[Rule, ...]:
+    # AWS's proxy has no address guard: what its file lists may be private.
+    return tuple(
+        Rule(
+            pattern=parse_pattern(entry.address),
+            ports=rule_ports(entry.port, None),
+            source=document.location(f"allowlist[{index}]"),
+            private=True,
+        )
+        for index, entry in enumerate(entries)
+    )

@@ -1,0 +1,147 @@
+"""Starting and judging child processes, with the standard library and without a loop.
+
+Children are started with `posix_spawn`: nothing of ours runs between fork and exec, so it is safe
+beside threads, and the child's signal mask is set in the same step. Every descriptor that Python
+opens is closed at exec unless it is named in `passed`.
+"""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+__all__ = (
+    "MOST_DESCRIPTORS",
+    "NOT_EXECUTABLE",
+    "NOT_FOUND",
+    "SIGNAL_BASE",
+    "descriptor_limit",
+    "die_with_starter",
+    "exit_code",
+    "module_command",
+    "raise_descriptor_limit",
+    "start",
+)
+
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+SIGNAL_BASE: Final = 128
+"""Exit codes of a shell (POSIX, Shell Command Language, 2.8.2): 128+N for signal N."""
+
+MOST_DESCRIPTORS: Final = 1 << 20
+"""Ceiling of our own soft limit: container runtimes set hard limits near 2^30, and programs exist
+that close every number up to the soft limit."""
+
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+_PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules in this interpreter.
+
+    `-P` keeps the working directory out of the import path: it belongs to the user's command.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def start(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    passed: Collection[int] = (),
+    output: int | None = None,
+    in_own_group: bool = False,
+    keeps_signal_mask: bool = False,
+) -> int:
+    """Start `command`, looked up in PATH, and return its process id.
+
+    Args:
+        command: program and arguments.
+        environment: the child's environment; this process's own if None.
+        passed: descriptors that stay open in the child, under the same numbers.
+        output: becomes the child's stdout and stderr, and /dev/null its stdin. If None, the child
+            has this process's own.
+        in_own_group: in a background process group, so that Ctrl-C does not reach it. (Not a
+            session of its own: builds of Python for old C libraries cannot ask for one here.)
+        keeps_signal_mask: the child starts with what is blocked here; otherwise with none blocked.
+
+    Raises:
+        OSError: as exec says, so ENOENT and EACCES mean that there is no such program, or that it
+            is none.
+    """
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
+    if output is not None:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, output, 2),
+        ]
+    group: dict[str, Any] = {"setpgroup": 0} if in_own_group else {}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if keeps_signal_mask else ()
+    for descriptor in passed:
+        os.set_inheritable(descriptor, True)
+    try:
+        return os.posix_spawnp(
+            command[0],
+            list(command),
+            dict(os.environ if environment is None else environment),
+            file_actions=actions,
+            setsigmask=blocked,
+            setsigdef=_IGNORED_BY_PYTHON,
+            **group,
+        )
+    finally:
+        for descriptor in passed:
+            os.set_inheritable(descriptor, False)
+
+
+def exit_code(wait_status: int) -> int:
+    """What a shell would report for `wait_status` (of waitpid): the code, or 128+N."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    return code if code >= 0 else SIGNAL_BASE - code
+
+
+def die_with_starter(starter: int | None, number: signal.Signals) -> None:
+    """Have the kernel send `number` to this process when the one that started it ends.
+
+    More exactly, when the *thread* that started it ends, so the starter has to be the main thread.
+
+    Args:
+        starter: its process id, to find out whether it has ended already (then this process
+            exits); None where it is not visible, across process namespaces.
+        number: the signal.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    import ctypes  # not everywhere: systemd's MemoryDenyWriteExecute may forbid it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    if starter is not None and os.getppid() != starter:
+        sys.exit(SIGNAL_BASE + number)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit on open files towards the hard one; return the former soft limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return soft
+
+
+@contextmanager
+def descriptor_limit(soft: int) -> Iterator[None]:
+    """Start children under another soft limit on open files; descriptors open now stay open."""
+    ours, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ours, hard))

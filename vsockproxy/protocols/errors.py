@@ -1,0 +1,75 @@
+"""What programs and origins send that no reader of this package accepts.
+
+ProtocolError
+├── HeadError                no head of an HTTP message; callers turn it into one of the next two
+├── HttpError                carries the answer: status, reason, text
+│   ├── HttpRequestError     the client's fault
+│   └── HttpResponseError    the origin's fault
+└── ClientHelloError         carries one of the reasons of a decision
+    ├── NotTls               the first bytes are no ClientHello
+    └── SniMismatch          a ClientHello for another host than the one asked for
+
+Texts never quote what was sent, beyond names: heads carry credentials, and texts are logged.
+"""
+
+from typing import ClassVar
+
+from vsockproxy.errors import VsockproxyError
+
+
+class ProtocolError(VsockproxyError):
+    """Bytes that are not what the reader reads; `text` is one line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class HeadError(ProtocolError):
+    """No head of an HTTP message: malformed, or longer than its limit."""
+
+    def __init__(self, text: str, *, is_too_large: bool = False) -> None:
+        super().__init__(text)
+        self.is_too_large = is_too_large
+
+
+class HttpError(ProtocolError):
+    """An exchange that failed, with what `http_answers.refusal` needs for the answer.
+
+    Args:
+        status: the HTTP status of the answer.
+        reason: what Proxy-Status says, an error type of RFC 9209, section 2.3.
+        text: one line: what is wrong and what to do.
+    """
+
+    def __init__(self, status: int, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.reason = reason
+
+
+class HttpRequestError(HttpError):
+    """The client sent what this proxy does not take."""
+
+
+class HttpResponseError(HttpError):
+    """The origin sent, or left out, what the client must not take for an answer."""
+
+
+class ClientHelloError(ProtocolError):
+    """A client of a host that requires TLS did not begin as it must."""
+
+    reason: ClassVar[str]
+    """The decision's reason, one of `vsockproxy.policy.reasons.Reason` as text."""
+
+
+class NotTls(ClientHelloError):
+    """The first bytes are no ClientHello."""
+
+    reason = "not_tls"
+
+
+class SniMismatch(ClientHelloError):
+    """The ClientHello names another host than the one asked for, or none."""
+
+    reason = "sni_mismatch"

@@ -1,0 +1,269 @@
+"""One request in absolute-form and its response, between a client and an origin that we dialled.
+
+Two h11 connections back to back: we are the server of one and the client of the other, so each
+body is read in one framing and written in the framing that its receiver understands. Nothing is
+kept beyond the bytes of one call, but for an incomplete head, chunk header or trailer section.
+
+Both messages say `Connection: close`: one request for each connection, on either side. Hop-by-hop
+headers (RFC 9110, section 7.6.1) go no further than us. So do trailer fields, which an intermediary
+may drop (RFC 9110, section 6.5): without TE and Trailer neither end was told of any.
+"""
+
+import sys
+from typing import Final
+
+import h11
+
+from vsockproxy.protocols.errors import HeadError, HttpRequestError, HttpResponseError
+from vsockproxy.protocols.http_head import HeadReader, header, without_quotes
+from vsockproxy.protocols.http_proxy import DEFAULT_HTTP_PORT, REQUEST_ERROR, ForwardRequest
+
+__all__ = ("ForwardedExchange",)
+
+MAX_RESPONSE_HEAD_BYTES: Final = 64 * 1024
+"""Four times a request's head: cookies and policies make them long. Go takes 1 MiB, Node 16 KiB."""
+MAX_RESPONSE_HEADERS: Final = 256
+
+MAX_FRAMING_BYTES: Final = 2048
+"""Of one chunk header or trailer section that h11 waits for, and of the pieces it is fed in.
+
+h11 takes time quadratic in their length to refuse some of them. Together the two bound it at 4 KiB,
+which is 50 ms; a piece of 64 KiB would block everybody for 15 s."""
+
+_HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+    )
+)
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+"""Not removed because a Connection header names them: h11 writes the body that they announce."""
+
+INCOMPLETE: Final = "http_response_incomplete"
+MALFORMED: Final = "http_protocol_error"
+"""The reasons of an HttpResponseError: error types of RFC 9209, section 2.3."""
+
+
+class ForwardedExchange:
+    """Carries one exchange, in bytes that the caller moves.
+
+    Send the origin `start()`, then what `client_data` returns; send the client what `origin_data`
+    and `origin_eof` return. Once `is_complete`, close both connections in order. When a call
+    raises, the exchange is over: answer the client with `http_answers.refusal` if `may_answer`,
+    else reset it, and reset the origin: a clean end would make a cut body look whole.
+    """
+
+    __slots__ = (
+        "_client",
+        "_client_step",
+        "_is_complete",
+        "_origin",
+        "_origin_step",
+        "_outgoing",
+        "_request_is_complete",
+        "_response_head",
+        "_takes_interim",
+        "_trailing",
+    )
+
+    def __init__(self, request: ForwardRequest) -> None:
+        self._client = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_FRAMING_BYTES)
+        self._origin = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_FRAMING_BYTES)
+        self._response_head = _response_head_reader()
+        self._trailing = request.trailing
+        self._request_is_complete = False
+        self._is_complete = False
+        self._client.receive_data(request.head)
+        incoming = self._client.next_event()
+        assert isinstance(incoming, h11.Request), "ProxyRequestReader has parsed this head"
+        self._takes_interim = incoming.http_version != b"1.0"
+        self._client_step = _step(incoming)
+        self._origin_step = 0
+        headers = [item for item in _end_to_end(incoming) if item[0].lower() != b"host"]
+        self._outgoing = h11.Request(
+            method=incoming.method,
+            target=request.target,
+            headers=[(b"Host", _host_header(request)), *headers, *_our_own(incoming)],
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole response has been returned. The request's body may not be over."""
+        return self._is_complete
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether the client has seen nothing of a final response, so that a refusal can be it."""
+        return self._client.our_state is h11.SEND_RESPONSE
+
+    def start(self) -> bytes:
+        """The first bytes for the origin: the head, and of the body what came along with it.
+
+        Raises:
+            HttpRequestError: as from `client_data`.
+        """
+        return self._origin.send(self._outgoing) + self.client_data(self._trailing)
+
+    def client_data(self, data: bytes) -> bytes:
+        """Take bytes from the client, return bytes for the origin.
+
+        What follows the request, or comes after the response has ended, is dropped.
+
+        Raises:
+            HttpRequestError: the body is malformed.
+        """
+        if self._request_is_complete or self._is_complete:
+            return b""
+        try:
+            payload, self._request_is_complete = _read_body(self._client, data, self._client_step)
+        except h11.RemoteProtocolError as error:
+            raise HttpRequestError(400, REQUEST_ERROR, without_quotes(error)) from None
+        return _write_body(self._origin, payload, is_last=self._request_is_complete)
+
+    def client_eof(self) -> None:
+        """Take the client's half-close, which changes nothing once its request is complete.
+
+        Raises:
+            HttpRequestError: the request's body was not complete.
+        """
+        if not self._request_is_complete and not self._is_complete:
+            raise HttpRequestError(400, REQUEST_ERROR, "the client closed inside its body")
+
+    def origin_data(self, data: bytes) -> bytes:
+        """Take bytes from the origin, return bytes for the client.
+
+        What follows the response is dropped.
+
+        Raises:
+            HttpResponseError: the response is malformed, or answers something that was not asked.
+        """
+        if self._is_complete:
+            return b""
+        interim = b""
+        try:
+            while self.may_answer:
+                parts = self._response_head.receive(data)
+                if parts is None:
+                    return interim
+                head, data = parts
+                interim += self._pass_head(head)
+            return interim + self._pass_body(data)
+        except HeadError as error:
+            raise HttpResponseError(502, MALFORMED, f"the origin sent {error.text}") from None
+        except h11.RemoteProtocolError as error:
+            text = f"the origin's response: {without_quotes(error)}"
+            raise HttpResponseError(502, MALFORMED, text) from None
+
+    def origin_eof(self) -> bytes:
+        """Take the origin's clean end, return the last bytes for the client.
+
+        Only a body without any framing ends this way; `is_complete` is true afterwards.
+
+        Raises:
+            HttpResponseError: the response is not complete.
+        """
+        if self._is_complete:
+            return b""
+        if self.may_answer:
+            raise HttpResponseError(502, INCOMPLETE, "the origin closed before it had answered")
+        self._origin.receive_data(b"")
+        try:
+            return self._pass_body(b"")
+        except h11.RemoteProtocolError:
+            text = "the origin closed inside its response"
+            raise HttpResponseError(502, INCOMPLETE, text) from None
+
+    def _pass_head(self, head: bytes) -> bytes:
+        self._origin.receive_data(head)
+        response = self._origin.next_event()
+        assert isinstance(response, h11.InformationalResponse | h11.Response), "a whole head"
+        headers = _end_to_end(response)
+        if response.status_code < 200 or response.status_code == 204:
+            # These have no body, and must not announce one (RFC 9110, section 8.6).
+            headers = [item for item in headers if item[0].lower() not in _FRAMING]
+        if isinstance(response, h11.InformationalResponse):
+            self._response_head = _response_head_reader()
+            if not self._takes_interim:
+                return b""
+            return self._client.send(
+                h11.InformationalResponse(
+                    status_code=response.status_code, reason=response.reason, headers=headers
+                )
+            )
+        self._origin_step = _step(response)
+        return self._client.send(
+            h11.Response(
+                status_code=response.status_code,
+                reason=response.reason,
+                headers=[*headers, *_our_own(response)],
+            )
+        )
+
+    def _pass_body(self, data: bytes) -> bytes:
+        payload, self._is_complete = _read_body(self._origin, data, self._origin_step)
+        return _write_body(self._client, payload, is_last=self._is_complete)
+
+
+def _response_head_reader() -> HeadReader:
+    return HeadReader(MAX_RESPONSE_HEAD_BYTES, MAX_RESPONSE_HEADERS)
+
+
+def _step(message: h11.Request | h11.Response) -> int:
+    """How many bytes of a body h11 is fed at once."""
+    return sys.maxsize if header(message, b"transfer-encoding") is None else MAX_FRAMING_BYTES
+
+
+def _host_header(request: ForwardRequest) -> bytes:
+    destination = request.destination
+    text = str(destination)
+    if destination.port == DEFAULT_HTTP_PORT:
+        text = text.removesuffix(f":{DEFAULT_HTTP_PORT}")
+    return text.encode("ascii")
+
+
+def _end_to_end(
+    message: h11.Request | h11.InformationalResponse | h11.Response,
+) -> list[tuple[bytes, bytes]]:
+    """The headers that are meant for more than the next hop, as they were written."""
+    named = {
+        option.strip().lower()
+        for name, value in message.headers
+        if name == b"connection"
+        for option in value.split(b",")
+    }
+    dropped = _HOP_BY_HOP | (named - _FRAMING)
+    return [item for item in message.headers.raw_items() if item[0].lower() not in dropped]
+
+
+def _our_own(message: h11.Request | h11.Response) -> list[tuple[bytes, bytes]]:
+    """What an intermediary adds (RFC 9110, section 7.6.3), and that nothing follows."""
+    return [(b"Via", message.http_version + b" vsockproxy"), (b"Connection", b"close")]
+
+
+def _read_body(source: h11.Connection, data: bytes, step: int) -> tuple[bytes, bool]:
+    """The payload that `data` brings, and whether the body has ended with it."""
+    payload: list[bytes] = []
+    has_ended = _take_events(source, payload)  # A body of no bytes ends before any arrive.
+    for start in range(0, len(data), step):
+        if has_ended:
+            break
+        source.receive_data(data[start : start + step])
+        has_ended = _take_events(source, payload)
+    return b"".join(payload), has_ended
+
+
+def _take_events(source: h11.Connection, payload: list[bytes]) -> bool:
+    while isinstance(event := source.next_event(), h11.Data):
+        payload.append(event.data)
+    return isinstance(event, h11.EndOfMessage)
+
+
+def _write_body(sink: h11.Connection, payload: bytes, *, is_last: bool) -> bytes:
+    written = sink.send(h11.Data(data=payload)) if payload else b""
+    return written + sink.send(h11.EndOfMessage()) if is_last else written

@@ -1,0 +1,70 @@
+"""Collects the head of one HTTP/1 message and refuses, byte for byte, what h11 is lenient about.
+
+h11 accepts bare LF, unfolds obs-fold and measures only incomplete heads. Two readers of such a head
+can disagree about where a line ends, which is how requests are smuggled (RFC 9112, section 11.2).
+And its pattern for a header line takes time quadratic in a run of spaces before a VT or FF (0.9 s
+for 16 KiB). So a head reaches h11 whole, bounded and free of these.
+
+Whatever the pieces, the outcome is the one that the first offending byte decides.
+"""
+
+import re
+
+import h11
+
+from vsockproxy.protocols.errors import HeadError
+
+_END_OF_HEAD = b"\r\n\r\n"
+_FORBIDDEN = re.compile(rb"[\x00\x0b\x0c]|(?<!\r)\n|\r(?!\n|\Z)|\n[ \t]")
+"""NUL, VT, FF, LF without CR, CR without LF (unless it is still to come), obs-fold."""
+_QUOTED_BYTES = re.compile(r": (?:bytearray\()?b['\"].*", re.DOTALL)
+
+
+class HeadReader:
+    """Reads one head.
+
+    Args:
+        max_bytes: the largest head, blank line included.
+        max_headers: the most header lines.
+    """
+
+    __slots__ = ("_buffer", "_max_bytes", "_max_headers", "_scanned")
+
+    def __init__(self, max_bytes: int, max_headers: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_headers = max_headers
+        self._buffer = bytearray()
+        self._scanned = 0
+
+    def receive(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Take the next bytes; returns the head with its blank line and what follows it, or None.
+
+        Raises:
+            HeadError: the head is malformed or too large; the reader is of no further use.
+        """
+        buffer = self._buffer
+        taken = self._max_bytes - len(buffer)
+        buffer += data[:taken]
+        found = buffer.find(_END_OF_HEAD, max(0, self._scanned - len(_END_OF_HEAD) + 1))
+        end = len(buffer) if found < 0 else found + len(_END_OF_HEAD)
+        # One byte back: a CR or LF at the end of the last piece is judged by what follows it.
+        if _FORBIDDEN.search(buffer, max(0, self._scanned - 1), end):
+            raise HeadError("a control character, a folded line, or a line that ends without CRLF")
+        if found >= 0:
+            if buffer.count(b"\r\n", 0, found) > self._max_headers:
+                raise HeadError(f"more than {self._max_headers} headers", is_too_large=True)
+            return bytes(buffer[:end]), bytes(buffer[end:]) + data[taken:]
+        if len(buffer) == self._max_bytes:
+            raise HeadError(f"a head of more than {self._max_bytes} bytes", is_too_large=True)
+        self._scanned = len(buffer)
+        return None
+
+
+def header(message: h11.Request | h11.Response, name: bytes) -> bytes | None:
+    """The value of the first header `name` (lower case), None without one."""
+    return next((value for found, value in message.headers if found == name), None)
+
+
+def without_quotes(error: h11.ProtocolError) -> str:
+    """What h11 found wrong, without the bytes it quotes (they may be credentials)."""
+    return _QUOTED_BYTES.sub("", str(error))

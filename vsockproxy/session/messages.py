@@ -1,0 +1,298 @@
+"""The CBOR maps inside frames and in the opening exchange (WIRE_FORMAT.md, "Maps").
+
+A map is in the deterministic encoding of RFC 8949 §4.2.1: shortest forms, definite lengths, sorted
+and unique keys. That is checked by encoding the value again, so duplicate keys and trailing bytes,
+which the decoder lets pass, are refused too. Keys are small integers; unknown keys are ignored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cbor2
+
+from vsockproxy.session.errors import ErrorCode, PeerProtocolError
+from vsockproxy.session.frames import MAX_TEXT_BYTES
+
+MAX_DEPTH = 4
+"""Nesting of maps and lists; ours need two levels."""
+
+MAX_HOST_BYTES = 255
+MAX_REASON_BYTES = 64
+MAX_ADDRESS_BYTES = 64
+MAX_RECORDS = 256
+MAX_RECORD_BYTES = 1024
+TOKEN_BYTES = 16
+
+
+def encode_map(value: Mapping[int, Any]) -> bytes:
+    """A map in the deterministic encoding."""
+    return cbor2.dumps(dict(value), canonical=True)
+
+
+def decode_map(data: bytes, what: str) -> dict[Any, Any]:
+    """Decode one map.
+
+    Args:
+        data: the whole payload; its length was bounded by the caller.
+        what: the name of the message, for the error.
+
+    Raises:
+        PeerProtocolError: when it is not one map in the deterministic encoding, of plain values.
+    """
+    try:
+        value = cbor2.loads(data)
+        plain = isinstance(value, dict) and _is_plain(value, MAX_DEPTH)
+        deterministic = plain and cbor2.dumps(value, canonical=True) == data
+    except (
+        cbor2.CBORError,
+        ValueError,
+        TypeError,
+        RecursionError,
+        OverflowError,
+        MemoryError,
+    ) as e:
+        raise PeerProtocolError(ErrorCode.PROTOCOL, f"{what} is no CBOR: {e}") from e
+    if not deterministic:
+        raise PeerProtocolError(
+            ErrorCode.PROTOCOL, f"{what} is not one map in deterministic CBOR (RFC 8949 §4.2.1)"
+        )
+    return dict(value)
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    if isinstance(value, dict):
+        return depth > 0 and all(
+            isinstance(key, int | str) and _is_plain(item, depth - 1) for key, item in value.items()
+        )
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
+    return value is None or isinstance(value, int | str | bytes)
+
+
+class Fields:
+    """Typed, bounded access to the fields of a received map."""
+
+    __slots__ = ("_map", "_what")
+
+    def __init__(self, data: bytes, what: str) -> None:
+        self._map = decode_map(data, what)
+        self._what = what
+
+    @classmethod
+    def of(cls, value: Mapping[Any, Any], what: str) -> "Fields":
+        """Fields of a map inside another one."""
+        fields = cls.__new__(cls)
+        fields._map = dict(value)
+        fields._what = what
+        return fields
+
+    def has(self, key: int) -> bool:
+        """Whether the field is there."""
+        return key in self._map
+
+    def integer(self, key: int, least: int, most: int, default: int | None = None) -> int:
+        """An integer field within bounds."""
+        value = self._map.get(key, default)
+        if type(value) is not int or not least <= value <= most:
+            raise self._wrong(key, f"an integer from {least} to {most}")
+        return value
+
+    def boolean(self, key: int) -> bool:
+        """A boolean field; absent means false."""
+        value = self._map.get(key, False)
+        if type(value) is not bool:
+            raise self._wrong(key, "true or false")
+        return value
+
+    def text(self, key: int, most_bytes: int, default: str | None = None) -> str:
+        """A text field of bounded length without control characters."""
+        value = self._map.get(key, default)
+        if (
+            not isinstance(value, str)
+            or len(value.encode()) > most_bytes
+            or not value.isprintable()
+        ):
+            raise self._wrong(key, f"printable text of at most {most_bytes} bytes")
+        return value
+
+    def octets(self, key: int, least: int, most: int) -> bytes | None:
+        """A byte string field of bounded length, or None where it is absent."""
+        value = self._map.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, bytes) or not least <= len(value) <= most:
+            raise self._wrong(key, f"{least} to {most} bytes")
+        return value
+
+    def items(self, key: int, most: int) -> list[Any]:
+        """A list field of bounded length; absent means empty."""
+        value = self._map.get(key, [])
+        if not isinstance(value, list) or len(value) > most:
+            raise self._wrong(key, f"a list of at most {most} items")
+        return value
+
+    def inner(self, key: int) -> "Fields":
+        """A map inside this one; absent means empty."""
+        value = self._map.get(key, {})
+        if not isinstance(value, dict):
+            raise self._wrong(key, "a map")
+        return Fields.of(value, f"{self._what}, field {key}")
+
+    def _wrong(self, key: int, wanted: str) -> PeerProtocolError:
+        return PeerProtocolError(
+            ErrorCode.PROTOCOL, f"field {key} of {self._what} must be {wanted}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """OPEN: where a stream shall lead.
+
+    `service` names a service of the enclave and replaces `host` and `port`; the parent asks so.
+    """
+
+    host: str = ""
+    port: int = 0
+    dedicated: bool = False
+    service: str = ""
+
+    def encode(self) -> bytes:
+        """The payload of OPEN."""
+        fields: dict[int, Any] = {}
+        if self.service:
+            fields[4] = self.service
+        else:
+            fields[1] = self.host
+            fields[2] = self.port
+        if self.dedicated:
+            fields[3] = True
+        return encode_map(fields)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Open":
+        """The value of an OPEN payload."""
+        fields = Fields(data, "OPEN")
+        dedicated = fields.boolean(3)
+        if fields.has(4):
+            if fields.has(1) or fields.has(2):
+                raise PeerProtocolError(ErrorCode.PROTOCOL, "OPEN names a service and a host")
+            return cls(dedicated=dedicated, service=fields.text(4, MAX_HOST_BYTES))
+        return cls(
+            host=fields.text(1, MAX_HOST_BYTES),
+            port=fields.integer(2, 1, 0xFFFF),
+            dedicated=dedicated,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """OPENED: the destination was reached."""
+
+    address: str = ""
+    """The address that was dialled, for the audit line."""
+    token: bytes | None = None
+    """For a dedicated stream: what the new connection presents first."""
+    window_bytes: int | None = None
+    """Raises the first window of the direction towards the sender of OPENED."""
+
+    def encode(self) -> bytes:
+        """The payload of OPENED."""
+        fields: dict[int, Any] = {}
+        if self.address:
+            fields[1] = self.address
+        if self.token is not None:
+            fields[2] = self.token
+        if self.window_bytes is not None:
+            fields[3] = self.window_bytes
+        return encode_map(fields)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Opened":
+        """The value of an OPENED payload."""
+        fields = Fields(data, "OPENED")
+        return cls(
+            address=fields.text(1, MAX_ADDRESS_BYTES, ""),
+            token=fields.octets(2, TOKEN_BYTES, TOKEN_BYTES),
+            window_bytes=fields.integer(3, 0, 2**62) if fields.has(3) else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """REFUSED: the stream is not to be, and why."""
+
+    reason: str
+    text: str = ""
+
+    def encode(self) -> bytes:
+        """The payload of REFUSED; a longer text is shortened, control characters become spaces."""
+        return encode_map({1: self.reason, 2: printable(self.text)})
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Refusal":
+        """The value of a REFUSED payload."""
+        fields = Fields(data, "REFUSED")
+        return cls(reason=fields.text(1, MAX_REASON_BYTES), text=fields.text(2, MAX_TEXT_BYTES, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """RESOLVE: a question for the parent's resolver; `record_type` is a DNS type number."""
+
+    name: str
+    record_type: int
+
+    def encode(self) -> bytes:
+        """The payload of RESOLVE."""
+        return encode_map({1: self.name, 2: self.record_type})
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Resolve":
+        """The value of a RESOLVE payload."""
+        fields = Fields(data, "RESOLVE")
+        return cls(name=fields.text(1, MAX_HOST_BYTES), record_type=fields.integer(2, 1, 0xFFFF))
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """RESOLVED: the answer; `reason` is empty when the name exists and policy allows it."""
+
+    reason: str = ""
+    text: str = ""
+    records: tuple[bytes, ...] = ()
+    """Record data in DNS wire format, uncompressed."""
+    ttl_seconds: int = 0
+
+    def encode(self) -> bytes:
+        """The payload of RESOLVED."""
+        fields: dict[int, Any] = {}
+        if self.reason:
+            fields[1] = self.reason
+            fields[2] = printable(self.text)
+        if self.records:
+            fields[3] = list(self.records)
+        fields[4] = self.ttl_seconds
+        return encode_map(fields)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Resolved":
+        """The value of a RESOLVED payload."""
+        fields = Fields(data, "RESOLVED")
+        records = fields.items(3, MAX_RECORDS)
+        if not all(isinstance(item, bytes) and len(item) <= MAX_RECORD_BYTES for item in records):
+            raise PeerProtocolError(
+                ErrorCode.PROTOCOL, f"RESOLVED has a record of over {MAX_RECORD_BYTES} bytes"
+            )
+        return cls(
+            reason=fields.text(1, MAX_REASON_BYTES, ""),
+            text=fields.text(2, MAX_TEXT_BYTES, ""),
+            records=tuple(records),
+            ttl_seconds=fields.integer(4, 0, 2**31 - 1, 0),
+        )
+
+
+def printable(text: str) -> str:
+    """`text` as a text field may hold it: printable, at most `MAX_TEXT_BYTES` long."""
+    clean = "".join(letter if letter.isprintable() else " " for letter in text)
+    return clean.encode(errors="replace")[:MAX_TEXT_BYTES].decode(errors="ignore")

@@ -1,0 +1,249 @@
+"""What a supervisor and its workers say to each other, and the passing of descriptors.
+
+The channel is an AF_UNIX SOCK_SEQPACKET socket pair; a worker is started with the number of its
+end as its only argument. A message is one packet: a CBOR map whose `type` selects the row.
+
+| type       | to         | other keys                             | descriptors                   |
+|------------|------------|----------------------------------------|-------------------------------|
+| configure  | worker     | worker: its index; instance: 16 bytes, | the document (`read_document`)|
+|            |            | one value for all workers; log_format: | and, in an enclave, then each |
+|            |            | text or json; log_level; listeners:    | listener in the order of      |
+|            |            | list of {name, kind, endpoint}         | `listeners`                   |
+| connection | worker     | listener: name; cid, port: of the peer | the accepted connection       |
+| stop       | worker     |                                        |                               |
+| ready      | supervisor |                                        |                               |
+| heartbeat  | supervisor |                                        |                               |
+| stopped    | supervisor |                                        |                               |
+
+The order: `configure` comes first and once. The worker answers `ready`, once, when it serves; only
+then does it get connections. After `stop` it ends its work, may say `stopped`, and exits with 0. A
+worker whose channel ends exits at once: its supervisor is gone. All sockets that are passed are
+non-blocking. A listener's name is its path in the configuration file: `forwards[0].listen`.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Annotated, Any, Final, Literal
+
+import cbor2
+import msgspec
+
+from vsockproxy.addresses import AddressError
+from vsockproxy.config.document import Document
+from vsockproxy.errors import VsockproxyError
+from vsockproxy.log_lines import Level, LineFormat
+
+__all__ = (
+    "MAX_DESCRIPTORS",
+    "MAX_MESSAGE_BYTES",
+    "ChannelClosed",
+    "Configure",
+    "Connection",
+    "FromWorker",
+    "Heartbeat",
+    "ListenerKind",
+    "ListenerSummary",
+    "Message",
+    "MessageError",
+    "Ready",
+    "Stop",
+    "Stopped",
+    "ToWorker",
+    "document_descriptor",
+    "read_document",
+    "receive",
+    "send",
+)
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+"""What is large (a document) travels in a descriptor."""
+
+MAX_DESCRIPTORS: Final = 64
+"""Descriptors of one message; the kernel's own limit is 253 (SCM_MAX_FD, include/net/scm.h)."""
+
+MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
+
+INSTANCE_BYTES: Final = 16
+"""128 random bits that tell one start of a supervisor from every other (WIRE_FORMAT.md)."""
+
+ListenerKind = Literal["link", "forward", "http_proxy"]
+
+_Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
+_Unsigned32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+_Instance = Annotated[bytes, msgspec.Meta(min_length=INSTANCE_BYTES, max_length=INSTANCE_BYTES)]
+
+
+class MessageError(VsockproxyError):
+    """A message that breaks the table: a fault of ours, never of a peer."""
+
+
+class ChannelClosed(VsockproxyError):
+    """The other process has closed its end of the channel, or is gone."""
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of everything in a message: immutable, unknown keys are errors."""
+
+
+class ListenerSummary(_Record, frozen=True):
+    """A listening socket of the supervisor: where it stands in the file, what for, and where."""
+
+    name: str
+    kind: ListenerKind
+    endpoint: str
+
+
+class Configure(_Record, frozen=True, tag="configure", tag_field="type"):
+    """The first message to a worker."""
+
+    worker: _Index
+    instance: _Instance
+    log_format: LineFormat
+    log_level: Level
+    listeners: list[ListenerSummary]
+
+
+class Connection(_Record, frozen=True, tag="connection", tag_field="type"):
+    """A connection that the parent's supervisor has accepted for this worker."""
+
+    listener: str
+    cid: _Unsigned32
+    port: _Unsigned32
+    """The peer's vsock port; 0 on listeners that are not vsock."""
+
+
+class Stop(_Record, frozen=True, tag="stop", tag_field="type"):
+    """End what is open, then exit."""
+
+
+class Ready(_Record, frozen=True, tag="ready", tag_field="type"):
+    """The worker serves."""
+
+
+class Heartbeat(_Record, frozen=True, tag="heartbeat", tag_field="type"):
+    """The worker's loop is running."""
+
+
+class Stopped(_Record, frozen=True, tag="stopped", tag_field="type"):
+    """The worker has ended its work and is about to exit."""
+
+
+ToWorker = Configure | Connection | Stop
+FromWorker = Ready | Heartbeat | Stopped
+Message = ToWorker | FromWorker
+
+
+def send(channel: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
+    """Send one message. The descriptors are duplicated on the way: the caller still owns its own.
+
+    Raises:
+        BlockingIOError: the channel is full; try again when it is writable.
+        ChannelClosed: the other process is gone.
+        MessageError: `message` or `descriptors` are more than a packet may hold.
+    """
+    data = cbor2.dumps(msgspec.to_builtins(message, builtin_types=(bytes,)))
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MessageError(f"a message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
+    _check_descriptors(message, len(descriptors))
+    try:
+        socket.send_fds(channel, [data], list(descriptors), socket.MSG_NOSIGNAL)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise ChannelClosed("the worker channel is closed") from error
+
+
+def receive(channel: socket.socket) -> tuple[Message, tuple[int, ...]]:
+    """Receive one message. The caller owns the descriptors, which are closed at exec.
+
+    Raises:
+        BlockingIOError: none has arrived; try again when the channel is readable.
+        ChannelClosed: the other process is gone.
+        MessageError: the packet is no message of the table; its descriptors have been closed.
+    """
+    try:
+        data, descriptors, flags, _ = socket.recv_fds(
+            channel, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError as error:
+        raise ChannelClosed("the worker channel is closed") from error
+    with ExitStack() as undo:
+        for descriptor in descriptors:
+            undo.callback(os.close, descriptor)
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise MessageError(
+                f"a message of more than {MAX_MESSAGE_BYTES} bytes or {MAX_DESCRIPTORS} descriptors"
+            )
+        if not data:
+            raise ChannelClosed("the worker channel is closed")
+        message = _parse(data)
+        _check_descriptors(message, len(descriptors))
+        undo.pop_all()
+    return message, tuple(descriptors)
+
+
+def _parse(data: bytes) -> Message:
+    try:
+        content: Any = cbor2.loads(data)
+    except (cbor2.CBORError, UnicodeError, ValueError) as error:
+        raise MessageError(f"a message that is no CBOR: {error}") from error
+    try:
+        # The union is spelled out: mypy takes no alias of one for a type argument.
+        parsed: Message = msgspec.convert(content, Message, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise MessageError(f"a message that is not of the table: {error}") from error
+    return parsed
+
+
+def _check_descriptors(message: Message, count: int) -> None:
+    match message:
+        case Configure():
+            # On the parent the supervisor accepts, and the listeners stay with it.
+            allowed = {1, 1 + len(message.listeners)}
+        case Connection():
+            allowed = {1}
+        case _:
+            allowed = {0}
+    if count not in allowed or count > MAX_DESCRIPTORS:
+        raise MessageError(f"a {type(message).__name__} message with {count} descriptors")
+
+
+def document_descriptor(document: Document) -> int:
+    """Write a document where another process can read it; the caller closes the descriptor."""
+    data = cbor2.dumps(document.to_builtins())
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("vsockproxy-document", os.MFD_CLOEXEC)
+    else:  # a Python that was built for an old C library
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    try:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(descriptor, data[written:], written)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_document(descriptor: int) -> Document:
+    """Read what `document_descriptor` wrote; the descriptor stays open, and the caller's.
+
+    Raises:
+        MessageError: it holds no document.
+    """
+    size_bytes = os.fstat(descriptor).st_size
+    if size_bytes > MAX_DOCUMENT_BYTES:
+        raise MessageError(f"a document of {size_bytes} bytes, more than {MAX_DOCUMENT_BYTES}")
+    # By position: processes that share the descriptor share its offset too.
+    data = b""
+    while len(data) < size_bytes and (piece := os.pread(descriptor, size_bytes, len(data))):
+        data += piece
+    try:
+        return Document.from_builtins(cbor2.loads(data))
+    except (
+        *(cbor2.CBORError, UnicodeError, ValueError, TypeError, KeyError),
+        *(msgspec.ValidationError, AddressError),
+    ) as error:
+        raise MessageError(f"a document that cannot be read: {error}") from error
