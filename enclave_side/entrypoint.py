@@ -30,6 +30,8 @@ __all__ = ("WORKER_MODULE", "become_init", "main", "run", "supervisor_command")
 
 WORKER_MODULE: Final = "enclave_side.worker"
 
+_MODULE: Final = "enclave_side.entrypoint"
+
 FAILED: Final = 1
 """Exit code where nothing could be started."""
 
@@ -99,7 +101,7 @@ def supervisor_command(
     document: int, command: Sequence[str], worker_module: str = WORKER_MODULE
 ) -> list[str]:
     """The command line of this module, for a process below PID 1 that inherits `document`."""
-    return processes.module_command(__name__, str(document), worker_module, *command)
+    return processes.module_command(_MODULE, str(document), worker_module, *command)
 
 
 def become_init(document: Document, command: Sequence[str]) -> NoReturn:

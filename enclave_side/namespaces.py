@@ -11,7 +11,7 @@ import socket
 import struct
 from enum import IntFlag
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from vsockproxy.errors import VsockproxyError
 
@@ -54,9 +54,14 @@ class MountFlag(IntFlag):
 class NamespaceError(VsockproxyError):
     """The kernel refused a step of the set-up; `number` is its errno."""
 
-    def __init__(self, step: str, number: int) -> None:
-        super().__init__(f"{step}: {os.strerror(number)}")
+    def __init__(self, step: str, number: int, cause: str = "") -> None:
+        super().__init__(f"{step}: {os.strerror(number)}{': ' if cause else ''}{cause}")
+        self.step = step
         self.number = number
+
+    def because(self, cause: str) -> Self:
+        """The same error with its cause and mend."""
+        return type(self)(self.step, self.number, cause)
 
 
 def unshare(namespaces: Namespace) -> None:

@@ -15,11 +15,12 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from enclave_side import init
 from enclave_side.entrypoint import FAILED, WORKER_MODULE, supervisor_command
@@ -97,35 +98,32 @@ def run(sandbox: Sandbox) -> int:
     """Run the command in a sandbox; the exit code, its own. 1 if there can be no sandbox."""
     init.block_signals()
     document = document_descriptor(sandbox.document)
+    # It starts up while the namespaces are made, and stays outside of them.
     parent = processes.start(
         sandbox.parent_command,
         passed=[sandbox.parent_descriptor],
         output=sys.stderr.fileno(),
         in_own_group=True,
     )
-    is_parent_running = True
     try:
-        try:
-            _enter_outer_namespaces()
-        except NamespaceError as error:
-            _report(error)
-            return FAILED
-        first = _fork_init(lambda: _be_init(sandbox, document))
+        _enter_outer_namespaces()
+        first = _fork_init(sandbox, document)
         ended, status = init.wait_for_child(first, {first, parent})
-        if ended == first:
-            return processes.exit_code(status)
-        is_parent_running = False
-        os.kill(first, signal.SIGKILL)
-        os.waitpid(first, 0)
-        _print(f"the parent service ended with status {processes.exit_code(status)}")
+    except NamespaceError as error:
+        _print(error)
+        _end(parent)
         return FAILED
-    finally:
-        if is_parent_running:
-            _end(parent)
+    if ended == first:
+        _end(parent)
+        return processes.exit_code(status)
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    _print(f"the parent service ended with status {processes.exit_code(status)}")
+    return FAILED
 
 
 def _enter_outer_namespaces() -> None:
-    """Make the next child PID 1, and root of a user namespace where that can be had."""
+    """Have the next child be PID 1 and, where that can be had, root of a user namespace."""
     user, group = os.geteuid(), os.getegid()
     try:
         unshare(Namespace.USER | Namespace.PID)
@@ -133,9 +131,95 @@ def _enter_outer_namespaces() -> None:
         try:
             unshare(Namespace.PID)  # root needs no user namespace
         except NamespaceError:
-            raise NamespaceRefused(error.number) from error
+            raise error.because(why_user_namespaces_fail(error.number)) from None
         return
     try:
         map_to_root(user, group)
     except NamespaceError as error:
-        raise NamespaceRefused(error.number) from error
+        raise error.because(why_user_namespaces_fail(error.number)) from None
+
+
+def _fork_init(sandbox: Sandbox, document: int) -> int:
+    """Fork PID 1, which ends when this process does, whatever ends it; its process id."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(read_end)  # and `write_end` stays open for as long as this process lives
+        return pid
+    code = FAILED
+    try:
+        os.close(write_end)
+        processes.die_with_starter(None, signal.SIGKILL)
+        has_lost_starter = bool(select.select([read_end], [], [], 0)[0])
+        if not has_lost_starter:
+            _set_up_machine()
+            command = supervisor_command(document, sandbox.command, sandbox.worker_module)
+            code = init.run(command, passed=[document])
+    except (NamespaceError, OSError) as error:
+        _print(error)
+    finally:
+        # This copy of the process must not run what its callers wait to do at their end.
+        os._exit(code)
+
+
+def _set_up_machine() -> None:
+    """Everything but the interface lo, which the entrypoint brings up as in an enclave.
+
+    Raises:
+        NamespaceError: the kernel refused a step.
+        OSError: a file could not be written.
+    """
+    unshare(_INSIDE)
+    mount("none", "/", flags=MountFlag.RECURSIVE | MountFlag.PRIVATE)
+    flags = MountFlag.NO_SET_USER_ID | MountFlag.NO_DEVICES
+    try:
+        mount("proc", "/proc", "proc", flags | MountFlag.NO_EXECUTION)
+    except NamespaceError as error:
+        raise error.because(
+            "a container hides parts of /proc: run it with --security-opt systempaths=unconfined"
+        ) from None
+    # Sockets with a path cross network namespaces: nscd, systemd-resolved, D-Bus, docker.
+    mount("tmpfs", "/run", "tmpfs", flags, "mode=0755")
+    for path, content in {
+        "/etc/hosts": HOSTS,
+        "/etc/nsswitch.conf": NSSWITCH,
+        "/etc/resolv.conf": RESOLV,
+    }.items():
+        _replace_file(path, content)
+    set_host_name(HOST_NAME)
+
+
+def _replace_file(path: str, content: str) -> None:
+    """Give a file of the system another content, in here only; one that is not there stays so."""
+    target = os.path.realpath(path)
+    if target.startswith("/run/"):  # a link into what is empty now
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _write(target, content)
+    elif os.path.exists(target):
+        source = f"/run/{os.path.basename(path)}"
+        _write(source, content)
+        mount(source, target, flags=MountFlag.BIND)
+        os.unlink(source)  # the mount keeps it
+
+
+def _write(path: str, content: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(content)
+
+
+def _end(parent: int) -> None:
+    """Stop the parent service, which is given a little time for its last log lines."""
+    os.kill(parent, signal.SIGTERM)
+    deadline = time.monotonic() + PARENT_STOP_SECONDS
+    while os.waitpid(parent, os.WNOHANG) == (0, 0):
+        left_seconds = deadline - time.monotonic()
+        if left_seconds <= 0:
+            os.kill(parent, signal.SIGKILL)
+            os.waitpid(parent, 0)
+            return
+        signal.sigtimedwait({signal.SIGCHLD}, left_seconds)
+
+
+def _print(what: object) -> None:
+    print(f"vsockproxy: {what}", file=sys.stderr, flush=True)  # noqa: T201 — there is no log here

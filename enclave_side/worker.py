@@ -1,6 +1,5 @@
 """A worker of the enclave: the ways in, and the links to the parent."""
 
-import os
 import re
 import socket
 
@@ -12,7 +11,7 @@ from vsockproxy.config.load import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.worker import run_worker
-from vsockproxy.log import Log, choose_format
+from vsockproxy.log import Log
 from vsockproxy.policy import Policy
 from vsockproxy.worker_messages import Configure, Connection, ListenerSummary
 
@@ -34,11 +33,7 @@ class EnclaveSide:
         config = document.config
         assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
         self._config = config
-        self._log = Log(
-            "enclave",
-            choose_format(config.log.format, is_terminal=os.isatty(2)),
-            config.log.level,
-        )
+        self._log = Log("enclave", message.log_format, message.log_level)
         self._links = Links(config.parent, config.links, message.instance, config.limits, self._log)
         self._opener = Opener(Policy.compile(document), self._links, self._log)
         self._acceptors = [

@@ -79,6 +79,7 @@ class Resolver:
             for name, texts in settings.hosts.items()
         }
         self._servers = tuple(_parse_server(text) for text in settings.servers or ())
+        self._asked = ", ".join(self._servers) or "the servers of resolv.conf"
         self._timeout_seconds = settings.timeout
         self._lookups_at_once = lookups_at_once
         self._now = now
@@ -151,13 +152,13 @@ class Resolver:
 
     async def _ask_in_turn(self, share: "_Share", host: str) -> Outcome:
         seconds = self._timeout_seconds
-        waited_for = f"its turn ({self._lookups_at_once} other lookups of the enclave)"
+        trouble = f"no turn in {seconds:g} s behind other lookups of the same enclave"
         try:
             async with loop.timeout(seconds), share.turns:
-                waited_for = "an answer"
+                trouble = f"no answer in {seconds:g} s ({self._asked})"
                 return await ask(host, servers=self._servers, timeout_seconds=seconds)
         except TimeoutError:
-            return Failure("lookup_failed", f"{host}: waited {seconds:g} s for {waited_for}")
+            return Failure("lookup_failed", f"{host}: {trouble}")
 
     def _forget(self, lookup: "_Lookup", share: "_Share", host: str, enclave: Hashable) -> None:
         if share.lookups.get(host) is lookup:

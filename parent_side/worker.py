@@ -1,6 +1,5 @@
 """A worker of the parent: links and raw connections in, dialled connections out."""
 
-import os
 import re
 import socket
 
@@ -12,7 +11,7 @@ from parent_side.resolver import Resolver
 from vsockproxy.config.load import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.worker import run_worker
-from vsockproxy.log import Log, choose_format
+from vsockproxy.log import Log
 from vsockproxy.worker_messages import Configure, Connection
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
@@ -22,17 +21,14 @@ class ParentSide:
     """What a worker of the parent does with the connections it is given.
 
     Args:
+        message: how log lines look.
         document: the parent's file.
     """
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, message: Configure, document: Document) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
-        log = Log(
-            "parent",
-            choose_format(config.log.format, is_terminal=os.isatty(2)),
-            config.log.level,
-        )
+        log = Log("parent", message.log_format, message.log_level)
         resolver = Resolver(config.resolver)
         reach = Reach(resolver, config.limits.connect)
         self._forwards_config = config.forwards
@@ -62,8 +58,8 @@ class ParentSide:
 
 def make_side(message: Configure, document: Document, listeners: list[socket.socket]) -> ParentSide:
     """The parent's side; its listeners stay with the supervisor."""
-    del message, listeners
-    return ParentSide(document)
+    del listeners
+    return ParentSide(message, document)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ were lost. `log_lines` makes the lines, `policy.reasons` has the reasons.
 import os
 import time
 from collections.abc import Callable
-from typing import Literal
 
 from vsockproxy.log_lines import Level, LineFormat, format_line, passes
 
@@ -16,13 +15,6 @@ MAX_LINE_BYTES = 4096
 """PIPE_BUF of Linux: a write up to this is whole or not at all (pipe(7))."""
 
 Fields = dict[str, object]
-
-
-def choose_format(wanted: Literal["auto", "text", "json"], *, is_terminal: bool) -> LineFormat:
-    """`auto` is text for a person and JSON for a machine."""
-    if wanted != "auto":
-        return wanted
-    return "text" if is_terminal else "json"
 
 
 class Log:

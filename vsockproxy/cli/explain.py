@@ -14,13 +14,14 @@ from vsockproxy.config.model import EnclaveConfig, ParentConfig
 from vsockproxy.errors import Refused
 from vsockproxy.policy import LookUp, Party, Policy, Reason, Side, explain
 
-__all__ = ("explain_command",)
+__all__ = ("command",)
 
 EXIT_REFUSED = 1
 EXIT_UNUSABLE = 2
 """Also what click exits with when an option or an argument is wrong."""
 
-_NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
+# glibc has both; musl has no EAI_NODATA.
+_NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
 @click.command("explain")
@@ -40,9 +41,7 @@ _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 )
 @click.argument("host")
 @click.argument("port", type=click.IntRange(1, 65_535))
-def explain_command(
-    files: tuple[str, ...], resolves: bool, cid: int | None, host: str, port: int
-) -> None:
+def command(files: tuple[str, ...], resolves: bool, cid: int | None, host: str, port: int) -> None:
     """Say whether HOST and PORT are allowed, and which line decides.
 
     Exits with 0 if allowed, 1 if refused, 2 if a file or an argument cannot be used.

@@ -7,14 +7,24 @@ an answer of DNS (a denied range, the address guard) is not compared.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.errors import ConfigError
 from vsockproxy.config.model import AllowRule, DenyRule, EnclaveConfig, ParentConfig
-from vsockproxy.config.patterns import Pattern, contains, parse_pattern
+from vsockproxy.config.patterns import (
+    AddressPattern,
+    NameDepth,
+    Pattern,
+    contains,
+    parse_pattern,
+)
 from vsockproxy.config.ports import PortSpan, format_ports, rule_ports, subtract_ports
 
 __all__ = ("compare_sides",)
+
+MAX_PARTS_SHOWN: Final = 8
+"""Rules named in a warning that say what part of something is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +36,59 @@ class _Entry:
     ports: tuple[PortSpan, ...]
 
 
+class _Table:
+    """The rules of a list, found by how their patterns lie to another's."""
+
+    def __init__(self, path: str, rules: Sequence[AllowRule | DenyRule]) -> None:
+        self.entries = tuple(
+            _Entry(
+                f"{path}[{index}]",
+                parse_pattern(rule.address),
+                rule_ports(rule.port, rule.ports),
+            )
+            for index, rule in enumerate(rules)
+        )
+        self._by_pattern: dict[Pattern, list[_Entry]] = {}
+        for entry in self.entries:
+            self._by_pattern.setdefault(entry.pattern, []).append(entry)
+        self._wide = tuple(entry for entry in self.entries if _is_wide(entry.pattern))
+
+    def around(self, pattern: Pattern) -> Iterator[_Entry]:
+        """Find the rules that match all that `pattern` matches."""
+        yield from self._by_pattern.get(pattern, ())
+        for entry in self._wide:
+            if entry.pattern != pattern and contains(entry.pattern, pattern):
+                yield entry
+
+    def within(self, pattern: Pattern) -> Iterator[_Entry]:
+        """Find the rules that match a part of what `pattern` matches."""
+        if _is_wide(pattern):
+            for entry in self.entries:
+                if entry.pattern != pattern and contains(pattern, entry.pattern):
+                    yield entry
+
+    def uncovered(self, pattern: Pattern, ports: tuple[PortSpan, ...]) -> tuple[PortSpan, ...]:
+        """Take from `ports` those that the rules cover for all of `pattern`."""
+        for entry in self.around(pattern):
+            ports = subtract_ports(ports, entry.ports)
+        return ports
+
+
 @dataclass(frozen=True, slots=True)
 class _Lists:
     """The lists that decide for one enclave, on one side."""
 
     document: Document
     name: str
-    allow: tuple[_Entry, ...]
-    deny: tuple[_Entry, ...]
+    allow: _Table
+    deny: tuple[_Table, ...]
     lets_unlisted_pass: bool
+
+    def not_denied(self, pattern: Pattern, ports: tuple[PortSpan, ...]) -> tuple[PortSpan, ...]:
+        """Take from `ports` those that are denied for all of `pattern`."""
+        for table in self.deny:
+            ports = table.uncovered(pattern, ports)
+        return ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,46 +134,45 @@ def _warning(document: Document, difference: _Difference) -> ConfigError:
 def _differences(one: _Lists, other: _Lists) -> list[_Difference]:
     """List what `one` allows and `other` refuses, by the rules of `one`."""
     found: list[_Difference] = []
-    for rule in one.allow:
-        ports = _without(rule, rule.ports, one.deny)
-        if not other.lets_unlisted_pass and (missing := _without(rule, ports, other.allow)):
+    for rule in one.allow.entries:
+        ports = one.not_denied(rule.pattern, rule.ports)
+        if not ports:
+            continue
+        if (
+            missing := ()
+            if other.lets_unlisted_pass
+            else other.allow.uncovered(rule.pattern, ports)
+        ):
             what = f"{rule.pattern} port {format_ports(missing)} is not allowed by {other.name}"
-            part = [str(item.pattern) for item in other.allow if _is_part(item, rule)]
-            if part:
-                what += f", only {', '.join(part)}"
+            parts = [
+                str(part.pattern)
+                for part in other.allow.within(rule.pattern)
+                if _common(missing, part.ports)
+            ]
+            if parts:
+                what += f", only {', '.join(parts[:MAX_PARTS_SHOWN])}"
             found.append(_Difference(rule.path, what, "allow it there, or remove it here"))
-        for denied in other.deny:
-            narrower = rule if contains(denied.pattern, rule.pattern) else denied
-            if not contains(rule.pattern, narrower.pattern):
-                continue
-            if common := _common(_without(narrower, ports, one.deny), denied.ports):
-                where = other.document.location(denied.path)
-                what = f"{narrower.pattern} port {format_ports(common)} is denied at {where}"
-                found.append(_Difference(rule.path, what, "deny it here too, or allow it there"))
+        for table in other.deny:
+            denials = [(rule.pattern, denied) for denied in table.around(rule.pattern)]
+            denials += [(denied.pattern, denied) for denied in table.within(rule.pattern)]
+            for pattern, denied in denials:
+                if common := _common(one.not_denied(pattern, ports), denied.ports):
+                    where = other.document.location(denied.path)
+                    what = f"{pattern} port {format_ports(common)} is denied at {where}"
+                    mend = "deny it here too, or allow it there"
+                    found.append(_Difference(rule.path, what, mend))
     return found
-
-
-def _without(
-    rule: _Entry, ports: tuple[PortSpan, ...], others: Sequence[_Entry]
-) -> tuple[PortSpan, ...]:
-    """Take from `ports` those that `others` cover for all that `rule` matches."""
-    for other in others:
-        if contains(other.pattern, rule.pattern):
-            ports = subtract_ports(ports, other.ports)
-    return ports
 
 
 def _common(one: tuple[PortSpan, ...], other: tuple[PortSpan, ...]) -> tuple[PortSpan, ...]:
     return subtract_ports(one, subtract_ports(one, other))
 
 
-def _is_part(item: _Entry, rule: _Entry) -> bool:
-    """Say whether `item` covers some, not all, of what `rule` matches."""
-    return (
-        item.pattern != rule.pattern
-        and contains(rule.pattern, item.pattern)
-        and bool(_common(rule.ports, item.ports))
-    )
+def _is_wide(pattern: Pattern) -> bool:
+    """Say whether there can be a pattern within this one."""
+    if isinstance(pattern, AddressPattern):
+        return not pattern.is_literal
+    return pattern.depth is not NameDepth.EXACT
 
 
 def _enclave_lists(document: Document) -> _Lists:
@@ -129,8 +182,8 @@ def _enclave_lists(document: Document) -> _Lists:
     return _Lists(
         document,
         document.file,
-        _entries("allowlist", config.allowlist),
-        _entries("denylist", config.denylist),
+        _Table("allowlist", config.allowlist),
+        (_Table("denylist", config.denylist),),
         lets_unlisted_pass=config.mode == "report",
     )
 
@@ -139,24 +192,17 @@ def _parent_lists(document: Document) -> Iterator[_Lists]:
     config = document.config
     if not isinstance(config, ParentConfig):
         raise TypeError(f"{document.file} is not a parent's file")
-    deny = _entries("denylist", config.denylist)
+    deny = _Table("denylist", config.denylist)
     is_report = config.mode == "report"
     if config.allowlist or not config.enclaves:
-        allow = _entries("allowlist", config.allowlist)
-        yield _Lists(document, document.file, allow, deny, is_report)
+        allow = _Table("allowlist", config.allowlist)
+        yield _Lists(document, document.file, allow, (deny,), is_report)
     for index, entry in enumerate(config.enclaves):
         path = f"enclaves[{index}]"
         yield _Lists(
             document,
             f"{document.file} for CID {entry.cid}",
-            _entries(f"{path}.allowlist", entry.allowlist),
-            (*deny, *_entries(f"{path}.denylist", entry.denylist)),
+            _Table(f"{path}.allowlist", entry.allowlist),
+            (deny, _Table(f"{path}.denylist", entry.denylist)),
             is_report,
         )
-
-
-def _entries(path: str, rules: Sequence[AllowRule | DenyRule]) -> tuple[_Entry, ...]:
-    return tuple(
-        _Entry(f"{path}[{index}]", parse_pattern(rule.address), rule_ports(rule.port, rule.ports))
-        for index, rule in enumerate(rules)
-    )

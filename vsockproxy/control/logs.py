@@ -117,8 +117,6 @@ async def _write_pieces(pieces: trio.MemoryReceiveChannel[bytes]) -> None:
 
 
 def _write(data: bytes) -> None:
-    with suppress(
-        OSError
-    ):  # nobody reads our stderr any more, and there is no other place to say so
+    with suppress(OSError):  # nobody reads our stderr, and there is no other place to say so
         while data:
             data = data[os.write(STDERR, data) :]

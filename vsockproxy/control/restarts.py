@@ -11,7 +11,7 @@ LONGEST_DELAY_SECONDS: Final = 1.0
 
 
 class RestartDelay:
-    """The delays of one worker's replacements: none at first, then doubling while they die early."""
+    """The delays of a worker's replacements: none at first, then doubling while they die early."""
 
     __slots__ = ("_next_seconds",)
 

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -161,10 +162,8 @@ class Supervisor:
     async def _end_when_asked(self, process: WorkerProcess, has_ended: trio.Event) -> None:
         await self._stop_requested.wait()
         with trio.move_on_after(STOP_GRACE_SECONDS):
-            try:
+            with suppress(ChannelClosed):  # it is ending already
                 await process.send(Stop())
-            except ChannelClosed:
-                pass  # it is ending already
             await has_ended.wait()
         process.kill()
 

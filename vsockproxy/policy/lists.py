@@ -1,7 +1,7 @@
 """From a configuration file to the rules and settings that hold for one enclave."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Final, Literal
 
@@ -61,13 +61,13 @@ def lists_for(document: Document, cid: int | None) -> Lists:
     """The lists of `document`; on the parent, those for the enclave `cid`, if one is given.
 
     An `enclaves` entry replaces the file's allowlist and adds to its denylist. A CID that
-    `may_connect` refuses has nothing allowed, whatever the mode.
+    `may_connect` refuses has nothing allowed, whatever the mode. `dial` holds on the parent only.
 
     Raises:
         AddressError: a rule's address is no pattern; `load` does not let such a file pass.
     """
     config = document.config
-    file = PurePath(document.file).name
+    file = PurePath(document.file).name or document.file
     if isinstance(config, AwsAllowlist):
         return Lists(
             allow=_aws_rules(document, config.allowlist),
@@ -78,7 +78,11 @@ def lists_for(document: Document, cid: int | None) -> Lists:
     deny = _deny_rules(document, "denylist", config.denylist)
     if isinstance(config, EnclaveConfig):
         return Lists(
-            allow=_allow_rules(document, "allowlist", config.allowlist),
+            # An enclave dials nothing: what a name stands for is the parent's to say.
+            allow=tuple(
+                replace(rule, dial=None)
+                for rule in _allow_rules(document, "allowlist", config.allowlist)
+            ),
             deny=deny,
             allowlist_name=f"allowlist in {file}",
             mode=config.mode,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from vsockproxy.cli.explain import explain_command
+from vsockproxy.cli.explain import command
 
 PARENT = """\
 listen: vsock://any:5000
@@ -48,7 +48,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(explain_command, arguments)
+    return CliRunner().invoke(command, arguments)
 
 
 P, E = ("--config", "parent.yaml"), ("--config", "enclave.yaml")

@@ -374,6 +374,15 @@ denylist:
         assert (decision.allowed, addresses) == (False, ())
         assert decision.text == text
 
+    def test_an_enclave_dials_nothing_so_its_own_file_says_nothing_about_it(self) -> None:
+        text = self.LISTS.replace("listen: vsock://any:5000", "parent: vsock://3:5000")
+        policy = policy_of(text, "enclave.yaml")
+        for name in ("kms.test", "shut.test", "banned.test", "banned-literal.test"):
+            host = normalise_host(name)
+            decision = policy.decide(host, 443)
+            assert decision.allowed
+            assert decision.dialled(host, 443) == parse_destination(f"{name}:443")
+
     def test_deny_rules_see_the_dialled_port(self) -> None:
         assert outcome(policy_of(self.LISTS), "other-port.test", 443)[0].allowed
 
