@@ -90,7 +90,9 @@ def link_directory() -> Iterator[Path]:
 def _find_temporary_directory() -> str:
     """The usual place, unless it is hidden inside by an empty /run, or too long for a socket."""
     usual = os.path.realpath(tempfile.gettempdir())
-    is_hidden = any(usual == hidden or usual.startswith(f"{hidden}/") for hidden in ("/run", "/proc"))
+    is_hidden = any(
+        usual == hidden or usual.startswith(f"{hidden}/") for hidden in ("/run", "/proc")
+    )
     return "/tmp" if is_hidden or len(os.fsencode(usual)) > _MAX_DIRECTORY_BYTES else usual
 
 

@@ -1,8 +1,8 @@
 """Serves the streams that enclaves open: decide, resolve, guard, dial, relay; one line for each."""
 
 import socket
-from typing import TYPE_CHECKING
 
+from parent_side.enclave import Enclave
 from parent_side.reach import Reach, Reached
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import reset_socket
@@ -13,9 +13,6 @@ from vsockproxy.log import Log
 from vsockproxy.protocols.client_hello import ClientHelloReader, check_server_name
 from vsockproxy.protocols.errors import NotTls, SniMismatch
 from vsockproxy.session import ErrorCode, Open, Opened
-
-if TYPE_CHECKING:
-    from parent_side.enclaves import Enclave, Enclaves
 
 
 class Egress:
@@ -32,9 +29,7 @@ class Egress:
         self._handshake_seconds = handshake_seconds
         self._log = log
 
-    def serve(
-        self, enclave: "Enclave", enclaves: "Enclaves", end: StreamEnd, request: Open
-    ) -> None:
+    def serve(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """Serve one stream; returns at once."""
         record = StreamRecord(
             host=request.host,
@@ -46,7 +41,7 @@ class Egress:
             stream=end.stream.id,
         )
         end.hold()
-        task = spawn(self._serve(enclave, enclaves, end, record), f"stream {end.stream.id}")
+        task = spawn(self._serve(enclave, end, record), f"stream {end.stream.id}")
 
         def closed(end: StreamEnd) -> None:
             if end.stream.is_dedicated:
@@ -64,9 +59,7 @@ class Egress:
 
         end.when_closed(closed)
 
-    async def _serve(
-        self, enclave: "Enclave", enclaves: "Enclaves", end: StreamEnd, record: StreamRecord
-    ) -> None:
+    async def _serve(self, enclave: Enclave, end: StreamEnd, record: StreamRecord) -> None:
         sock: socket.socket | None = None
         try:
             try:
@@ -81,7 +74,7 @@ class Egress:
             address = f"[{reached.address}]" if reached.address.version == 6 else record.address
             text = f"{address}:{reached.port}"
             if end.stream.is_dedicated:
-                enclaves.expect(enclave, end, sock, text)
+                enclave.expect(end, sock, text, self._handshake_seconds)
                 sock = None
                 return
             end.accept(Opened(address=text))

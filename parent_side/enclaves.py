@@ -2,17 +2,16 @@
 
 import secrets
 import socket
-from dataclasses import dataclass, field
 
 from parent_side.egress import Egress
+from parent_side.enclave import Enclave
 from vsockproxy.config.load import Document
 from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, ParentConfig
 from vsockproxy.dataplane.carriers import Carrier
-from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.greeting import carrier_of, make_hello, read_preface
 from vsockproxy.dataplane.link import Link
-from vsockproxy.dataplane.loop import call_later, now, sleep, spawn, timeout
+from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
 from vsockproxy.dataplane.sockets import send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.log import Log
@@ -26,32 +25,10 @@ from vsockproxy.session import (
     Session,
     agree_on_version,
 )
-from vsockproxy.session.messages import TOKEN_BYTES, Open, Opened, Resolve, Resolved
+from vsockproxy.session.messages import Open, Resolve, Resolved
 
 GREETINGS_AT_ONCE = 256
 """Connections of one CID whose first bytes are still awaited; more are closed and counted."""
-
-
-@dataclass(slots=True)
-class Expected:
-    """A dedicated stream whose connection has yet to present its token."""
-
-    end: StreamEnd
-    local: socket.socket
-
-
-@dataclass(slots=True)
-class Enclave:
-    """One life of one enclave: a CID and an instance."""
-
-    cid: int
-    instance: bytes
-    name: str | None
-    policy: Policy
-    budget: ReceiveBudget
-    links: set[Link] = field(default_factory=set)
-    expected: dict[bytes, Expected] = field(default_factory=dict)
-    dedicated_streams: int = 0
 
 
 class Enclaves:
@@ -186,20 +163,6 @@ class Enclaves:
         carrier: Carrier = carrier_of(sock)
         DedicatedRelay(expected.end, expected.local, sock, carrier, to_local=rest).start()
 
-    def expect(self, enclave: Enclave, end: StreamEnd, local: socket.socket, address: str) -> None:
-        """Answer a dedicated stream, and wait for the connection that presents its token."""
-        token = secrets.token_bytes(TOKEN_BYTES)
-        enclave.expected[token] = Expected(end, local)
-        end.accept(Opened(address=address, token=token))
-
-        def expire() -> None:
-            expected = enclave.expected.pop(token, None)
-            if expected is not None:
-                reset_socket(expected.local)
-                expected.end.reset(ErrorCode.TIMED_OUT)
-
-        call_later(self.limits.handshake, expire)
-
     async def _watch_times(self) -> None:
         limits = self.limits
         shortest = min((limit for limit in (limits.half_closed, limits.idle) if limit), default=0)
@@ -219,7 +182,7 @@ class Enclaves:
                 end.refuse("limit", f"{self.limits.dedicated} dedicated streams are open")
                 return
             enclave.dedicated_streams += 1
-        self._egress.serve(enclave, self, end, request)
+        self._egress.serve(enclave, end, request)
 
     def link_ended(
         self, enclave: Enclave, link: Link, code: int, text: str, is_clean: bool

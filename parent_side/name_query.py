@@ -29,8 +29,9 @@ __all__ = ("MOST_ADDRESSES", "ask")
 MOST_ADDRESSES: Final = 64
 """Addresses of an answer that are used; a hostile server can send thousands."""
 
-_LONGEST_FIRST_WAIT_SECONDS: Final = 0.5
-"""After the first wait a silent server is asked again, or the next one is asked."""
+_FIRST_WAIT_SECONDS: Final = (0.25, 0.5)
+"""Least and most after which a silent server is asked again, or the next one is asked; c-ares does
+not wait less."""
 _SHORTEST_WAIT_SECONDS: Final = 0.001
 
 _AI_NOSORT: Final = 1 << 7
@@ -184,5 +185,5 @@ def _retries(timeout_seconds: float) -> tuple[float, int]:
     c-ares doubles the wait for each round over its servers and shortens it by up to half, at
     random: n tries take at least 2 ** (n - 1) first waits.
     """
-    first_wait = min(timeout_seconds / 16, _LONGEST_FIRST_WAIT_SECONDS)
-    return first_wait, 1 + ceil(log2(timeout_seconds / first_wait))
+    first_wait = min(max(timeout_seconds / 16, _FIRST_WAIT_SECONDS[0]), _FIRST_WAIT_SECONDS[1])
+    return first_wait, 1 + max(1, ceil(log2(timeout_seconds / first_wait)))

@@ -246,7 +246,7 @@ def _normalise_ipv4(text: str) -> Host:
 
 def _normalise_ipv6(text: str) -> Host:
     if "%" in text:
-        raise AddressError(f"{text!r} has a zone id", "write the address without the zone")
+        raise AddressError(f"{text!r} has a zone id", "write the address without it")
     try:
         address = ipaddress.IPv6Address(text)
     except ValueError:
@@ -352,12 +352,23 @@ def _split_port(text: str) -> tuple[str, int]:
         if not separator:
             raise AddressError(f"{text!r} has no port", f"write {text}:PORT")
         if ":" in host:
+            if _is_ipv6(text) and not _is_ipv6(host):
+                raise AddressError(f"{text!r} has no port", f"write [{text}]:PORT")
             raise AddressError(
                 f"{text!r} has an IPv6 address without brackets", f"write [{host}]:{port_text}"
             )
     if not host:
         raise AddressError(f"{text!r} has no host", "write HOST:PORT")
-    return host, _parse_number("port", port_text, 0, MAX_TCP_PORT)
+    port = 0 if port_text == "0" else _parse_number("port", port_text, 1, MAX_TCP_PORT)
+    return host, port
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse_cid(text: str) -> int:
@@ -374,9 +385,7 @@ def _parse_mode(text: str) -> int:
 
 def _parse_number(what: str, text: str, low: int, high: int) -> int:
     if not _DECIMAL.fullmatch(text) or not low <= int(text) <= high:
-        raise AddressError(
-            f"{text!r} is no {what}", f"write a decimal number within {max(low, 1)}-{high}"
-        )
+        raise AddressError(f"{text!r} is no {what}", f"write a decimal number within {low}-{high}")
     return int(text)
 
 

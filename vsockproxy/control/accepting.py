@@ -12,6 +12,7 @@ from vsockproxy.addresses import UnixAddress, VsockAddress
 from vsockproxy.control.logs import EventLog
 from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
 from vsockproxy.listening import Listener
+from vsockproxy.policy.reasons import Reason
 from vsockproxy.worker_messages import Connection
 
 __all__ = ("Assignment", "accept_connections", "peer_of")
@@ -99,7 +100,8 @@ async def accept_connections(
             if error.errno in _WANTS:
                 if not is_in_want:
                     text = os.strerror(error.errno or 0)
-                    log.event("error", "accept_failed", listener=str(listener.endpoint), text=text)
+                    fields: dict[str, object] = {"listener": str(listener.endpoint), "text": text}
+                    log.write("error", "accept_failed", fields)
                 is_in_want = True
                 await trio.sleep(PAUSE_SECONDS)
             elif not _is_of_the_connection(error):
@@ -112,11 +114,10 @@ def _is_of_the_connection(error: OSError) -> bool:
 
 
 def _log_refusal(log: EventLog, listener: Listener, cid: int) -> None:
-    log.event(
-        "warning",
-        "connection_refused",
-        cid=cid,
-        listener=str(listener.endpoint),
-        reason="not_listed",
-        text=f"CIDs 0-3 are no enclaves: add an entry with cid: {cid} to enclaves to admit it",
-    )
+    fields: dict[str, object] = {
+        "cid": cid,
+        "listener": str(listener.endpoint),
+        "reason": Reason.NOT_LISTED.value,
+        "text": f"CIDs 0-3 are no enclaves: add an entry with cid: {cid} to enclaves to admit it",
+    }
+    log.write("warning", "connection_refused", fields)

@@ -61,7 +61,7 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
             pid = processes.start(command.arguments, environment=command.environment)
     except OSError as error:
         text = os.strerror(error.errno or 0)
-        log.event("error", "command_not_started", command=program, text=text)
+        log.write("error", "command_not_started", {"command": program, "text": text})
         is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         return processes.NOT_FOUND if is_missing else processes.NOT_EXECUTABLE
     with Child(pid) as child:

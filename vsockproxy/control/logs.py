@@ -1,91 +1,85 @@
 """Log lines of a supervisor and its workers on the way to stderr, which may block for ever.
 
-Only a thread writes to stderr. What waits for it is bounded: a worker's lines wait in its pipe,
-where the worker counts what does not fit; the supervisor's own are counted here.
+Only a thread writes to stderr. What waits for it waits in pipes, one for each worker and one for
+the supervisor itself: a full pipe is a bounded queue, and `vsockproxy.log` counts what it loses.
 """
 
+import fcntl
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
 import trio
 
-from vsockproxy.log_lines import Level, LineFormat, format_line, passes
+from vsockproxy.log import Log
+from vsockproxy.log_lines import Level, LineFormat
 
-__all__ = ("EventLog", "StderrLog", "open_log")
+__all__ = ("STDERR", "EventLog", "Relay", "open_log", "open_pipe")
 
 STDERR: Final = 2
-WAITING_PIECES: Final = 256
-"""Pieces that wait for the thread; one is at most `PIECE_BYTES`."""
+PIPE_BYTES: Final = 256 * 1024
 PIECE_BYTES: Final = 64 * 1024
 FLUSH_SECONDS: Final = 1.0
 """How long the end of the process waits for a stderr that blocks."""
 
 
 class EventLog(Protocol):
-    """Where supervision reports what happened."""
+    """Where supervision reports what happened: `vsockproxy.log.Log`."""
 
-    def event(self, level: Level, event: str, **fields: object) -> None:
+    def write(self, level: Level, event: str, fields: dict[str, object]) -> None:
         """Write one line. Never waits and never fails."""
 
 
-class StderrLog:
-    """The log of one supervisor; make it with `open_log`."""
+class Relay:
+    """Copies lines from pipes to stderr, whole lines at a time."""
 
-    def __init__(
-        self,
-        side: str,
-        line_format: LineFormat,
-        threshold: Level,
-        pieces: trio.MemorySendChannel[bytes],
-        nursery: trio.Nursery,
-    ) -> None:
-        self._side = side
-        self._format = line_format
-        self._threshold = threshold
+    def __init__(self, pieces: trio.MemorySendChannel[bytes], nursery: trio.Nursery) -> None:
         self._pieces = pieces
         self._nursery = nursery
-        self._lost_lines = 0
 
-    def event(self, level: Level, event: str, **fields: object) -> None:
-        """Write one line, or count it as lost while stderr blocks."""
-        if not passes(level, self._threshold):
-            return
-        now_seconds = time.time()
-        try:
-            if self._lost_lines:
-                lost = {"event": "lines_lost", "side": self._side, "count": self._lost_lines}
-                self._pieces.send_nowait(format_line(self._format, now_seconds, "warning", lost))
-                self._lost_lines = 0
-            line = {"event": event, "side": self._side, **fields}
-            self._pieces.send_nowait(format_line(self._format, now_seconds, level, line))
-        except trio.WouldBlock:
-            self._lost_lines += 1
-
-    def relay(self, pipe: int) -> None:
-        """Copy a worker's lines until its end closes; this takes over the descriptor `pipe`."""
-        self._nursery.start_soon(_relay_lines, pipe, self._pieces.clone())
+    def copy_from(self, pipe: int) -> None:
+        """Copy until the other end is closed; this takes over the descriptor `pipe`."""
+        self._nursery.start_soon(_copy_lines, pipe, self._pieces.clone())
 
 
 @asynccontextmanager
 async def open_log(
     side: str, line_format: LineFormat, threshold: Level
-) -> AsyncIterator[StderrLog]:
-    """A log to stderr; at the end it waits a little for what has not been written."""
-    send, receive = trio.open_memory_channel[bytes](WAITING_PIECES)
+) -> AsyncIterator[tuple[Log, Relay]]:
+    """A log to stderr, and a relay for those of workers.
+
+    At the end it waits a little for lines that have not been written.
+    """
+    send, receive = trio.open_memory_channel[bytes](0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_write_pieces, receive)
+        relay = Relay(send, nursery)
+        read_end, write_end = open_pipe()
+        os.set_blocking(write_end, False)
+        relay.copy_from(read_end)
         try:
             with send:
-                yield StderrLog(side, line_format, threshold, send, nursery)
+                yield Log(side, line_format, threshold, write_end), relay
         finally:
-            # The writer ends by itself, once `send` and the relays of dead workers are closed.
+            os.close(write_end)
+            # The tasks end by themselves, once the pipes of dead workers are empty.
             nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS
 
 
-async def _relay_lines(pipe: int, pieces: trio.MemorySendChannel[bytes]) -> None:
+def open_pipe() -> tuple[int, int]:
+    """A pipe for log lines: its read end, and its write end.
+
+    Raises:
+        OSError: there are no descriptors to spare.
+    """
+    read_end, write_end = os.pipe()
+    with suppress(OSError):  # a user's pipes have a limit in all (pipe(7)); the default will do
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return read_end, write_end
+
+
+async def _copy_lines(pipe: int, pieces: trio.MemorySendChannel[bytes]) -> None:
     os.set_blocking(pipe, False)
     rest = b""
     try:

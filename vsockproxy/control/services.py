@@ -11,14 +11,15 @@ from typing import Literal
 
 import trio
 
+from vsockproxy.config import model
 from vsockproxy.config.document import Document
-from vsockproxy.config.model import Log
 from vsockproxy.control.accepting import Assignment, accept_connections
 from vsockproxy.control.command import UserCommand, run_command, wait_for_ending_signal
-from vsockproxy.control.logs import STDERR, StderrLog, open_log
+from vsockproxy.control.logs import STDERR, open_log
 from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.listening import Listener
+from vsockproxy.log import Log
 from vsockproxy.log_lines import LineFormat
 from vsockproxy.processes import SIGNAL_BASE
 from vsockproxy.signals import SignalDescriptor
@@ -65,7 +66,7 @@ class Service:
     worker_module: str
     listeners: Sequence[NamedListener]
     workers: int | Literal["auto"]
-    log: Log
+    log: model.Log
 
     @property
     def line_format(self) -> LineFormat:
@@ -122,7 +123,7 @@ async def _serve_parent(service: Service, may_connect: Callable[[int], bool]) ->
                 nursery.start_soon(accept)
             nursery.start_soon(_announce_ready, service, supervisor, log)
             number = await anext(signals)
-            log.event("info", "stopping", signal=signal.Signals(number).name)
+            log.info("stopping", signal=signal.Signals(number).name)
             nursery.cancel_scope.cancel()
     return 0
 
@@ -132,7 +133,7 @@ async def _serve_enclave(
 ) -> int:
     async with _supervision(service, passes_listeners=True) as (supervisor, log):
         if left_out is not None:
-            log.event("info", "left_out", text=left_out)
+            log.info("left_out", text=left_out)
         ended_by: int | None = None
         async with trio.open_nursery() as nursery:
 
@@ -146,7 +147,7 @@ async def _serve_enclave(
             if command is not None:
                 nursery.cancel_scope.cancel()
         if ended_by is not None:
-            log.event("info", "stopping", signal=signal.Signals(ended_by).name)
+            log.info("stopping", signal=signal.Signals(ended_by).name)
             return 0 if command is None else SIGNAL_BASE + ended_by
         assert command is not None  # without one, only a signal ends the nursery
         return await run_command(command, signals=signals, log=log)
@@ -155,19 +156,19 @@ async def _serve_enclave(
 @asynccontextmanager
 async def _supervision(
     service: Service, *, passes_listeners: bool
-) -> AsyncIterator[tuple[Supervisor, StderrLog]]:
+) -> AsyncIterator[tuple[Supervisor, Log]]:
     """Workers and a log while the body runs; at its end the workers are stopped."""
     document = document_descriptor(service.document)
     try:
         async with (
-            open_log(service.side, service.line_format, service.log.level) as log,
+            open_log(service.side, service.line_format, service.log.level) as (log, relay),
             trio.open_nursery() as nursery,
         ):
             instance = secrets.token_bytes(INSTANCE_BYTES)
             summaries = [named.summary for named in service.listeners]
             sockets = [named.listener.socket.fileno() for named in service.listeners]
             supervisor = Supervisor(
-                launch=partial(ExecutedWorker, service.worker_module, log),
+                launch=partial(ExecutedWorker, service.worker_module, relay),
                 configurations=[
                     Configure(index, instance, service.line_format, service.log.level, summaries)
                     for index in range(service.count_workers())
@@ -184,7 +185,7 @@ async def _supervision(
         os.close(document)
 
 
-async def _announce_ready(service: Service, supervisor: Supervisor, log: StderrLog) -> None:
+async def _announce_ready(service: Service, supervisor: Supervisor, log: Log) -> None:
     await supervisor.all_ready.wait()
     endpoints = [str(named.listener.endpoint) for named in service.listeners]
-    log.event("info", "ready", listeners=" ".join(endpoints), workers=supervisor.workers)
+    log.info("ready", listeners=" ".join(endpoints), workers=supervisor.workers)

@@ -113,7 +113,7 @@ class Supervisor:
             connection.socket.close()
             place.closed_connections += 1
             if not place.is_overflowing:
-                self._log.event("error", "connections_closed", **_counters(place))
+                self._log.write("error", "connections_closed", _counters(place))
             place.is_overflowing = True
             return
         place.waiting.append(connection)
@@ -133,13 +133,8 @@ class Supervisor:
                 return
             place.deaths += 1
             delay_seconds = delay.after_death(trio.current_time() - started_at)
-            self._log.event(
-                "error",
-                "worker_died",
-                ended=end,
-                restart_after=delay_seconds,
-                **_counters(place),
-            )
+            fields = {"ended": end, "restart_after": delay_seconds, **_counters(place)}
+            self._log.write("error", "worker_died", fields)
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
@@ -187,7 +182,7 @@ class Supervisor:
             await trio.sleep(EXIT_GRACE_SECONDS)
         except* MessageError as group:
             text = str(group.exceptions[0])
-            self._log.event("error", "worker_message_broken", text=text, **_counters(place))
+            self._log.write("error", "worker_message_broken", {"text": text, **_counters(place)})
         process.kill()
 
     def _mark_ready(self, place: _Place) -> None:
@@ -208,7 +203,7 @@ class Supervisor:
             connection.socket.close()
 
 
-def _counters(place: _Place) -> dict[str, int]:
+def _counters(place: _Place) -> dict[str, object]:
     return {
         "worker": place.configuration.worker,
         "deaths": place.deaths,

@@ -1,24 +1,19 @@
 """One worker process: its start, its channel, its end."""
 
-import fcntl
 import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Final, Protocol
+from typing import Protocol
 
 import trio
 
 from vsockproxy import processes, worker_messages
 from vsockproxy.control.child import Child
-from vsockproxy.control.logs import StderrLog
+from vsockproxy.control.logs import Relay, open_pipe
 from vsockproxy.worker_messages import Message, ToWorker
 
 __all__ = ("ExecutedWorker", "Launcher", "WorkerProcess")
-
-LOG_PIPE_BYTES: Final = 256 * 1024
-"""Lines of a worker that wait while stderr blocks."""
 
 
 class WorkerProcess(Protocol):
@@ -62,17 +57,17 @@ class ExecutedWorker:
 
     Args:
         module: the module that is the worker.
-        log: gets what the worker writes to stdout and stderr.
+        relay: gets what the worker writes to stdout and stderr.
 
     Raises:
         OSError: the system has no process or descriptor to spare.
     """
 
-    def __init__(self, module: str, log: StderrLog) -> None:
+    def __init__(self, module: str, relay: Relay) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                read_end, write_end = os.pipe()
+                read_end, write_end = open_pipe()
                 try:
                     pid = _execute(module, theirs.fileno(), write_end)
                 except BaseException:
@@ -87,7 +82,7 @@ class ExecutedWorker:
         self._channel = ours
         self._sending = trio.Lock()
         self._child = Child(pid)
-        log.relay(read_end)
+        relay.copy_from(read_end)
 
     @property
     def pid(self) -> int:
@@ -131,8 +126,6 @@ class ExecutedWorker:
 
 
 def _execute(module: str, channel: int, output: int) -> int:
-    with suppress(OSError):  # a user's pipes have a limit in all (pipe(7)); the default will do
-        fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, LOG_PIPE_BYTES)
     return processes.start(
         processes.module_command(module, str(channel)),
         passed=(channel,),

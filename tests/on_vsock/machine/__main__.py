@@ -26,7 +26,7 @@ NO_MACHINE_STATUS = 125
 )
 @click.option("--memory", default="2G", show_default=True, help="Memory of User Mode Linux.")
 @click.option(
-    "--limit", default=1200.0, show_default=True, help="Seconds that User Mode Linux may run."
+    "--limit", default=600.0, show_default=True, help="Seconds that User Mode Linux may run."
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def main(command: tuple[str, ...], writable: tuple[Path, ...], memory: str, limit: float) -> None:

@@ -147,11 +147,13 @@ def _end(guest: subprocess.Popen[bytes]) -> None:
 
 
 def _last_words(folder: Path) -> str:
-    lines: list[str] = []
+    words: list[str] = []
     for name in ("boot", "setup"):
         text = (folder / name).read_text(encoding="utf-8", errors="replace")
-        lines += [line.strip() for line in text.splitlines()[-5:] if line.strip()]
-    return " | ".join(lines) or "it said nothing"
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        panics = [line for line in lines if "Kernel panic" in line]  # a stack follows it
+        words += panics or lines[-5:]
+    return " | ".join(words) or "it said nothing"
 
 
 def _bytes(memory: str) -> int:

@@ -1,0 +1,20 @@
+"""Configuration files of the commands that run something."""
+
+from typing import Literal
+
+import click
+
+from vsockproxy.config.load import ConfigErrors, Document, FileNotReadable, load
+
+__all__ = ("load_or_exit",)
+
+EXIT_INVALID = 2
+
+
+def load_or_exit(context: click.Context, file: str, kind: Literal["parent", "enclave"]) -> Document:
+    """Load a file; if it is not valid, print what `check` prints to stderr, and exit with 2."""
+    try:
+        return load(file, kind)
+    except (ConfigErrors, FileNotReadable) as error:
+        click.echo(error, err=True)
+        context.exit(EXIT_INVALID)
