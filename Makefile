@@ -7,6 +7,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 FIGURES := build/figures
 PYTEST := $(RUN) -m pytest
+SCRIPTS := .ci/run $(shell find configs docs tests -name '*.sh')
 
 # How many processes run the tests that can share the machine, and for how long make fuzz runs.
 WORKERS ?= auto
@@ -44,8 +45,8 @@ lint: $(STAMP) ## ruff, mypy --strict, and the shell scripts
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@for script in .ci/run tests/on_vsock/machine/init.sh; do bash -n $$script || exit 1; done
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/on_vsock/machine/init.sh; \
+	@for script in $(SCRIPTS); do bash -n $$script || exit 1; done
+	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); \
 	else echo "lint: shellcheck is missing, shell scripts got a syntax check only"; fi
 
 bench: need-haproxy need-socat $(STAMP) ## speed of the pair beside HAProxy and socat, as ratios

@@ -72,7 +72,8 @@ def run(
             return FAILED
         # trio is imported only now: what can go wrong has gone wrong by here.
         from vsockproxy.control.command import UserCommand
-        from vsockproxy.control.services import NamedListener, Service, serve_enclave
+        from vsockproxy.control.enclave import serve_enclave
+        from vsockproxy.control.services import NamedListener, Service
 
         environment = command_environment(
             os.environ,

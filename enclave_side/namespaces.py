@@ -97,7 +97,7 @@ def mount(
     flags: MountFlag = MountFlag.NONE,
     data: str = "",
 ) -> None:
-    """Mount a file system, or a place once more; the arguments are those of mount(2).
+    """Mount a file system, or a place once more; the arguments are the system call's.
 
     Raises:
         NamespaceError: the kernel refused.

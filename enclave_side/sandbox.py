@@ -79,7 +79,11 @@ class Sandbox:
 
 @contextmanager
 def link_directory() -> Iterator[Path]:
-    """A private directory for the link's socket that can be reached inside too; removed after."""
+    """A private directory for the link's socket that can be reached inside too; removed after.
+
+    From here on signals wait for `run` to take them, so that none ends the process before that.
+    """
+    init.block_signals()
     directory = Path(tempfile.mkdtemp(prefix="vsockproxy-", dir=_find_temporary_directory()))
     try:
         yield directory
@@ -90,15 +94,15 @@ def link_directory() -> Iterator[Path]:
 def _find_temporary_directory() -> str:
     """The usual place, unless it is hidden inside by an empty /run, or too long for a socket."""
     usual = os.path.realpath(tempfile.gettempdir())
-    is_hidden = any(
-        usual == hidden or usual.startswith(f"{hidden}/") for hidden in ("/run", "/proc")
-    )
+    is_hidden = f"{usual}/".startswith(("/run/", "/proc/"))
     return "/tmp" if is_hidden or len(os.fsencode(usual)) > _MAX_DIRECTORY_BYTES else usual
 
 
 def run(sandbox: Sandbox) -> int:
-    """Run the command in a sandbox; the exit code, its own. 1 if there can be no sandbox."""
-    init.block_signals()
+    """Run the command in a sandbox; the exit code, its own. 1 if there can be no sandbox.
+
+    To be called within `link_directory`, which blocks signals.
+    """
     document = document_descriptor(sandbox.document)
     # It starts up while the namespaces are made, and stays outside of them.
     parent = processes.start(

@@ -48,14 +48,13 @@ class Egress:
                 enclave.dedicated_streams -= 1
             if not task.done():
                 task.cancel()
-            if record.address is not None:
-                record.close(
-                    self._log,
-                    ended=end.ended,
-                    bytes_out=end.bytes_received,
-                    bytes_in=end.bytes_sent,
-                    now=now(),
-                )
+            record.close(
+                self._log,
+                ended=end.ended,
+                bytes_out=end.bytes_received,
+                bytes_in=end.bytes_sent,
+                now=now(),
+            )
 
         end.when_closed(closed)
 

@@ -29,10 +29,11 @@ __all__ = ("MOST_ADDRESSES", "ask")
 MOST_ADDRESSES: Final = 64
 """Addresses of an answer that are used; a hostile server can send thousands."""
 
-_FIRST_WAIT_SECONDS: Final = (0.25, 0.5)
-"""Least and most after which a silent server is asked again, or the next one is asked; c-ares does
-not wait less."""
-_SHORTEST_WAIT_SECONDS: Final = 0.001
+_LEAST_FIRST_WAIT_SECONDS: Final = 0.25
+"""c-ares does not ask a silent server again, nor the next server, sooner than this."""
+_MOST_FIRST_WAIT_SECONDS: Final = 0.5
+
+_LEAST_TIMER_SECONDS: Final = 0.001
 
 _AI_NOSORT: Final = 1 << 7
 """ARES_AI_NOSORT of ares.h, which pycares does not export. c-ares would open a socket for each
@@ -90,6 +91,7 @@ class _Exchange:
 
     def __init__(self, host: str, servers: Sequence[str], timeout_seconds: float) -> None:
         self.raw: loop.Future[tuple[pycares.AddrInfoResult | None, int | None]] = loop.new_future()
+        """c-ares's result, or its status when there is none."""
         self._watched: set[int] = set()
         self._timer: loop.TimerHandle | None = None
         self._closed = False
@@ -158,7 +160,7 @@ class _Exchange:
         if not self.raw.done():
             wait = self._channel.timeout()  # type: ignore[no-untyped-call]  # pycares has no type
             self._timer = loop.call_later(
-                max(wait, _SHORTEST_WAIT_SECONDS),
+                max(wait, _LEAST_TIMER_SECONDS),
                 self._process,
                 pycares.ARES_SOCKET_BAD,
                 pycares.ARES_SOCKET_BAD,
@@ -185,5 +187,6 @@ def _retries(timeout_seconds: float) -> tuple[float, int]:
     c-ares doubles the wait for each round over its servers and shortens it by up to half, at
     random: n tries take at least 2 ** (n - 1) first waits.
     """
-    first_wait = min(max(timeout_seconds / 16, _FIRST_WAIT_SECONDS[0]), _FIRST_WAIT_SECONDS[1])
+    first_wait = max(timeout_seconds / 16, _LEAST_FIRST_WAIT_SECONDS)
+    first_wait = min(first_wait, _MOST_FIRST_WAIT_SECONDS)
     return first_wait, 1 + max(1, ceil(log2(timeout_seconds / first_wait)))

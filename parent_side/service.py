@@ -44,7 +44,8 @@ def run(document: Document, *, worker_module: str = WORKER_MODULE) -> int:
             for index, forward in enumerate(config.forwards)
         ),
     ]
-    from vsockproxy.control.services import NamedListener, Service, serve_parent
+    from vsockproxy.control.parent import serve_parent
+    from vsockproxy.control.services import NamedListener, Service
     from vsockproxy.policy import may_connect
 
     with ExitStack() as stack:

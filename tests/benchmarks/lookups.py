@@ -1,4 +1,4 @@
-"""What 200 dead names of one enclave cost the lookups of another: `python -m tests.benchmarks.lookups`.
+"""What 200 dead names of one enclave cost another: `python -m tests.benchmarks.lookups`.
 
 Both measurements are one run: 500 uncached lookups of a healthy enclave, one after the other, alone
 and while 200 lookups of another enclave for names that no server answers are under way.

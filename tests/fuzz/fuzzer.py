@@ -1,10 +1,11 @@
 """Runs one target on mutated inputs and keeps those that break its invariant."""
 
 import random
+import re
 import signal
 import time
-import tracemalloc
 import traceback
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ EXECUTIONS_FOR_EACH_MEMORY_CHECK = 32
 """Counting every allocation makes an execution several times slower."""
 
 MAX_POOL_INPUTS = 1000
+_QUOTED = re.compile(r"['\"].*['\"]|\S*\d\S*", re.DOTALL)
+"""What two outcomes of one kind differ in."""
 MAX_FAILURES = 5
 
 
@@ -111,8 +114,9 @@ def _try(
             places.add(place)
             report.failures.append(Failure(target.name, data, f"{place}: {error}"))
         return False
-    is_new = outcome not in report.outcomes
-    report.outcomes.add(outcome)
+    kind = _QUOTED.sub("…", outcome)[:100]
+    is_new = kind not in report.outcomes
+    report.outcomes.add(kind)
     return is_new
 
 

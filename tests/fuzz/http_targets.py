@@ -1,10 +1,11 @@
 """Targets: requests to our HTTP proxy, and whole exchanges with an origin."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import h11
 
-from tests.fuzz.target import Target, same_in_pieces
+from tests.fuzz.target import Cut, Target, in_pieces, same_however_cut, whole
 from tests.vsockproxy.protocols.recorded_requests import CONNECTS, FORWARDS
 from tests.vsockproxy.protocols.refused_requests import REFUSED
 from vsockproxy.protocols.errors import HttpError, HttpRequestError
@@ -52,37 +53,26 @@ _DICTIONARY = (
 
 _BETWEEN = b"\xff\xff"
 """In an input for an exchange: the client's bytes, this, the origin's bytes."""
+_TOO_LONG = "Receive buffer too long"
+"""h11's words for more framing than `http_exchange.MAX_FRAMING_BYTES`."""
 
 
-def _read_request(pieces: Iterable[bytes]) -> ConnectRequest | ForwardRequest | str | None:
+def _read_request(pieces: Iterable[bytes]) -> ConnectRequest | ForwardRequest | str:
     reader = ProxyRequestReader()
     rest = iter(pieces)
     try:
         for piece in rest:
-            request = reader.receive(piece)
-            if request is not None:
-                return _with_trailing(request, request.trailing + b"".join(rest))
+            if (request := reader.receive(piece)) is not None:
+                return replace(request, trailing=request.trailing + b"".join(rest))
     except HttpRequestError as error:
         answer = refusal(error.status, error.reason, "-", error.text)
-        assert answer.count(b"\n") == 7, "a refusal has six lines, a blank one among them, and text"
+        assert answer.count(b"\n") == 7, "five headers and their lines around, one line of text"
         return f"{error.status} {error.text}"
-    return None
-
-
-def _with_trailing(
-    request: ConnectRequest | ForwardRequest, trailing: bytes
-) -> ConnectRequest | ForwardRequest:
-    if isinstance(request, ConnectRequest):
-        return ConnectRequest(request.destination, trailing)
-    return ForwardRequest(
-        request.destination, request.method, request.target, request.head, trailing
-    )
+    return "more"
 
 
 def _execute_request(data: bytes) -> str:
-    outcome = same_in_pieces(_read_request, data)
-    if outcome is None:
-        return "more"
+    outcome = same_however_cut(lambda cut: _read_request(cut(data)))
     return outcome if isinstance(outcome, str) else type(outcome).__name__
 
 
@@ -91,28 +81,86 @@ def _execute_exchange(data: bytes) -> str:
     request = _read_request([from_client])
     if not isinstance(request, ForwardRequest):
         return "no request to forward"
-    method = request.method.encode()
-    is_1_0 = b" HTTP/1.0\r\n" in request.head[: request.head.index(b"\r\n") + 2]
-    body = request.trailing
+    of_whole = _carry(request, from_origin, whole)
+    of_pieces = _carry(request, from_origin, in_pieces)
+    if _TOO_LONG not in of_whole[0] + of_pieces[0]:  # Where that begins depends on the pieces.
+        assert of_whole == of_pieces, f"whole: {of_whole!r:.300}, in pieces: {of_pieces!r:.300}"
+    return of_whole[0]
 
-    def carry(pieces: Iterable[bytes]) -> tuple[str, bool, bytes]:
-        exchange = ForwardedExchange(_with_trailing(request, b""))  # type: ignore[arg-type]  # a ForwardRequest stays one
-        sent = b""
-        outcome = "complete"
-        try:
-            to_origin = exchange.start()
-            assert to_origin.count(b"\r\nHost: ") == 1
-            for piece in same_body_pieces(body):
-                exchange.client_data(piece)
-            for piece in pieces:
-                sent += exchange.origin_data(piece)
-            sent += exchange.origin_eof()
-        except HttpError as error:
-            outcome = f"{error.status} {error.text}"
-        assert exchange.is_complete is (outcome == "complete")
-        payload, is_whole = _as_client(sent, method)
-        if not is_1_0:  # To HTTP/1.0, a body without a length looks whole wherever it is cut.
-            assert is_whole is exchange.is_complete, "a cut looks like an end"
-        return outcome, exchange.may_answer, payload if exchange.is_complete else b""
 
-    return same_in_pieces(carry, from_origin)[0]
+def _carry(request: ForwardRequest, from_origin: bytes, cut: Cut) -> tuple[str, bool, bytes]:
+    """How the exchange ended, whether it may still be answered, and the payload of a whole one."""
+    exchange = ForwardedExchange(replace(request, trailing=b""))
+    sent = b""
+    outcome = "complete"
+    try:
+        to_origin = exchange.start()
+        assert to_origin.count(b"\r\nHost: ") == 1
+        for piece in cut(request.trailing):
+            exchange.client_data(piece)
+        for piece in cut(from_origin):
+            sent += exchange.origin_data(piece)
+        sent += exchange.origin_eof()
+    except HttpError as error:
+        outcome = f"{error.status} {error.text}"
+    assert exchange.is_complete is (outcome == "complete")
+    payload, is_whole = _as_the_client_reads(sent, request.method)
+    if not request.head.split(b"\r\n", 1)[0].endswith(b"1.0"):
+        # In HTTP/1.0 a body without a length looks whole wherever it is cut, but for the reset.
+        assert is_whole is exchange.is_complete, "a cut looks like an end, or the other way round"
+    return outcome, exchange.may_answer, payload if exchange.is_complete else b""
+
+
+def _as_the_client_reads(sent: bytes, method: str) -> tuple[bytes, bool]:
+    """The payload of the response in `sent`, and whether that response is whole without EOF."""
+    client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    client.send(h11.Request(method=method, target="/", headers=[("Host", "example.com")]))
+    client.send(h11.EndOfMessage())
+    if sent:
+        client.receive_data(sent)
+    payload = b""
+    while True:
+        event = client.next_event()
+        if isinstance(event, h11.Data):
+            payload += event.data
+        elif not isinstance(event, h11.InformationalResponse | h11.Response):
+            break
+    is_whole = isinstance(event, h11.EndOfMessage)
+    assert not (is_whole and client.trailing_data[0]), "bytes follow the response"
+    return payload, is_whole
+
+
+_RESPONSES = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\n\r\nhello",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\nConnection: x\r\nX: y\r\n\r\n",
+)
+_UPLOADS = (
+    b"PUT http://example.com/ HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello",
+    b"PUT http://example.com/ HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
+    b"HEAD http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
+)
+
+HTTP_PROXY = Target(
+    "http_proxy",
+    _execute_request,
+    corpus=(
+        *(recorded.head + b"trailing" for recorded in (CONNECTS | FORWARDS).values()),
+        *(request for request, _, _ in REFUSED.values()),
+    ),
+    dictionary=_DICTIONARY,
+)
+
+HTTP_EXCHANGE = Target(
+    "http_exchange",
+    _execute_exchange,
+    corpus=tuple(
+        request + _BETWEEN + response
+        for request in (*(recorded.head for recorded in FORWARDS.values()), *_UPLOADS)
+        for response in _RESPONSES
+    ),
+    dictionary=(*_DICTIONARY, _BETWEEN),
+)

@@ -6,7 +6,7 @@ whatever the bytes and however they are cut into pieces; and its memory stays bo
 
 import random
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ KIBIBYTE = 1024
 Result = TypeVar("Result")
 
 Execute = Callable[[bytes], str]
+Cut = Callable[[bytes], list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,18 @@ def in_pieces(data: bytes) -> list[bytes]:
     return pieces
 
 
-def same_in_pieces(read: Callable[[Iterable[bytes]], Result], data: bytes) -> Result:
-    """What `read` makes of the whole, having made the same of the pieces.
+def whole(data: bytes) -> list[bytes]:
+    """Do not cut `data`."""
+    return [data]
+
+
+def same_however_cut(read: Callable[[Cut], Result]) -> Result:
+    """What `read` makes of whole inputs, having made the same of pieces.
 
     Raises:
         AssertionError: the pieces change what comes out.
     """
-    of_whole = read([data])
-    of_pieces = read(in_pieces(data))
+    of_whole = read(whole)
+    of_pieces = read(in_pieces)
     assert of_whole == of_pieces, f"whole: {of_whole!r:.300}, in pieces: {of_pieces!r:.300}"
     return of_whole

@@ -1,4 +1,7 @@
-"""The system's resolv.conf, in a mount namespace where the test owns it."""
+"""The resolver in a process of its own: the system's resolv.conf, and a clean end.
+
+resolv.conf is replaced in a mount namespace.
+"""
 
 import subprocess
 import sys
@@ -35,6 +38,37 @@ with DnsServer() as first, DnsServer() as second:
     loop.run(main(first, second))
     print(*sorted({q.name for q in (*first.questions, *second.questions)}))
 """
+
+ENDS_WHILE_ASKING = """
+from parent_side.resolver import Resolver
+from tests.support.dns_server import DnsServer, Silent
+from vsockproxy.config.model import Resolver as ResolverSettings
+from vsockproxy.dataplane import loop
+
+async def main(server):
+    names = Resolver(ResolverSettings(servers=[server.address], timeout=60))
+    for number in range(100):
+        loop.spawn(names.resolve(f"n{number}.test", enclave=16), "lookup")
+    while not server.questions:
+        await loop.sleep(0.001)
+
+with DnsServer() as server:
+    server.set("*.test", Silent())
+    loop.run(main(server))
+print("ended")
+"""
+
+
+def test_a_process_that_ends_while_it_asks_ends_at_once_and_in_silence() -> None:
+    result = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", ENDS_WHILE_ASKING],
+        cwd=Path(__file__).parents[2],
+        check=False,
+        timeout=50,
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "ended\n", "")
 
 
 def test_resolv_conf_is_followed_when_it_changes(tmp_path: Path) -> None:

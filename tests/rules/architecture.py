@@ -66,8 +66,8 @@ LAYERS = _layers(
     Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
     Layer(
         "vsockproxy.cli",
-        _CONFIGURED | {"vsockproxy.policy"},
-        lazily=_PURE | _SYSTEM | _LOOPS | {"enclave_side", "parent_side"},
+        _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
+        lazily=_PURE | _LOOPS | {"enclave_side", "parent_side"},
     ),
 )
 
@@ -78,7 +78,12 @@ HOMES = {
     "h11": {"vsockproxy.protocols"},
     "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
     "cryptography": {"vsockproxy.attestation"},
-    "msgspec": {"vsockproxy.config", "vsockproxy.control", "vsockproxy.worker_messages"},
+    "msgspec": {
+        "vsockproxy.config",
+        "vsockproxy.worker_messages",
+        "vsockproxy.control",
+        "vsockproxy.cli",
+    },
     "yaml": {"vsockproxy.config"},
     "idna": {"vsockproxy.addresses"},
     "pycares": {"parent_side"},

@@ -12,7 +12,7 @@ INIT = 1
 """The process id that has the duties of init (pid_namespaces(7))."""
 
 
-@click.command(name="enclave", context_settings={"ignore_unknown_options": True})
+@click.command(name="enclave", context_settings={"allow_interspersed_args": False})
 @click.option(
     "--config",
     "file",

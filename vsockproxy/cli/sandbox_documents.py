@@ -75,11 +75,11 @@ def enclave_document(
     rules = [option.rule(with_dial=False) for option in allow]
     parent = UnixAddress(link.path)
     if file is None:
-        config = EnclaveConfig(parent=parent, allowlist=rules)
-        return Document(_quieten(config, is_verbose=is_verbose), ORIGIN, {})
-    config = file.config
-    assert isinstance(config, EnclaveConfig)
-    config = msgspec.structs.replace(config, parent=parent, allowlist=[*rules, *config.allowlist])
+        made = EnclaveConfig(parent=parent, allowlist=rules)
+        return Document(_quieten(made, is_verbose=is_verbose), ORIGIN, {})
+    assert isinstance(file.config, EnclaveConfig)
+    allowlist = [*rules, *file.config.allowlist]
+    config = msgspec.structs.replace(file.config, parent=parent, allowlist=allowlist)
     lines = {_shift(path, "", len(rules)): line for path, line in file.lines.items()}
     return Document(_quieten(config, is_verbose=is_verbose), file.file, lines)
 
@@ -90,8 +90,8 @@ def parent_document(
     """The parent's configuration, listening at `link` only, where the peer has the link's CID."""
     rules = [option.rule(with_dial=True) for option in allow]
     if file is None:
-        config = ParentConfig(listen=[link], allowlist=rules)
-        return Document(_quieten(config, is_verbose=is_verbose), ORIGIN, {})
+        made = ParentConfig(listen=[link], allowlist=rules)
+        return Document(_quieten(made, is_verbose=is_verbose), ORIGIN, {})
     config = file.config
     assert isinstance(config, ParentConfig)
     lines = dict(file.lines)

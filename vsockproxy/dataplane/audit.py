@@ -1,6 +1,6 @@
 """The audit lines: one for each decision, one for each close (design §10, "Logs")."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vsockproxy.log import Log
 
@@ -29,18 +29,22 @@ class StreamRecord:
     rule: str | None = None
     reason: str = ""
     decided_by: str | None = None
-    fields: dict[str, object] = field(default_factory=dict)
+    is_open: bool = False
+    """Whether an allowing decision was written, so that a close is to follow."""
 
     def decide(self, log: Log, *, allowed: bool, reason: str, text: str | None = None) -> None:
         """Write the decision line; `text` says what to do about a refusal."""
         self.reason = reason
+        self.is_open = self.is_open or allowed
         fields = self._common()
         fields["allowed"] = allowed
         fields["text"] = text
         log.write("info" if allowed and reason == "listed" else "warning", "decision", fields)
 
     def close(self, log: Log, *, ended: str, bytes_out: int, bytes_in: int, now: float) -> None:
-        """Write the close line. Bytes are named as the enclave's program sees them."""
+        """Write the close line of a stream that was open. Bytes are named as the program sees them."""
+        if not self.is_open:
+            return
         fields = self._common()
         fields["bytes_out"] = bytes_out
         fields["bytes_in"] = bytes_in

@@ -223,7 +223,7 @@ class _Race:
     def expire(self, timeout_seconds: float) -> None:
         """Give up the attempts under way."""
         for sock in list(self._pending):
-            self._fail(sock, "timed_out", _silence(timeout_seconds))
+            self._drop(sock, "timed_out", _silence(timeout_seconds))
 
     def take(self) -> DialResult:
         """Hand over the connected socket, or raise what went wrong."""
@@ -243,7 +243,9 @@ class _Race:
 
     def _start(self, address: IpAddress) -> None:
         if len(self._pending) == MOST_ATTEMPTS_AT_ONCE:
-            self._fail(next(iter(self._pending)), "timed_out", "no answer so far, gave way")
+            self._drop(
+                next(iter(self._pending)), "timed_out", "no answer yet, gave way to the next"
+            )
         try:
             sock, socket_address = _open_tcp(format_ip(address), self._port)
         except OSError as error:
@@ -273,10 +275,13 @@ class _Race:
             self._changed.set()
 
     def _fail(self, sock: Socket, kind: Kind, text: str) -> None:
+        self._drop(sock, kind, text)
+        self._changed.set()
+
+    def _drop(self, sock: Socket, kind: Kind, text: str) -> None:
         self._loop.remove_writer(sock.fileno())
         sock.close()
         self._failures[self._pending.pop(sock)] = (kind, text)
-        self._changed.set()
 
     def _error(self) -> DialError:
         kinds = {kind for kind, _ in self._failures.values()}

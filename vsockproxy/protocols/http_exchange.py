@@ -28,7 +28,8 @@ MAX_FRAMING_BYTES: Final = 2048
 """Of one chunk header or trailer section that h11 waits for, and of the pieces it is fed in.
 
 h11 takes time quadratic in their length to refuse some of them. Together the two bound it at 4 KiB,
-which is 50 ms; a piece of 64 KiB would block everybody for 15 s."""
+which is 50 ms; a piece of 64 KiB would block everybody for 15 s. Between 2 and 4 KiB it depends on
+the pieces whether they are taken; real ones have tens of bytes."""
 
 _HOP_BY_HOP = frozenset(
     (

@@ -23,9 +23,9 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 ln -sfn /proc/self/fd /dev/fd
-for number in 0 1 2; do
-    ln -sfn "/proc/self/fd/$number" "/dev/$(cut -d' ' -f$((number + 1)) <<<'stdin stdout stderr')"
-done
+ln -sfn /proc/self/fd/0 /dev/stdin
+ln -sfn /proc/self/fd/1 /dev/stdout
+ln -sfn /proc/self/fd/2 /dev/stderr
 
 # What boot.py decided for this job.
 modules=() writable=() checkout='' soft_files='' hard_files=''

@@ -1,0 +1,19 @@
+"""Every target there is; a new parser of hostile bytes gets its line here."""
+
+from tests.fuzz.http_targets import HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.target import Target
+from tests.fuzz.text_targets import CONFIG, DESTINATION, ENDPOINT, HOST
+from tests.fuzz.tls_targets import CLIENT_HELLO
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        HTTP_PROXY,
+        HTTP_EXCHANGE,
+        CLIENT_HELLO,
+        CONFIG,
+        HOST,
+        ENDPOINT,
+        DESTINATION,
+    )
+}

@@ -1,0 +1,103 @@
+"""A worker without a data path: it obeys its supervisor, and tells each connection who it is.
+
+    python -m tests.support.fake_worker DESCRIPTOR
+
+A connection gets one line, `PID LISTENER CID INDEX`, and is closed. The variable FAKE_WORKER makes
+it misbehave: `dies` exits with 3 once it is configured, `deaf` never obeys `stop`, `garbage` sends
+a packet that is no message, `noisy` writes a long line without an end to stderr.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+
+from vsockproxy.worker_messages import (
+    ChannelClosed,
+    Configure,
+    Connection,
+    Ready,
+    Stop,
+    Stopped,
+    read_document,
+    receive,
+    send,
+)
+
+LONGEST_LIFE_SECONDS = 60.0
+"""Whatever happens to a test, nothing is left behind."""
+
+
+def main() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    channel.setblocking(False)
+    behaviour = os.environ.get("FAKE_WORKER", "")
+    listeners: dict[socket.socket, str] = {}
+    index = -1
+    selector = selectors.DefaultSelector()
+    selector.register(channel, selectors.EVENT_READ)
+    ends_at = time.monotonic() + LONGEST_LIFE_SECONDS
+    while time.monotonic() < ends_at:
+        for key, _ in selector.select(timeout=1.0):
+            ready = key.fileobj
+            assert isinstance(ready, socket.socket)
+            if ready is not channel:
+                accept(ready, listeners[ready], index)
+                continue
+            try:
+                message, descriptors = receive(channel)
+            except ChannelClosed:
+                return 0
+            match message:
+                case Configure():
+                    index = message.worker
+                    document = read_document(descriptors[0])
+                    os.close(descriptors[0])
+                    if behaviour == "dies":
+                        return 3
+                    if behaviour == "garbage":
+                        channel.send(b"garbage")
+                    if behaviour == "noisy":
+                        os.write(2, b"n" * 100_000)
+                    for summary, descriptor in zip(
+                        message.listeners, descriptors[1:], strict=False
+                    ):
+                        listener = socket.socket(fileno=descriptor)
+                        listeners[listener] = summary.name
+                        selector.register(listener, selectors.EVENT_READ)
+                    print(f"worker {index} has {document.file}", file=sys.stderr, flush=True)
+                    send(channel, Ready())
+                case Connection():
+                    with socket.socket(fileno=descriptors[0]) as connection:
+                        answer(connection, message.listener, message.cid, index)
+                case Stop():
+                    if behaviour != "deaf":
+                        send(channel, Stopped())
+                        return 0
+                case _:
+                    raise AssertionError(message)
+    return 1
+
+
+def accept(listener: socket.socket, name: str, index: int) -> None:
+    try:
+        connection, _ = listener.accept()
+    except BlockingIOError:
+        return  # another worker was faster
+    with connection:
+        answer(connection, name, 0, index)
+
+
+def answer(connection: socket.socket, listener: str, cid: int, index: int) -> None:
+    try:
+        connection.sendall(f"{os.getpid()} {listener} {cid} {index}\n".encode())
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the test has gone on
+
+
+if __name__ == "__main__":
+    sys.exit(main())

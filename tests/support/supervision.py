@@ -1,0 +1,89 @@
+"""A log and workers for tests of supervision, without processes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from vsockproxy.log_lines import Level
+from vsockproxy.worker_messages import ChannelClosed, Configure, FromWorker, Message, ToWorker
+
+
+@dataclass
+class RecordingLog:
+    """Keeps what it is told."""
+
+    lines: list[tuple[Level, str, dict[str, object]]] = field(default_factory=list)
+
+    def write(self, level: Level, event: str, fields: dict[str, object]) -> None:
+        self.lines.append((level, event, fields))
+
+    def events(self, event: str) -> list[dict[str, object]]:
+        return [fields for _, name, fields in self.lines if name == event]
+
+
+class ProcesslessWorker:
+    """A worker process as supervision sees it, driven by the test.
+
+    Its channel holds one message, so that a worker that does not read stops its supervisor.
+    """
+
+    def __init__(self, *, obeys_stop: bool = True, is_ready_at_once: bool = True) -> None:
+        self.pid = 4711
+        self.received: list[ToWorker] = []
+        self.was_killed = False
+        self.was_closed = False
+        self.started_at = trio.current_time()
+        self._obeys_stop = obeys_stop
+        self._is_ready_at_once = is_ready_at_once
+        self._to_supervisor, self._from_worker = trio.open_memory_channel[FromWorker](math.inf)
+        self._ended = trio.Event()
+        self._status = 0
+        self.may_take = trio.Event()
+        """Until it is set, connections stay in the supervisor's hands."""
+        self.may_take.set()
+
+    def say(self, message: FromWorker) -> None:
+        self._to_supervisor.send_nowait(message)
+
+    def hang_up(self) -> None:
+        """Close the channel, and live on."""
+        self._to_supervisor.close()
+
+    def die(self, wait_status: int) -> None:
+        if not self._ended.is_set():
+            self._status = wait_status
+            self._ended.set()
+            self._to_supervisor.close()
+
+    async def send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> None:
+        from vsockproxy.worker_messages import Connection, Ready, Stop
+
+        if isinstance(message, Connection):
+            await self.may_take.wait()
+        if self._ended.is_set():
+            raise ChannelClosed("the worker channel is closed")
+        self.received.append(message)
+        if isinstance(message, Configure) and self._is_ready_at_once:
+            self.say(Ready())
+        if isinstance(message, Stop) and self._obeys_stop:
+            self.die(0)
+
+    async def receive(self) -> Message:
+        try:
+            return await self._from_worker.receive()
+        except trio.EndOfChannel:
+            raise ChannelClosed("the worker channel is closed") from None
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        return self._status
+
+    def kill(self) -> None:
+        if not self._ended.is_set():
+            self.was_killed = True
+        self.die(9)
+
+    def close(self) -> None:
+        self.was_closed = True

@@ -1,0 +1,270 @@
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.support.supervision import ProcesslessWorker, RecordingLog
+from vsockproxy.control import supervisor as module
+from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
+from vsockproxy.worker_messages import Configure, Connection, Heartbeat, Ready, Stop, Stopped
+
+KILLED = int(signal.SIGKILL)
+"""A wait status."""
+
+
+class Workers:
+    """Starts workers, and keeps them in the order of their starts."""
+
+    def __init__(self, make: Callable[[], ProcesslessWorker] = ProcesslessWorker) -> None:
+        self.started: list[ProcesslessWorker] = []
+        self.make = make
+        self.failures = 0
+        """How many starts fail first."""
+
+    def __call__(self) -> ProcesslessWorker:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(12, "no memory")
+        self.started.append(self.make())
+        return self.started[-1]
+
+
+@asynccontextmanager
+async def supervise(
+    workers: Workers, log: RecordingLog, count: int = 1
+) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(
+        launch=workers,
+        configurations=[Configure(i, bytes(16), "json", "info", []) for i in range(count)],
+        descriptors=[0],
+        log=log,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        await wait_all_tasks_blocked()
+        yield supervisor
+        supervisor.stop()
+
+
+def accepted(port: int = 1) -> AcceptedConnection:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return AcceptedConnection(Connection("listen[0]", 16, port), ours)
+
+
+def ports(worker: ProcesslessWorker) -> list[int]:
+    return [message.port for message in worker.received if isinstance(message, Connection)]
+
+
+def index_of(worker: ProcesslessWorker) -> int:
+    configure = worker.received[0]
+    assert isinstance(configure, Configure)
+    return configure.worker
+
+
+async def test_all_workers_are_configured_and_then_ready(autojump_clock: MockClock) -> None:
+    workers = Workers()
+    async with supervise(workers, RecordingLog(), count=3) as supervisor:
+        await supervisor.all_ready.wait()
+        assert sorted(index_of(worker) for worker in workers.started) == [0, 1, 2]
+        assert supervisor.workers == 3
+
+
+async def test_it_is_not_ready_before_the_last_worker(autojump_clock: MockClock) -> None:
+    workers = Workers(lambda: ProcesslessWorker(is_ready_at_once=False))
+    async with supervise(workers, RecordingLog(), count=2) as supervisor:
+        workers.started[0].say(Ready())
+        workers.started[0].say(Heartbeat())
+        await wait_all_tasks_blocked()
+        assert not supervisor.all_ready.is_set()
+        workers.started[1].say(Ready())
+        await supervisor.all_ready.wait()
+
+
+async def test_a_dead_worker_is_replaced_at_once_and_early_deaths_later(
+    autojump_clock: MockClock,
+) -> None:
+    workers, log = Workers(), RecordingLog()
+    async with supervise(workers, log) as supervisor:
+        await supervisor.all_ready.wait()
+        await trio.sleep(100)
+        for _ in range(8):
+            workers.started[-1].die(KILLED)
+            number = len(workers.started)
+            while len(workers.started) == number:
+                await trio.sleep(0.001)
+    starts = [worker.started_at for worker in workers.started]
+    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    wanted = [100, 0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+    assert gaps == [pytest.approx(seconds, abs=0.01) for seconds in wanted]
+    died = log.events("worker_died")
+    assert [each["deaths"] for each in died] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert {each["ended"] for each in died} == {"SIGKILL"}
+
+
+@pytest.mark.parametrize(
+    ("wait_status", "text"),
+    [
+        pytest.param(3 << 8, "status 3", id="an exit code"),
+        pytest.param(11, "SIGSEGV", id="a signal"),
+        pytest.param(40, "signal 40", id="a signal without a name"),
+    ],
+)
+async def test_the_log_says_how_a_worker_ended(
+    wait_status: int, text: str, autojump_clock: MockClock
+) -> None:
+    workers, log = Workers(), RecordingLog()
+    async with supervise(workers, log):
+        workers.started[0].die(wait_status)
+        await trio.sleep(0.1)
+        assert [each["ended"] for each in log.events("worker_died")] == [text]
+        assert workers.started[0].was_closed
+
+
+async def test_a_worker_that_cannot_be_started_is_tried_again(autojump_clock: MockClock) -> None:
+    workers, log = Workers(), RecordingLog()
+    workers.failures = 3
+    async with supervise(workers, log) as supervisor:
+        await supervisor.all_ready.wait()
+        assert trio.current_time() == pytest.approx(0.15, abs=0.01)
+    assert [each["ended"] for each in log.events("worker_died")] == [
+        "could not be started: Cannot allocate memory"
+    ] * 3
+
+
+async def test_connections_go_to_their_worker(autojump_clock: MockClock) -> None:
+    workers = Workers()
+    async with supervise(workers, RecordingLog(), count=2) as supervisor:
+        for port in range(5):
+            supervisor.hand_over(port % 2, accepted(port))
+        await wait_all_tasks_blocked()
+        assert {index_of(each): ports(each) for each in workers.started} == {0: [0, 2, 4], 1: [1, 3]}
+
+
+async def test_connections_wait_for_a_worker_that_is_not_ready(autojump_clock: MockClock) -> None:
+    workers = Workers(lambda: ProcesslessWorker(is_ready_at_once=False))
+    async with supervise(workers, RecordingLog()) as supervisor:
+        supervisor.hand_over(0, accepted(1))
+        await trio.sleep(10)
+        assert ports(workers.started[0]) == []
+        workers.started[0].say(Ready())
+        await trio.sleep(0)
+        await wait_all_tasks_blocked()
+        assert ports(workers.started[0]) == [1]
+
+
+async def test_what_a_dead_worker_did_not_take_goes_to_its_replacement(
+    autojump_clock: MockClock,
+) -> None:
+    workers = Workers()
+    async with supervise(workers, RecordingLog()) as supervisor:
+        first = workers.started[0]
+        first.may_take = trio.Event()
+        connections = [accepted(port) for port in range(3)]
+        for connection in connections:
+            supervisor.hand_over(0, connection)
+        await wait_all_tasks_blocked()
+        first.die(KILLED)
+        supervisor.hand_over(0, accepted(3))
+        await trio.sleep(0.01)
+        assert ports(first) == []
+        assert ports(workers.started[1]) == [0, 1, 2, 3]
+        assert {each.socket.fileno() for each in connections} == {-1}
+
+
+async def test_too_many_waiting_connections_are_closed_and_counted(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING_CONNECTIONS", 4)
+    workers, log = Workers(lambda: ProcesslessWorker(is_ready_at_once=False)), RecordingLog()
+    async with supervise(workers, log) as supervisor:
+        connections = [accepted(port) for port in range(7)]
+        for connection in connections:
+            supervisor.hand_over(0, connection)
+        assert [each.socket.fileno() == -1 for each in connections] == [False] * 4 + [True] * 3
+        assert len(log.events("connections_closed")) == 1
+        workers.started[0].die(KILLED)
+        await trio.sleep(0.01)
+        (died,) = log.events("worker_died")
+        assert (died["waiting_connections"], died["closed_connections"]) == (4, 3)
+    assert {each.socket.fileno() for each in connections} == {-1}, "what still waits is closed"
+
+
+async def test_a_worker_that_obeys_ends_at_once(autojump_clock: MockClock) -> None:
+    workers = Workers()
+    async with supervise(workers, RecordingLog(), count=2):
+        await trio.sleep(50)
+    assert trio.current_time() == pytest.approx(50)
+    assert [worker.received[-1] for worker in workers.started] == [Stop(), Stop()]
+    assert not any(worker.was_killed for worker in workers.started)
+
+
+async def test_a_worker_that_does_not_obey_is_killed_after_the_grace(
+    autojump_clock: MockClock,
+) -> None:
+    workers = Workers(lambda: ProcesslessWorker(obeys_stop=False))
+    async with supervise(workers, RecordingLog(), count=2):
+        await trio.sleep(1)
+    assert trio.current_time() == pytest.approx(1 + module.STOP_GRACE_SECONDS)
+    assert all(worker.was_killed for worker in workers.started)
+
+
+async def test_stopped_does_not_end_the_grace(autojump_clock: MockClock) -> None:
+    workers = Workers(lambda: ProcesslessWorker(obeys_stop=False))
+    async with supervise(workers, RecordingLog()) as supervisor:
+        supervisor.stop()
+        workers.started[0].say(Stopped())
+        await trio.sleep(1)
+        workers.started[0].die(0)
+    assert trio.current_time() == pytest.approx(1)
+    assert not workers.started[0].was_killed
+
+
+async def test_nothing_is_restarted_while_stopping(autojump_clock: MockClock) -> None:
+    workers, log = Workers(), RecordingLog()
+    async with supervise(workers, log):
+        for _ in range(3):  # the third replacement is late
+            workers.started[-1].die(KILLED)
+            await trio.sleep(0.06)
+        number = len(workers.started)
+        workers.started[-1].die(KILLED)
+        await trio.sleep(0.01)
+    assert len(workers.started) == number
+    assert len(log.events("worker_died")) == 4
+
+
+async def test_cancelling_leaves_nobody_behind(autojump_clock: MockClock) -> None:
+    workers = Workers()
+    with trio.move_on_after(5):
+        async with supervise(workers, RecordingLog(), count=2):
+            await trio.sleep_forever()
+    assert all(worker.was_killed and worker.was_closed for worker in workers.started)
+
+
+async def test_a_worker_that_breaks_the_rules_is_killed(autojump_clock: MockClock) -> None:
+    workers, log = Workers(), RecordingLog()
+    async with supervise(workers, log):
+        workers.started[0].say(Ready())
+        await trio.sleep(0.01)
+        assert [each["text"] for each in log.events("worker_message_broken")] == [
+            "unexpected Ready"
+        ]
+        assert workers.started[0].was_killed
+        assert len(workers.started) == 2
+
+
+async def test_a_worker_without_a_channel_is_killed_after_a_moment(
+    autojump_clock: MockClock,
+) -> None:
+    workers = Workers()
+    async with supervise(workers, RecordingLog()):
+        workers.started[0].hang_up()
+        await trio.sleep(module.EXIT_GRACE_SECONDS - 0.1)
+        assert not workers.started[0].was_killed
+        await trio.sleep(0.2)
+        assert workers.started[0].was_killed
+        assert len(workers.started) == 2

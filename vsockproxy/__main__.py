@@ -1,0 +1,6 @@
+"""`python -m vsockproxy` is the `vsockproxy` command."""
+
+from vsockproxy.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The enclave's supervisor on trio: its workers accept connections, and the command runs."""
+
+import signal
+
+import trio
+
+from vsockproxy.control.command import UserCommand, run_command, wait_for_ending_signal
+from vsockproxy.control.services import Service, announce_ready, supervision
+from vsockproxy.processes import SIGNAL_BASE
+from vsockproxy.signals import SignalDescriptor
+
+__all__ = ("serve_enclave",)
+
+
+def serve_enclave(
+    service: Service,
+    command: UserCommand | None,
+    *,
+    signals: SignalDescriptor,
+    left_out: str | None,
+) -> int:
+    """Run the workers, and the command as soon as they serve; the exit code.
+
+    Args:
+        service: the enclave's side.
+        command: the user's command; None to run until a signal.
+        signals: the signals of this process.
+        left_out: what this start does not set up, for one log line; None if nothing.
+    """
+    return trio.run(_serve_enclave, service, command, signals, left_out)
+
+
+async def _serve_enclave(
+    service: Service, command: UserCommand | None, signals: SignalDescriptor, left_out: str | None
+) -> int:
+    async with supervision(service, passes_listeners=True) as (supervisor, log):
+        if left_out is not None:
+            log.info("left_out", text=left_out)
+        ended_by: int | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def watch_signals() -> None:
+                nonlocal ended_by
+                ended_by = await wait_for_ending_signal(signals)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch_signals)
+            await announce_ready(service, supervisor, log)
+            if command is not None:
+                nursery.cancel_scope.cancel()
+        if ended_by is not None:
+            log.info("stopping", signal=signal.Signals(ended_by).name)
+            return 0 if command is None else SIGNAL_BASE + ended_by
+        assert command is not None  # without one, only a signal ends the nursery
+        return await run_command(command, signals=signals, log=log)
