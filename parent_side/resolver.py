@@ -25,7 +25,7 @@ from vsockproxy.config.model import Resolver as ResolverSettings
 from vsockproxy.dataplane import loop
 from vsockproxy.errors import VsockproxyError
 
-__all__ = ("LookupFailed", "NoSuchName", "ResolutionError", "Resolver")
+__all__ = ("LookupFailed", "NoSuchName", "ResolutionError", "Resolver", "parse_server")
 
 LOOKUPS_AT_ONCE: Final = 64
 """Names that are asked for at one time for one enclave; further ones wait for their turn."""
@@ -75,10 +75,10 @@ class Resolver:
         now: Callable[[], float] = loop.now,
     ) -> None:
         self._fixed = {
-            normalise_host(name).text: tuple(_parse_address(text) for text in texts)
+            normalise_host(name).text: tuple(dict.fromkeys(map(_parse_address, texts)))
             for name, texts in settings.hosts.items()
         }
-        self._servers = tuple(_parse_server(text) for text in settings.servers or ())
+        self._servers = tuple(parse_server(text) for text in settings.servers or ())
         self._asked = ", ".join(self._servers) or "the servers of resolv.conf"
         self._timeout_seconds = settings.timeout
         self._lookups_at_once = lookups_at_once
@@ -87,7 +87,7 @@ class Resolver:
         self._shares: dict[Hashable, _Share] = {}
 
     async def resolve(self, host: str, *, enclave: Hashable) -> tuple[IpAddress, ...]:
-        """Give the addresses of `host`, at least one, IPv6 first, none twice.
+        """Give the addresses of `host`: at least one, none twice.
 
         An answer is used again for its TTL. Equal lookups of one enclave at one time are one, with
         the timeout of the first.
@@ -193,8 +193,12 @@ def _parse_address(text: str) -> IpAddress:
     return address
 
 
-def _parse_server(text: str) -> str:
-    """Bring `ADDRESS`, `ADDRESS:PORT` or `[V6]:PORT` into the form that c-ares reads."""
+def parse_server(text: str) -> str:
+    """Bring `ADDRESS`, `ADDRESS:PORT` or `[V6]:PORT` into the form that c-ares reads.
+
+    Raises:
+        AddressError: it is none of them.
+    """
     try:
         server = TcpAddress(str(ip_address(text)), DNS_PORT)
     except ValueError:

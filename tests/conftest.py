@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(_refuse_foreign_vsock)
     # Hypothesis has picked its `ci` settings (the same examples in each run) where CI is set.
     hypothesis.settings.register_profile(
-        "vsockproxy", hypothesis.settings(), deadline=None, max_examples=100, print_blob=True
+        "vsockproxy", hypothesis.settings(), deadline=None, max_examples=100
     )
     hypothesis.settings.load_profile("vsockproxy")
 

@@ -5,6 +5,7 @@ beside threads, and the child's signal mask is set in the same step. Every descr
 opens is closed at exec unless it is named in `passed`.
 """
 
+import errno
 import os
 import resource
 import signal
@@ -79,6 +80,8 @@ def start(
             (os.POSIX_SPAWN_DUP2, output, 1),
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]
+    if not command[0]:  # for which Python has an error of its own
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     group: dict[str, Any] = {"setpgroup": 0} if in_own_group else {}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if keeps_signal_mask else ()
     for descriptor in passed:

@@ -7,6 +7,7 @@ written to a file, and the command that executes it again is printed. Exit statu
 
 import argparse
 import importlib
+import math
 import secrets
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz.fuzzer import Failure, check, fuzz
+from tests.fuzz.mutator import MAX_INPUT_BYTES
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
 
@@ -23,7 +25,10 @@ SHOWN_BYTES = 256
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz, or execute one input; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.target is None and (options.input is not None or options.atheris):
+        parser.error("--input and --atheris are for one target: add --target")
     targets = [TARGETS[options.target]] if options.target else list(TARGETS.values())
     if options.input is not None:
         return _execute_again(targets[0], options.input)
@@ -37,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = fuzz(
             target,
             seed,
-            runs=None if options.runs is None else -(-options.runs // len(targets)),
+            runs=None if options.runs is None else math.ceil(options.runs / len(targets)),
             seconds=None if options.seconds is None else options.seconds / len(targets),
         )
         print(
@@ -101,13 +106,16 @@ def _run_atheris(target: Target, seconds: float | None) -> int:
     except ImportError:
         print("atheris is not installed: pip install atheris, or leave --atheris out")
         return 2
-    with tempfile.TemporaryDirectory(prefix="vsockproxy-corpus-") as folder:
-        for number, data in enumerate(target.corpus):
-            (Path(folder) / str(number)).write_bytes(data)
-        limits = [] if seconds is None else [f"-max_total_time={int(seconds)}"]
-        atheris.instrument_all()
-        atheris.Setup([sys.argv[0], folder, "-max_len=65536", *limits], target.execute)
-        atheris.Fuzz()  # Does not return: it ends the process with its own status.
+    folder = Path(tempfile.mkdtemp(prefix="vsockproxy-fuzz-"))
+    print(f"inputs are in {folder}", flush=True)
+    for number, data in enumerate(target.corpus):
+        (folder / str(number)).write_bytes(data)
+    limits = [f"-max_len={MAX_INPUT_BYTES}", f"-artifact_prefix={folder}/failing-"]
+    if seconds is not None:
+        limits.append(f"-max_total_time={math.ceil(seconds)}")
+    atheris.instrument_all()
+    atheris.Setup([sys.argv[0], str(folder), *limits], target.execute)
+    atheris.Fuzz()  # Does not return: it ends the process with its own status.
     return 0
 
 

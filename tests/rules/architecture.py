@@ -69,6 +69,7 @@ LAYERS = _layers(
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
         lazily=_PURE | _LOOPS | {"enclave_side", "parent_side"},
     ),
+    Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
 
 HOMES = {

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.rules.architecture import PACKAGES
+
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("vsockproxy", "enclave_side", "parent_side")
 
 _BUILT = {"build", "dist", "__pycache__"}
 
@@ -28,9 +29,8 @@ def tree(folder: Path) -> Iterator[Path]:
 
 FILES = {str(path.relative_to(ROOT)): path for path in tree(ROOT)}
 PYTHON = [name for name in FILES if name.endswith(".py")]
-MODULES = [name for name in PYTHON if name.startswith(PRODUCT)]
-NOT_TESTS = [name for name in PYTHON if "/test_" not in name]
-"""Without the tests, which may be long tables."""
+MODULES = [name for name in PYTHON if name.startswith(PACKAGES)]
+NOT_TESTS = [name for name in PYTHON if "/test_" not in name]  # those may be long tables
 
 LONG_MODULES: dict[str, str] = {}
 """Modules above `MAX_LINES`, each with the reason why it is one thing."""
@@ -50,9 +50,11 @@ FORBIDDEN_TEXTS = {
     ),
 }
 
-_EXCEPTION = re.compile(r"type: ignore(?:\[[\w, -]+\])?|noqa(?:: ?[A-Z]+\d+(?:, ?[A-Z]+\d+)*)?")
-_PRAGMA = re.compile(r"pragma: no (?:cover|branch)|fmt: (?:off|on|skip)")
-_WORDS_OF_A_REASON = 3
+_EXCEPTION = re.compile(
+    r"type: ignore(?:\[[\w, -]+\])?|noqa(?:: ?[A-Z]+\d+(?:, ?[A-Z]+\d+)*)?"
+    r"|pragma: no (?:cover|branch)|fmt: (?:off|on|skip)"
+)
+_WORDS_OF_A_REASON = 2
 
 
 def forbidden(text: str) -> list[str]:
@@ -68,40 +70,31 @@ def forbidden(text: str) -> list[str]:
 def bare_exceptions(source: str) -> list[str]:
     """Comments that turn a check off without saying why, beside it or in the line above."""
     comments = {
-        token.start: token.string.lstrip("#").strip()
+        token.start[0]: token
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    whole_lines = {line: text for (line, column), text in comments.items() if column == 0}
-    lines = source.splitlines()
-    for (line, column), text in comments.items():
-        if not lines[line - 1][:column].strip():
-            whole_lines[line] = text
     bare = []
-    for (line, _column), text in comments.items():
-        if not (_EXCEPTION.search(text) or _PRAGMA.search(text)):
-            continue
-        rest = _PRAGMA.sub("", _EXCEPTION.sub("", text)) + " " + whole_lines.get(line - 1, "")
-        if len(re.findall(r"\w+", rest)) < _WORDS_OF_A_REASON:
-            bare.append(f"line {line}: {text}")
+    for line, token in comments.items():
+        reason, exceptions = _EXCEPTION.subn("", token.string)
+        above = comments.get(line - 1)
+        if above and above.line.lstrip().startswith("#"):
+            reason += above.string
+        if exceptions and len(re.findall(r"\w+", reason)) < _WORDS_OF_A_REASON:
+            bare.append(f"line {line}: {token.string}")
     return bare
 
 
 def extra_statements(source: str) -> list[str]:
-    """Statements of an `__init__.py` that are neither docstring, import, version nor `__all__`."""
-    extra = []
-    for number, node in enumerate(ast.parse(source).body):
-        is_docstring = number == 0 and isinstance(node, ast.Expr)
-        is_fixed = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {
-            "__all__",
-            "__version__",
-        }
-        is_tuple = not is_fixed or not ast.unparse(node).startswith("__all__ = [")
+    """Statements of an `__init__.py` other than docstring, imports, version and `__all__`."""
+    return [
+        f"line {node.lineno}: {ast.unparse(node)[:60]}"
+        for node in ast.parse(source).body
         if not (
-            is_docstring or (is_fixed and is_tuple) or isinstance(node, ast.Import | ast.ImportFrom)
-        ):
-            extra.append(f"line {node.lineno}: {ast.unparse(node)[:60]}")
-    return extra
+            isinstance(node, ast.Import | ast.ImportFrom)
+            or re.match(r"['\"]|__version__ = |__all__ = \(", ast.unparse(node))
+        )
+    ]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 
 from vsockproxy.worker_messages import (
     ChannelClosed,
@@ -93,10 +94,8 @@ def accept(listener: socket.socket, name: str, index: int) -> None:
 
 
 def answer(connection: socket.socket, listener: str, cid: int, index: int) -> None:
-    try:
+    with suppress(BrokenPipeError, ConnectionResetError):  # the test has gone on
         connection.sendall(f"{os.getpid()} {listener} {cid} {index}\n".encode())
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the test has gone on
 
 
 if __name__ == "__main__":

@@ -95,6 +95,10 @@ class Side:
             after=after,
         )
 
+    def wait_for_count(self, event: str, count: int) -> None:
+        """Wait until an event has been logged so many times."""
+        self.wait_for(lambda _: sum(line["event"] == event for line in self.lines) >= count)
+
     def events(self, event: str) -> list[Line]:
         """The lines of one event so far."""
         with self._changed:

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 import trio
 
 from vsockproxy.log_lines import Level
-from vsockproxy.worker_messages import ChannelClosed, Configure, FromWorker, Message, ToWorker
+from vsockproxy.worker_messages import (
+    ChannelClosed,
+    Configure,
+    Connection,
+    FromWorker,
+    Message,
+    Ready,
+    Stop,
+    ToWorker,
+)
 
 
 @dataclass
@@ -32,6 +41,7 @@ class ProcesslessWorker:
     def __init__(self, *, obeys_stop: bool = True, is_ready_at_once: bool = True) -> None:
         self.pid = 4711
         self.received: list[ToWorker] = []
+        self._arrived = trio.Event()
         self.was_killed = False
         self.was_closed = False
         self.started_at = trio.current_time()
@@ -47,6 +57,12 @@ class ProcesslessWorker:
     def say(self, message: FromWorker) -> None:
         self._to_supervisor.send_nowait(message)
 
+    async def has_received(self, number: int) -> None:
+        """Wait until `number` messages have come in all."""
+        while len(self.received) < number:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+
     def hang_up(self) -> None:
         """Close the channel, and live on."""
         self._to_supervisor.close()
@@ -58,13 +74,12 @@ class ProcesslessWorker:
             self._to_supervisor.close()
 
     async def send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> None:
-        from vsockproxy.worker_messages import Connection, Ready, Stop
-
         if isinstance(message, Connection):
             await self.may_take.wait()
         if self._ended.is_set():
             raise ChannelClosed("the worker channel is closed")
         self.received.append(message)
+        self._arrived.set()
         if isinstance(message, Configure) and self._is_ready_at_once:
             self.say(Ready())
         if isinstance(message, Stop) and self._obeys_stop:

@@ -58,6 +58,7 @@ def convert_section(
     its default, or None where there is no default.
     """
     fields = _fields(section_type)
+    position = len(conversion.sections)  # before the sections within this one
     for key in value:
         if key not in fields:
             mend = suggest_key(key, list(fields))
@@ -83,7 +84,7 @@ def convert_section(
             built.setdefault(name, None)
     section = section_type(**built)
     written = frozenset(value.keys() & fields.keys())
-    conversion.sections.append(Found(path, section, written, frozenset(invalid)))
+    conversion.sections.insert(position, Found(path, section, written, frozenset(invalid)))
     return section
 
 
@@ -94,9 +95,9 @@ def _fields(section_type: type[Section]) -> dict[str, msgspec.structs.FieldInfo]
 
 def suggest_key(key: str, known: list[str]) -> str:
     """Say what to write in place of an unknown key."""
-    close = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=2)
+    close = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1)
     if close:
-        return f"write {' or '.join(close)}"
+        return f"write {close[0]}"
     return f"remove it, or write one of {', '.join(known)}"
 
 

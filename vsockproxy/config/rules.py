@@ -163,7 +163,6 @@ def _check_listeners(sections: Iterable[Found]) -> Iterator[Fault]:
 
 def _listeners(sections: Iterable[Found]) -> Iterator[tuple[str, Endpoint]]:
     """Yield whatever a file makes us listen on, defaults of the shim included."""
-    is_enclave, has_shim = False, False
     for found in sections:
         match found.section:
             case ParentConfig(listen=endpoints) if "listen" not in found.invalid:
@@ -173,12 +172,9 @@ def _listeners(sections: Iterable[Found]) -> Iterator[tuple[str, Endpoint]]:
                 if "listen" not in found.invalid:
                     yield f"{found.path}.listen", entry.listen
             case Shim() as shim:
-                has_shim = True
                 yield from _proxy_listeners(shim, found.invalid)
-            case EnclaveConfig():
-                is_enclave = True
-    if is_enclave and not has_shim:
-        yield from _proxy_listeners(Shim(), frozenset())
+            case EnclaveConfig() if "shim" not in found.written:
+                yield from _proxy_listeners(Shim(), frozenset())
 
 
 def _proxy_listeners(shim: Shim, invalid: frozenset[str]) -> Iterator[tuple[str, Endpoint]]:

@@ -49,9 +49,10 @@ _INDENTATION = (
 def explain_syntax_error(text: str, error: yaml.YAMLError) -> tuple[str, str, int]:
     """Say what is wrong in `text`, what to write instead, and in which line."""
     if isinstance(error, yaml.reader.ReaderError):
-        character = text[error.position]
-        line = text.count("\n", 0, error.position) + 1
-        what = f"the character U+{ord(character):04X} is not allowed"
+        # The position is in bytes from libyaml and in characters from PyYAML; but no such character
+        # can stand earlier.
+        line = text.partition(chr(error.character))[0].count("\n") + 1
+        what = f"the character U+{error.character:04X} is not allowed"
         return what, "write it as an escape in double quotes, or remove it", line
     if not isinstance(error, yaml.MarkedYAMLError):
         return str(error), "correct the YAML syntax", 1

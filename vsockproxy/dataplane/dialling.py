@@ -61,7 +61,7 @@ _UNIX_RETRY_MOST_SECONDS: Final = 0.1
 
 Kind = Literal["refused", "timed_out", "unreachable"]
 Socket = socket.socket
-SocketAddress = tuple[str, int] | tuple[int, int] | str
+SocketAddress = tuple[int, int] | str
 
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
@@ -112,6 +112,10 @@ async def connect(
     Raises:
         DialError: the endpoint did not accept within `timeout_seconds`.
     """
+    if isinstance(endpoint, TcpAddress):
+        literal = "127.0.0.1" if endpoint.host == "localhost" else endpoint.host
+        addresses = [ip_address(literal)]
+        return (await dial(addresses, endpoint.port, timeout_seconds=timeout_seconds)).socket
     sock: Socket | None = None
     try:
         sock, socket_address = _open(endpoint, vsock_buffer_bytes)
@@ -247,13 +251,13 @@ class _Race:
                 next(iter(self._pending)), "timed_out", "no answer yet, gave way to the next"
             )
         try:
-            sock, socket_address = _open_tcp(format_ip(address), self._port)
+            sock = _open_tcp(address)
         except OSError as error:
             self._failures[address] = (_kind(error.errno), _error_text(error.errno))
             self._changed.set()
             return
         self._pending[sock] = address
-        code = sock.connect_ex(socket_address)
+        code = sock.connect_ex((format_ip(address), self._port))
         if code == errno.EINPROGRESS:
             self._loop.add_writer(sock.fileno(), self._writable, sock)
         else:
@@ -293,25 +297,23 @@ class _Race:
         return DialError(kind, text or f"port {self._port}: there is no address to dial")
 
 
-def _open(endpoint: Endpoint, vsock_buffer_bytes: int) -> tuple[Socket, SocketAddress]:
-    match endpoint:
-        case TcpAddress(host, port):
-            return _open_tcp("127.0.0.1" if host == "localhost" else host, port)
-        case UnixAddress(path):
-            return socket.socket(socket.AF_UNIX, _STREAM), path
-        case VsockAddress(cid, port):
-            return _open_vsock(vsock_buffer_bytes), (cid, port)
+def _open(
+    endpoint: UnixAddress | VsockAddress, vsock_buffer_bytes: int
+) -> tuple[Socket, SocketAddress]:
+    if isinstance(endpoint, VsockAddress):
+        return _open_vsock(vsock_buffer_bytes), (endpoint.cid, endpoint.port)
+    return socket.socket(socket.AF_UNIX, _STREAM), endpoint.path
 
 
-def _open_tcp(literal: str, port: int) -> tuple[Socket, SocketAddress]:
-    family = socket.AF_INET6 if ":" in literal else socket.AF_INET
+def _open_tcp(address: IpAddress) -> Socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     sock = socket.socket(family, _STREAM)
     try:
         tune_tcp(sock)
     except BaseException:
         sock.close()
         raise
-    return sock, (literal, port)
+    return sock
 
 
 def _open_vsock(buffer_bytes: int) -> Socket:

@@ -8,7 +8,12 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from vsockproxy.dataplane.closing import finish_socket, reset_socket
+from vsockproxy.dataplane.closing import (
+    arm_reset,
+    close_cleanly,
+    finish_socket,
+    reset_socket,
+)
 
 READ_BYTES = 256 * 1024
 _read_buffer = memoryview(bytearray(READ_BYTES))
@@ -176,6 +181,8 @@ class SocketRelay:
 
     def start(self) -> None:
         """Begin to copy."""
+        arm_reset(self.local)
+        arm_reset(self.carrier)
         self.outward.start()
         if not self.is_closed:
             self.inward.start()
@@ -204,7 +211,7 @@ class SocketRelay:
         self.inward.stop()
         for sock in (self.local, self.carrier):
             if is_clean:
-                sock.close()
+                close_cleanly(sock)
             else:
                 reset_socket(sock)
         self._closed(is_clean)

@@ -11,7 +11,12 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
-from vsockproxy.dataplane.closing import finish_socket, reset_socket
+from vsockproxy.dataplane.closing import (
+    arm_reset,
+    close_cleanly,
+    finish_socket,
+    reset_socket,
+)
 from vsockproxy.errors import Refused
 from vsockproxy.session import ErrorCode, Opened, Refusal, Stream
 
@@ -278,6 +283,7 @@ class StreamEnd:
         if self.ended:
             reset_socket(sock)
             return
+        arm_reset(sock)
         self._sock = sock
         self._fd = sock.fileno()
         self._prefix = to_stream
@@ -530,7 +536,7 @@ class StreamEnd:
             loop.remove_reader(self._fd)
             loop.remove_writer(self._fd)
             if ended == ENDED_FINISHED:
-                self._sock.close()
+                close_cleanly(self._sock)
             else:
                 reset_socket(self._sock)
             self._sock = None

@@ -2,6 +2,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import trio
@@ -24,13 +25,19 @@ class Workers:
         self.make = make
         self.failures = 0
         """How many starts fail first."""
+        self._has_started = trio.Event()
 
     def __call__(self) -> ProcesslessWorker:
         if self.failures:
             self.failures -= 1
             raise OSError(12, "no memory")
         self.started.append(self.make())
+        self._has_started.set()
         return self.started[-1]
+
+    async def next_start(self) -> None:
+        self._has_started = trio.Event()
+        await self._has_started.wait()
 
 
 @asynccontextmanager
@@ -94,12 +101,10 @@ async def test_a_dead_worker_is_replaced_at_once_and_early_deaths_later(
         await trio.sleep(100)
         for _ in range(8):
             workers.started[-1].die(KILLED)
-            number = len(workers.started)
-            while len(workers.started) == number:
-                await trio.sleep(0.001)
+            await workers.next_start()
     starts = [worker.started_at for worker in workers.started]
-    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
-    wanted = [100, 0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0]
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
+    wanted = [100, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert gaps == [pytest.approx(seconds, abs=0.01) for seconds in wanted]
     died = log.events("worker_died")
     assert [each["deaths"] for each in died] == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -142,7 +147,10 @@ async def test_connections_go_to_their_worker(autojump_clock: MockClock) -> None
         for port in range(5):
             supervisor.hand_over(port % 2, accepted(port))
         await wait_all_tasks_blocked()
-        assert {index_of(each): ports(each) for each in workers.started} == {0: [0, 2, 4], 1: [1, 3]}
+        assert {index_of(each): ports(each) for each in workers.started} == {
+            0: [0, 2, 4],
+            1: [1, 3],
+        }
 
 
 async def test_connections_wait_for_a_worker_that_is_not_ready(autojump_clock: MockClock) -> None:
@@ -152,7 +160,6 @@ async def test_connections_wait_for_a_worker_that_is_not_ready(autojump_clock: M
         await trio.sleep(10)
         assert ports(workers.started[0]) == []
         workers.started[0].say(Ready())
-        await trio.sleep(0)
         await wait_all_tasks_blocked()
         assert ports(workers.started[0]) == [1]
 
@@ -227,14 +234,11 @@ async def test_stopped_does_not_end_the_grace(autojump_clock: MockClock) -> None
 async def test_nothing_is_restarted_while_stopping(autojump_clock: MockClock) -> None:
     workers, log = Workers(), RecordingLog()
     async with supervise(workers, log):
-        for _ in range(3):  # the third replacement is late
+        for _ in range(3):
             workers.started[-1].die(KILLED)
-            await trio.sleep(0.06)
-        number = len(workers.started)
-        workers.started[-1].die(KILLED)
-        await trio.sleep(0.01)
-    assert len(workers.started) == number
-    assert len(log.events("worker_died")) == 4
+            await trio.sleep(0.06)  # the third replacement comes after 0.1 s
+    assert trio.current_time() == pytest.approx(0.18)
+    assert len(workers.started) == len(log.events("worker_died")) == 3
 
 
 async def test_cancelling_leaves_nobody_behind(autojump_clock: MockClock) -> None:

@@ -30,13 +30,13 @@ LONG = 30.0
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     async def bounded() -> T:
+        before = os.listdir("/proc/self/fd")
         async with loop.timeout(LONG):
-            return await main()
+            result = await main()
+        assert os.listdir("/proc/self/fd") == before, "descriptors were left open"
+        return result
 
-    before = set(os.listdir("/proc/self/fd"))
-    result = loop.run(bounded())
-    assert len(os.listdir("/proc/self/fd")) <= len(before), "descriptors were left open"
-    return result
+    return loop.run(bounded())
 
 
 def addresses(*texts: str) -> list[IpAddress]:
@@ -383,12 +383,12 @@ def test_connect_says_why_it_failed(tmp_path: Path) -> None:
 
     port = closed_port()
     error = connect_error(TcpAddress("127.0.0.1", port))
-    assert (error.kind, error.text) == ("refused", f"tcp://127.0.0.1:{port}: Connection refused")
+    assert (error.kind, error.text) == ("refused", f"127.0.0.1:{port}: Connection refused")
 
     with silent_everywhere() as port:
         error = connect_error(TcpAddress("127.0.0.1", port), 0.01)
     assert error.kind == "timed_out"
-    assert error.text == f"tcp://127.0.0.1:{port}: no answer in 0.01 s"
+    assert error.text == f"127.0.0.1:{port}: no answer in 0.01 s"
 
 
 def test_a_full_backlog_of_a_unix_listener_is_waited_for(tmp_path: Path) -> None:
