@@ -7,7 +7,7 @@ from enclave_side.links import Links
 from enclave_side.opener import Opener
 from enclave_side.shim.forwards import Forward
 from enclave_side.shim.http_proxy import HttpProxy
-from vsockproxy.config.load import Document
+from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.worker import run_worker

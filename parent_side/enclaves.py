@@ -5,7 +5,7 @@ import socket
 
 from parent_side.egress import Egress
 from parent_side.enclave import Enclave
-from vsockproxy.config.load import Document
+from vsockproxy.config.document import Document
 from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, ParentConfig
 from vsockproxy.dataplane.carriers import Carrier
 from vsockproxy.dataplane.dedicated import DedicatedRelay

@@ -8,7 +8,7 @@ from parent_side.enclaves import Enclaves
 from parent_side.forwards import Forwards
 from parent_side.reach import Reach
 from parent_side.resolver import Resolver
-from vsockproxy.config.load import Document
+from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log

@@ -10,6 +10,7 @@ from statistics import quantiles
 from tests.benchmarks import load
 from tests.benchmarks.load import Work
 from tests.benchmarks.pairs import Pair, Subject
+from tests.benchmarks.processes import ProcessTree
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
@@ -110,19 +111,23 @@ def measures(amounts: Amounts) -> list[Measure]:
 
 def sample(measure: Measure, pair: Pair) -> tuple[Work, float | None, Figures]:
     """Do the work once: what was done, the pair's CPU seconds, and the figures."""
-    before = pair.processes.cpu_seconds()
+    processes = pair.processes
+    if processes is None:
+        work = measure.run(pair.port)
+        return work, None, measure.figures(work, None)
+    before = processes.cpu_seconds()
     work = measure.run(pair.port)
-    cpu_seconds = _settled_cpu_seconds(pair) - before if pair.processes else None
+    cpu_seconds = _settled_cpu_seconds(processes) - before
     return work, cpu_seconds, measure.figures(work, cpu_seconds)
 
 
-def _settled_cpu_seconds(pair: Pair) -> float:
+def _settled_cpu_seconds(processes: ProcessTree) -> float:
     """CPU seconds once the pair has cleaned up and written its log."""
     limit = time.monotonic() + MOST_SETTLING_SECONDS
-    before = pair.processes.cpu_seconds()
+    before = processes.cpu_seconds()
     while True:
         time.sleep(SETTLED_SECONDS)
-        now = pair.processes.cpu_seconds()
+        now = processes.cpu_seconds()
         if now == before or time.monotonic() > limit:
             return now
         before = now
@@ -142,11 +147,12 @@ def idle_figures(subject: Subject, origin: int, amounts: Amounts) -> Figures:
         tempfile.TemporaryDirectory() as directory,
         subject.start(origin, Path(directory)) as pair,
     ):
+        assert pair.processes is not None  # only subjects with processes are asked
         load.connections(pair.port, 16)
-        _settled_cpu_seconds(pair)
+        _settled_cpu_seconds(pair.processes)
         before = pair.processes.memory_bytes()
         with load.idle_streams(pair.port, amounts.idle_streams):
-            _settled_cpu_seconds(pair)
+            _settled_cpu_seconds(pair.processes)
             after = pair.processes.memory_bytes()
     return {
         "KiB/stream": (after - before) / amounts.idle_streams / KIBIBYTE,

@@ -31,7 +31,8 @@ class Pair:
     """
 
     port: int
-    processes: ProcessTree
+    processes: ProcessTree | None
+    """None where there is no pair."""
 
 
 Start = Callable[[int, Path], AbstractContextManager[Pair]]
@@ -50,6 +51,7 @@ class Subject:
     name: str
     start: Start
     missing: str = ""
+    has_processes: bool = True
 
 
 def vsockproxy(name: str, carrier: str, tree: Path | None = None) -> Subject:
@@ -157,9 +159,9 @@ def direct() -> Subject:
     @contextmanager
     def start(origin: int, directory: Path) -> Iterator[Pair]:
         del directory
-        yield Pair(origin, ProcessTree([]))
+        yield Pair(origin, None)
 
-    return Subject("direct, no pair", start)
+    return Subject("direct, no pair", start, has_processes=False)
 
 
 def _missing(program: str) -> str:
@@ -185,14 +187,14 @@ def _ready(name: str, port: int, roots: list[int]) -> Pair:
 
 
 @contextmanager
-def listening_origin() -> Iterator[tuple[int, ProcessTree]]:
-    """The origin as a process of its own: its port, and what it is made of."""
+def listening_origin() -> Iterator[int]:
+    """The origin, a process of its own, while the body runs; gives its port."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=4096)) as listener:
         listener.setblocking(False)
         descriptor = listener.fileno()
         command = [sys.executable, "-m", "tests.benchmarks.origin", str(descriptor)]
-        with started(command, passed=[descriptor]) as pid:
-            yield listener.getsockname()[1], ProcessTree([pid])
+        with started(command, passed=[descriptor]):
+            yield listener.getsockname()[1]
 
 
 @contextmanager

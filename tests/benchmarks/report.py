@@ -34,6 +34,9 @@ def table(title: str, samples: Samples, counterparts: Sequence[str]) -> Iterator
         head += "  " + "".join(_plain(name).rjust(_RATIO_WIDTH) for name in figures)
     yield head
     for subject, runs in samples.items():
+        if not runs:
+            yield f"{subject.ljust(_NAME_WIDTH)}     missing"
+            continue
         line = subject.ljust(_NAME_WIDTH)
         line += "".join(_figure(runs, name).rjust(_FIGURE_WIDTH) for name in figures)
         for counterpart in present:

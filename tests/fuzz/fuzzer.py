@@ -21,9 +21,10 @@ EXECUTIONS_FOR_EACH_MEMORY_CHECK = 32
 """Counting every allocation makes an execution several times slower."""
 
 MAX_POOL_INPUTS = 1000
-_QUOTED = re.compile(r"['\"].*['\"]|\S*\d\S*", re.DOTALL)
-"""What two outcomes of one kind differ in."""
 MAX_FAILURES = 5
+
+_VARIABLE = re.compile(r"['\"].*['\"]|\(.*\)|\S*[^A-Za-z\s,:;/]\S*", re.DOTALL)
+"""What outcomes of one kind differ in: what is quoted, and words with more than letters."""
 
 
 class TooSlow(Exception):
@@ -114,7 +115,7 @@ def _try(
             places.add(place)
             report.failures.append(Failure(target.name, data, f"{place}: {error}"))
         return False
-    kind = _QUOTED.sub("…", outcome)[:100]
+    kind = _VARIABLE.sub("…", outcome)[:100]
     is_new = kind not in report.outcomes
     report.outcomes.add(kind)
     return is_new

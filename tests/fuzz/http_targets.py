@@ -53,6 +53,8 @@ _DICTIONARY = (
 
 _BETWEEN = b"\xff\xff"
 """In an input for an exchange: the client's bytes, this, the origin's bytes."""
+_MEMORY_OF_A_HEAD = 300
+"""What h11's patterns for a line use for each of its bytes, for the time they match it."""
 _TOO_LONG = "Receive buffer too long"
 """h11's words for more framing than `http_exchange.MAX_FRAMING_BYTES`."""
 
@@ -152,6 +154,7 @@ HTTP_PROXY = Target(
         *(request for request, _, _ in REFUSED.values()),
     ),
     dictionary=_DICTIONARY,
+    most_memory_factor=_MEMORY_OF_A_HEAD,
 )
 
 HTTP_EXCHANGE = Target(
@@ -163,4 +166,5 @@ HTTP_EXCHANGE = Target(
         for response in _RESPONSES
     ),
     dictionary=(*_DICTIONARY, _BETWEEN),
+    most_memory_factor=_MEMORY_OF_A_HEAD,
 )

@@ -21,6 +21,7 @@ READY_SECONDS = 60.0
 """User Mode Linux takes some seconds to start a Python."""
 
 VSOCK_LOOPBACK_CID = 1
+SHOWN_LINES = 20
 
 
 def free_port() -> int:
@@ -222,7 +223,11 @@ class Pair:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error_type: object, *_: object) -> None:
+        if error_type is not None:
+            for side in (self.parent, self.enclave):
+                if side is not None:
+                    print(f"the {side.name} said last:", *side.raw[-SHOWN_LINES:], sep="\n")
         self.close()
 
     def close(self) -> None:
@@ -301,6 +306,15 @@ def is_reset(sock: socket.socket) -> bool:
     except ConnectionResetError:
         return True
     return False
+
+
+def is_refused(port: int) -> bool:
+    """Connect to a forward; whether the connection is reset, at once or while reading."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 30) as sock:
+            return is_reset(sock)
+    except ConnectionResetError:
+        return True
 
 
 def resident_bytes(pid: int) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,10 +39,9 @@ class Program:
             # the stubs have no overload for options that are not written out
             command,
             env=environment(**(variables or {})),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **options},
             stderr=subprocess.PIPE,
-            **options,
+            start_new_session=True,
         )
 
     def line_with(self, text: str) -> str:
@@ -86,9 +86,10 @@ class Program:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+        # A command that outlived its supervisor is in the same group, and holds our pipes.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate(timeout=DEADLINE_SECONDS)
 
 
 def processes_with(text: str) -> list[str]:

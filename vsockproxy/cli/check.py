@@ -5,7 +5,7 @@ from dataclasses import replace
 import click
 
 from vsockproxy.config.compare import compare_sides
-from vsockproxy.config.load import ConfigErrors, Document, FileNotReadable, load
+from vsockproxy.config.load import ConfigError, ConfigErrors, Document, FileNotReadable, load
 
 __all__ = ("command",)
 
@@ -32,15 +32,14 @@ def command(context: click.Context, strict: bool, files: tuple[str, ...]) -> Non
             status = 2
         except ConfigErrors as errors:
             for config_error in errors.errors:
-                click.echo(config_error)
+                _print(config_error)
             status = status or 1
     warnings = compare_sides(
         [document for document in documents if document.kind == "parent"],
         [document for document in documents if document.kind == "enclave"],
     )
     for warning in warnings:
-        what = f"warning: {warning.what}"
-        click.echo(replace(warning, what=what))
+        _print(replace(warning, what=f"warning: {warning.what}"))
     warned = {warning.file for warning in warnings}
     for document in documents:
         if document.file not in warned:
@@ -48,3 +47,8 @@ def command(context: click.Context, strict: bool, files: tuple[str, ...]) -> Non
     if warnings and strict:
         status = status or 1
     context.exit(status)
+
+
+def _print(error: ConfigError) -> None:
+    # A file's name may be any bytes; they come out as they went in.
+    click.echo(str(error).encode("utf-8", "surrogateescape"))

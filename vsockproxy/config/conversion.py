@@ -17,7 +17,7 @@ from msgspec import inspect
 from vsockproxy.addresses import AddressError
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import Section
-from vsockproxy.config.scalars import Scalar, decode_scalar, describe_value
+from vsockproxy.config.scalars import EndpointText, Scalar, decode_scalar, describe_value
 from vsockproxy.config.source import BROKEN, join_path
 
 __all__ = ("Conversion", "Found", "convert_section", "suggest_key")
@@ -32,7 +32,7 @@ class Found:
     written: frozenset[str]
     """The keys that the file has, valid or not."""
     invalid: frozenset[str]
-    """The fields among them whose values were reported; the section has their defaults."""
+    """Fields whose values are missing or were reported; the section has their defaults."""
 
 
 @dataclass(slots=True)
@@ -107,6 +107,9 @@ def _convert(value: Any, wanted: Any, path: str, conversion: Conversion) -> Any:
     arm = _arm(wanted, value)
     if isinstance(arm, type) and issubclass(arm, Section) and isinstance(value, dict):
         return convert_section(value, arm, path, conversion)
+    if arm == list[EndpointText] and not isinstance(value, list | dict | NoneType):
+        endpoint = _convert(value, EndpointText, path, conversion)  # one stands for a list of one
+        return endpoint if endpoint is _INVALID else [endpoint]
     faults_before = len(conversion.faults)
     if get_origin(arm) is list and isinstance(value, list):
         (item_type,) = get_args(arm)

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Final, cast
 
 from vsockproxy.config.conversion import Conversion, convert_section
@@ -76,18 +75,10 @@ def parse(content: bytes, file: str, kind: Kind | None = None) -> Document:
 
 def _convert(value: dict[str, Any], kind: Kind, faults: list[Fault]) -> AnyConfig:
     conversion = Conversion()
-    # `listen` may be one endpoint; the model has a list, and faults name what was written.
-    is_wrapped = kind == "parent" and isinstance(value.get("listen"), str)
-    if is_wrapped:
-        value = {**value, "listen": [value["listen"]]}
     config = convert_section(value, CONFIG_TYPES[kind], "", conversion)
-    for fault in (
-        *conversion.faults,
-        *check_sections(conversion.sections),
-        *check_unbuilt(conversion.sections),
-    ):
-        is_of_wrapped = is_wrapped and fault.path == "listen[0]"
-        faults.append(replace(fault, path="listen") if is_of_wrapped else fault)
+    faults += conversion.faults
+    faults += check_sections(conversion.sections)
+    faults += check_unbuilt(conversion.sections)
     return cast("AnyConfig", config)
 
 

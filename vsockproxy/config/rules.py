@@ -21,6 +21,7 @@ from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
     FIRST_WINDOW_BYTES,
     MEBIBYTE,
+    Admin,
     AllowRule,
     DenyRule,
     EnclaveConfig,
@@ -97,10 +98,10 @@ def _check_budget(limits: Limits) -> Iterator[_Complaint]:
 
 
 def _check_parent_listen(config: ParentConfig) -> Iterator[_Complaint]:
-    for index, endpoint in enumerate(config.listen):
+    for path, endpoint in _parent_listeners(config):
         if isinstance(endpoint, TcpAddress):
             what = "enclaves cannot connect over TCP, and a link has no encryption of its own"
-            yield f"listen[{index}]", what, "write vsock://any:PORT or unix:///PATH"
+            yield path, what, "write vsock://any:PORT or unix:///PATH"
 
 
 def _check_enclave_parent(config: EnclaveConfig) -> Iterator[_Complaint]:
@@ -165,16 +166,20 @@ def _listeners(sections: Iterable[Found]) -> Iterator[tuple[str, Endpoint]]:
     """Yield whatever a file makes us listen on, defaults of the shim included."""
     for found in sections:
         match found.section:
-            case ParentConfig(listen=endpoints) if "listen" not in found.invalid:
-                for index, endpoint in enumerate(endpoints):
-                    yield f"listen[{index}]", endpoint
-            case ParentForward() | ParentIngress() | EnclaveForward() as entry:
+            case ParentConfig() as config if "listen" not in found.invalid:
+                yield from _parent_listeners(config)
+            case Admin() | ParentForward() | ParentIngress() | EnclaveForward() as entry:
                 if "listen" not in found.invalid:
                     yield f"{found.path}.listen", entry.listen
             case Shim() as shim:
                 yield from _proxy_listeners(shim, found.invalid)
             case EnclaveConfig() if "shim" not in found.written:
                 yield from _proxy_listeners(Shim(), frozenset())
+
+
+def _parent_listeners(config: ParentConfig) -> Iterator[tuple[str, Endpoint]]:
+    for index, endpoint in enumerate(config.listen):
+        yield "listen" if len(config.listen) == 1 else f"listen[{index}]", endpoint
 
 
 def _proxy_listeners(shim: Shim, invalid: frozenset[str]) -> Iterator[tuple[str, Endpoint]]:

@@ -165,7 +165,7 @@ def _parse_size(text: str) -> int:
 
 def _demand_normal_form(text: str, normal_form: str) -> None:
     if text != normal_form:
-        raise AddressError(f"{text!r} is not in normal form", f"write {normal_form}")
+        raise AddressError(f"{describe_value(text)} is not in normal form", f"write {normal_form}")
 
 
 if TYPE_CHECKING:

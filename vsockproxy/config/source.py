@@ -21,6 +21,7 @@ __all__ = ("BROKEN", "MAX_FAULTS", "MAX_FILE_BYTES", "Source", "join_path", "rea
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 20
+MAX_KEY_CHARACTERS: Final = 256
 MAX_FAULTS: Final = 100
 """Faults reported for one file; what follows is left for the next run."""
 
@@ -126,7 +127,7 @@ class _Builder:
                 self._deliver(container.value, container.path, container.is_key, line)
             case yaml.AliasEvent():
                 path, is_key = self._next_place(line)
-                what = f"an alias (*{event.anchor})"
+                what = f"an alias (*{_shorten(event.anchor or '')})"
                 self._report(path, what, "write the value, or put text with '*' in quotes", line)
                 self._deliver(BROKEN, path, is_key, line)
             case yaml.ScalarEvent():
@@ -173,10 +174,10 @@ class _Builder:
     def _check_decoration(self, event: Any, path: str, line: int) -> bool:
         """Report an anchor or a tag on a value; true unless its meaning is lost."""
         if event.anchor is not None:
-            what = f"an anchor (&{event.anchor})"
+            what = f"an anchor (&{_shorten(event.anchor)})"
             self._report(path, what, "remove it, or put text with '&' in quotes", line)
         if event.tag is not None:
-            what = f"a tag ({event.tag})"
+            what = f"a tag ({_shorten(event.tag)})"
             self._report(path, what, "remove it, or put text with '!' in quotes", line)
             return False
         return True
@@ -212,12 +213,15 @@ class _Builder:
 
     def _begin_pair(self, container: _Container, key: object, line: int) -> None:
         container.wants_key = False
-        container.key = key if isinstance(key, str) and key.isprintable() and key else None
+        is_name = isinstance(key, str) and key.isprintable() and 0 < len(key) <= MAX_KEY_CHARACTERS
+        container.key = key if isinstance(key, str) and is_name else None
         container.is_pair_dropped = container.key is None
         if container.key is None:
-            if key is not BROKEN:
-                what = "a key that is no text"
-                self._report(container.path, what, "put it in quotes", line)
+            if isinstance(key, str):
+                what = "a key that is empty, too long or not printable"
+                self._report(container.path, what, "remove it", line)
+            elif key is not BROKEN:
+                self._report(container.path, "a key that is no text", "put it in quotes", line)
             return
         path = join_path(container.path, container.key)
         if container.key in container.value:
@@ -235,6 +239,10 @@ class _Builder:
 def join_path(path: str, key: str) -> str:
     """Write the path of `key` in the mapping at `path`."""
     return f"{path}.{key}" if path else key
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _resolve(text: str) -> str | int | float | bool | None:

@@ -42,7 +42,7 @@ class StreamRecord:
         log.write("info" if allowed and reason == "listed" else "warning", "decision", fields)
 
     def close(self, log: Log, *, ended: str, bytes_out: int, bytes_in: int, now: float) -> None:
-        """Write the close line of a stream that was open. Bytes are named as the program sees them."""
+        """Write the close line, if the stream was open. Bytes are as the program sees them."""
         if not self.is_open:
             return
         fields = self._common()

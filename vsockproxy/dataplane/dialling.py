@@ -56,6 +56,10 @@ USER_TIMEOUT_SECONDS: Final = 600
 cuts a connection whose peer has kept its window closed for as long too, although that peer is
 alive: so this bounds how long a program may stop reading, and is not short."""
 
+NOT_SENT_BYTES: Final = 128 * 1024
+"""TCP_NOTSENT_LOWAT (tcp(7)): the kernel takes no more once this much waits to be sent. So a reader
+that has stopped is felt after some 200 KiB rather than after megabytes in the kernel's queue."""
+
 _UNIX_RETRY_SECONDS: Final = 0.01
 _UNIX_RETRY_MOST_SECONDS: Final = 0.1
 
@@ -173,12 +177,13 @@ def interleave(addresses: Iterable[IpAddress]) -> list[IpAddress]:
 
 
 def tune_tcp(sock: Socket) -> None:
-    """Set what every TCP socket of the byte path has: no delay, keepalive, user timeout."""
+    """Set what every TCP socket of the byte path has: no delay, keepalive, short queues."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_SECONDS * 1000)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
 
 
 def peer_fault(sock: Socket, address: IpAddress, port: int) -> str | None:

@@ -38,6 +38,9 @@ from vsockproxy.session.messages import Open, Resolve, Resolved
 READ_BYTES = 256 * 1024
 """One read of a link. Shared by all links of the process: nothing in it outlives the callback."""
 
+READS_PER_EVENT = 4
+"""Reads of one link before the rest of the loop has its turn."""
+
 TURNS_PER_WRITABLE = 32
 """Turns given to waiting streams before the loop looks at everybody else again."""
 
@@ -92,6 +95,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._is_closed = False
         self._is_dispatching = False
+        self._is_flush_due = False
         self._output = bytearray()
         """What the kernel did not take: at most one turn and the control frames before it."""
         self._resolves: dict[int, asyncio.Future[Resolved]] = {}
@@ -184,18 +188,28 @@ class Link:
     # ---------------------------------------------------------------- receiving
 
     def _on_readable(self) -> None:
-        try:
-            length = self._sock.recv_into(_read_buffer)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._lost(str(error))
-            return
-        if length:
+        # Until the kernel has no more, for the reason given at StreamEnd._on_readable.
+        for _ in range(READS_PER_EVENT):
+            try:
+                length = self._sock.recv_into(_read_buffer)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._lost(str(error))
+                break
+            if not length:
+                self._dispatch(self.session.receive_eof(), self._loop.time())
+                break
             self._receive(_read_view[:length])
+            if self._is_closed:
+                return
         else:
-            self._dispatch(self.session.receive_eof(), self._loop.time())
+            self._loop.call_soon(self._read_on)
         self.flush()
+
+    def _read_on(self) -> None:
+        if not self._is_closed:
+            self._on_readable()
 
     def _receive(self, data: memoryview) -> None:
         self.bytes_received += len(data)
@@ -310,6 +324,17 @@ class Link:
             length -= payload
         self._write(view[:end])
 
+    def queue(self, end: StreamEnd) -> None:
+        """A stream has something to send: it gets its turn when the link takes frames."""
+        self.ready.append(end)
+        if not self.is_blocked and not self._is_flush_due and not self._is_dispatching:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._is_flush_due = False
+        self.flush()
+
     def flush(self) -> None:
         """Send the control frames that are due, and give waiting streams their turns."""
         if self._is_dispatching or self._is_closed:
@@ -321,12 +346,14 @@ class Link:
         self._close_if_drained()
 
     def _serve_ready(self) -> None:
-        turns = TURNS_PER_WRITABLE
-        while self.ready and turns and not self.is_blocked and not self._is_closed:
-            turns -= 1
+        self._is_flush_due = True  # streams that queue again within their turn need no other
+        for _ in range(min(len(self.ready), TURNS_PER_WRITABLE)):
+            if self.is_blocked or self._is_closed or not self.ready:
+                break
             self.ready.popleft().take_turn()
-        if self.ready and not self.is_blocked and not self._is_closed:
-            self._loop.call_soon(self.flush)
+        self._is_flush_due = bool(self.ready) and not self.is_blocked and not self._is_closed
+        if self._is_flush_due:
+            self._loop.call_soon(self._flush_soon)
 
     def _write(self, data: bytearray | memoryview) -> None:
         if self._is_closed or not data:

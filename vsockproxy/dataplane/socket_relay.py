@@ -16,6 +16,9 @@ from vsockproxy.dataplane.closing import (
 )
 
 READ_BYTES = 256 * 1024
+READS_PER_EVENT = 4
+"""Reads of one direction before the rest of the loop has its turn."""
+
 _read_buffer = memoryview(bytearray(READ_BYTES))
 
 
@@ -35,6 +38,7 @@ class Direction:
         "_failed",
         "_finished",
         "_is_reading",
+        "_is_stopped",
         "_loop",
         "_most_bytes",
         "_pending",
@@ -68,6 +72,7 @@ class Direction:
         self._finished = finished
         self._failed = failed
         self._is_reading = False
+        self._is_stopped = False
         self._pending = bytearray(first_bytes)
 
     def start(self) -> None:
@@ -79,12 +84,13 @@ class Direction:
 
     def stop(self) -> None:
         """Copy no more; the sockets stay open."""
+        self._is_stopped = True
         self._pause()
         self._loop.remove_writer(self._target_fd)
         self._pending = bytearray()
 
     def _read_on(self) -> None:
-        if not self._is_reading and not self.is_finished:
+        if not (self._is_reading or self.is_finished or self._is_stopped):
             self._is_reading = True
             self._loop.add_reader(self._source_fd, self._on_readable)
 
@@ -94,30 +100,41 @@ class Direction:
             self._loop.remove_reader(self._source_fd)
 
     def _on_readable(self) -> None:
+        # Until the kernel has no more, for the reason given at StreamEnd._on_readable.
+        for _ in range(READS_PER_EVENT):
+            if not self._copy():
+                return
+        self._pause()
+        self._loop.call_soon(self._read_on)
+
+    def _copy(self) -> bool:
+        """Copy one read; whether to go on."""
         try:
             length = self._source.recv_into(_read_buffer[: self._most_bytes])
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._failed(error)
-            return
+            return False
         if not length:
             self._pause()
             self.is_finished = True
             self._finished()
-            return
+            return False
         try:
             sent = self._target.send(_read_buffer[:length])
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
             self._failed(error)
-            return
+            return False
         self.total_bytes += sent
-        if sent < length:
-            self._pending += _read_buffer[sent:length]
-            self._pause()
-            self._loop.add_writer(self._target_fd, self._on_writable)
+        if sent == length:
+            return True
+        self._pending += _read_buffer[sent:length]
+        self._pause()
+        self._loop.add_writer(self._target_fd, self._on_writable)
+        return False
 
     def _on_writable(self) -> None:
         try:

@@ -5,6 +5,8 @@ import errno
 import socket
 from collections.abc import Callable
 
+from vsockproxy.dataplane.dialling import tune_tcp
+
 ACCEPTS_PER_EVENT = 64
 ACCEPT_PAUSE_SECONDS = 0.1
 """Rest after the process or the machine ran out of descriptors or memory."""
@@ -74,7 +76,7 @@ class Acceptor:
                 return
             sock.setblocking(False)
             if sock.family in (socket.AF_INET, socket.AF_INET6):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                tune_tcp(sock)
             self._accepted(sock, address)
 
     def close(self) -> None:

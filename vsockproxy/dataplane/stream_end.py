@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAX_GATHERED = 64
 """Views given to one sendmsg; more (tiny frames) are joined, the kernel's own limit is 1,024."""
 
+TURNS_PER_EVENT = 4
+"""Turns of one stream before the other streams of the loop have theirs."""
+
 ENDED_FINISHED = "finished"
 ENDED_LOCAL_RESET = "local_reset"
 ENDED_REMOTE_RESET = "remote_reset"
@@ -38,9 +41,9 @@ class Turn(Enum):
     """What one turn of a stream found in its local socket."""
 
     MORE = auto()
-    """There is probably more."""
+    """Bytes; there may be more."""
     EMPTY = auto()
-    """Nothing more for now: wait until the socket is readable."""
+    """Nothing for now: wait until the socket is readable."""
     HALTED = auto()
     """No credit, the end of file, or a failure: nothing is to be read until told otherwise."""
 
@@ -248,7 +251,7 @@ class StreamEnd:
                 if room <= 0:
                     self._is_waiting_for_credit = True
                 else:
-                    self.link.ready.append(self)
+                    self.link.queue(self)
                 await self._write_waiter
                 continue
             piece = data[: min(room, self.link.turn_bytes)]
@@ -292,8 +295,7 @@ class StreamEnd:
             self._counted = len(to_local)
         if not self.is_local_finished:
             if to_stream:
-                self.link.ready.append(self)
-                self.link.flush()
+                self.link.queue(self)
             else:
                 self._resume_reading()
         if self._pending:
@@ -302,11 +304,15 @@ class StreamEnd:
             self._finish_local()
 
     def _on_readable(self) -> None:
-        if self.link.is_blocked:
-            self._pause_reading()
-            self.link.ready.append(self)
-        else:
-            self._turn()
+        # Read until the kernel has no more. After an error condition on the socket uvloop runs this
+        # once and never again (its poll handle is closed), so data must not hide the error behind it.
+        turns = TURNS_PER_EVENT
+        while turns and not self.link.is_blocked:
+            turns -= 1
+            if self._turn() is not Turn.MORE:
+                return
+        self._pause_reading()
+        self.link.queue(self)
 
     def take_turn(self) -> None:
         """The link: the stream waited in `ready`, and the link takes frames again."""
@@ -317,7 +323,7 @@ class StreamEnd:
         elif self._sock is not None and not self.is_local_finished and not self._is_reading:
             turn = self._turn()
             if turn is Turn.MORE:
-                self.link.ready.append(self)
+                self.link.queue(self)
             elif turn is Turn.EMPTY:
                 self._resume_reading()
 
@@ -346,7 +352,7 @@ class StreamEnd:
             return Turn.HALTED
         if length:
             link.send_turn(stream, length)
-            return Turn.MORE if length >= min(room, link.turn_bytes) else Turn.EMPTY
+            return Turn.MORE
         self._pause_reading()
         self.finish()
         return Turn.HALTED
@@ -435,7 +441,7 @@ class StreamEnd:
         """The link: the stream may send again."""
         if self._is_waiting_for_credit:
             self._is_waiting_for_credit = False
-            self.link.ready.append(self)
+            self.link.queue(self)
 
     def finished(self, total_bytes: int) -> None:
         """The link: the peer sent its last byte."""

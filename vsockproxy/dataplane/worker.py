@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from vsockproxy.config.load import Document
+from vsockproxy.config.document import Document
 from vsockproxy.dataplane.loop import Event, add_reader, remove_reader, run, sleep
 from vsockproxy.worker_messages import (
     ChannelClosed,

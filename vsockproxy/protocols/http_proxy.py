@@ -180,11 +180,10 @@ def _split_target(request: h11.Request) -> tuple[Destination, str]:
         raise _refused(
             "this is a proxy: ask for http://HOST/PATH, or for a tunnel with CONNECT HOST:PORT"
         )
-    scheme, authority = parts["scheme"].lower(), parts["authority"]
-    if scheme != "http":
-        raise _refused(f"{scheme}:// is not passed on: ask for a tunnel with CONNECT HOST:PORT")
+    if parts["scheme"].lower() != "http":
+        raise _refused("only http:// is passed on: ask for a tunnel with CONNECT HOST:PORT")
     try:
-        destination = _parse_authority(authority, DEFAULT_HTTP_PORT)
+        destination = _parse_authority(parts["authority"], DEFAULT_HTTP_PORT)
     except AddressError as error:
         raise _refused(f"the URL's host is malformed: {error}") from None
     query = parts["query"] or ""

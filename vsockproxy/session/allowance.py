@@ -52,7 +52,7 @@ class RemoteStreams:
             that it caused has ended (CVE-2023-44487 was a limit that forgot this).
     """
 
-    __slots__ = ("_announced", "_most", "_next_id", "_opened", "_released")
+    __slots__ = ("_announced", "_most", "_next_id", "_opened", "_released", "is_announcement_due")
 
     def __init__(self, first_id: int, most: int) -> None:
         self._next_id = first_id
@@ -60,6 +60,8 @@ class RemoteStreams:
         self._opened = 0
         self._released = 0
         self._announced = most
+        self.is_announcement_due = False
+        """Whether to send MAX_STREAMS: in large steps while much is left, else at once."""
 
     def open(self, stream_id: int) -> None:
         """The peer opened a stream.
@@ -67,9 +69,10 @@ class RemoteStreams:
         Raises:
             PeerProtocolError: when the id is not the next one, or the allowance is used up.
         """
-        if stream_id != self._next_id:
+        if stream_id != self._next_id or stream_id > MAX_STREAM_ID:
             raise PeerProtocolError(
-                ErrorCode.PROTOCOL, f"stream {stream_id} was opened, {self._next_id} is next"
+                ErrorCode.PROTOCOL,
+                f"stream {stream_id} was opened, {self._next_id} is next and {MAX_STREAM_ID} last",
             )
         if self._opened >= self._announced:
             raise PeerProtocolError(
@@ -77,10 +80,12 @@ class RemoteStreams:
             )
         self._next_id += 2
         self._opened += 1
+        self._look()
 
     def release(self) -> None:
         """A stream of the peer and its work are gone."""
         self._released += 1
+        self._look()
 
     def was_opened(self, stream_id: int) -> bool:
         """Whether an id of the peer's was ever in use."""
@@ -88,16 +93,15 @@ class RemoteStreams:
 
     @property
     def highest_id(self) -> int:
-        """The last id that was opened; 0 or -1 when none was."""
-        return self._next_id - 2
-
-    @property
-    def is_announcement_due(self) -> bool:
-        """Whether to send MAX_STREAMS: in large steps while much is left, else at once."""
-        growth = self._released + self._most - self._announced
-        return growth > (self._announced - self._opened) // 8
+        """The last id that was opened; 0 when none was."""
+        return max(self._next_id - 2, 0)
 
     def announce(self) -> int:
         """The total for a MAX_STREAMS frame that is about to be sent."""
         self._announced = self._released + self._most
+        self.is_announcement_due = False
         return self._announced
+
+    def _look(self) -> None:
+        growth = self._released + self._most - self._announced
+        self.is_announcement_due = growth > (self._announced - self._opened) // 8

@@ -9,7 +9,8 @@ The rules of the receiving end:
 1. A stream's window is reserved from the budget for as long as the stream lives, so whatever was
    granted can always be held, and no stream can take another's credit.
 2. Credit is given when the next hop has taken the bytes (`consume`), never when they arrive.
-3. It is given once half of the window has been consumed.
+3. It is given once half of the window has been consumed, and not at all for a direction that has
+   ended or that this end has asked to stop.
 4. A window that was used up within two round trips doubles, out of budget that nobody has
    reserved, to at most a quarter of what is unreserved and at most `MAX_WINDOW_BYTES`.
 """
@@ -89,8 +90,8 @@ class ReceiveWindow:
             )
         self.received = received
 
-    def consume(self, length_bytes: int, now: float, round_trip_seconds: float) -> bool:
-        """Account for bytes that the next hop took; True when a new grant is due.
+    def consume(self, length_bytes: int) -> bool:
+        """Account for bytes that the next hop took; True when half of the window is used up.
 
         Raises:
             LocalProtocolError: when more is consumed than arrived.
@@ -98,13 +99,30 @@ class ReceiveWindow:
         self.consumed += length_bytes
         if self.consumed > self.received:
             raise LocalProtocolError("more bytes were consumed than arrived")
-        if self.granted - self.consumed > self.size_bytes // 2:
-            return False
+        return self.granted - self.consumed <= self.size_bytes // 2
+
+    def grant(self, now: float, round_trip_seconds: float) -> bool:
+        """Grant what was consumed, and more where the window is too small for the round trip.
+
+        Returns:
+            Whether the total grew: a window of 0 bytes has nothing to grant.
+        """
         if now - self.granted_at < 2 * round_trip_seconds:
-            self.size_bytes += self.budget.extend(self.size_bytes, 2 * self.size_bytes)
-        self.granted = self.consumed + self.size_bytes
+            self._grow_to(2 * self.size_bytes)
         self.granted_at = now
-        return True
+        return self._grant()
+
+    def widen(self, size_bytes: int) -> bool:
+        """Make the window larger than the first one, as far as the budget goes; as `grant`."""
+        self._grow_to(size_bytes)
+        return self._grant()
+
+    def _grow_to(self, size_bytes: int) -> None:
+        self.size_bytes += self.budget.extend(self.size_bytes, size_bytes)
+
+    def _grant(self) -> bool:
+        granted, self.granted = self.granted, self.consumed + self.size_bytes
+        return self.granted > granted
 
 
 class SendWindow:

@@ -6,13 +6,13 @@ frames, in "more" (it keeps less than one header or one short payload), or in Pe
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 from zlib import crc32
 
 from vsockproxy.session.errors import ErrorCode, PeerProtocolError
 from vsockproxy.session.frames import (
     CHECKSUM,
     CHECKSUM_BYTES,
+    DATA,
     FLAG_FIN,
     HEADER,
     HEADER_BYTES,
@@ -24,17 +24,12 @@ from vsockproxy.session.frames import (
 CONTINUED = -1
 """`length` of a piece that is not the first of its DATA frame."""
 
+Piece = tuple[int, int, int, int, memoryview]
+"""A whole frame, or a part of a DATA frame: type, flags, stream_id, length, payload.
 
-class Piece(NamedTuple):
-    """A whole frame, or a part of a DATA frame."""
-
-    type: int
-    flags: int
-    """FIN is only set on the last piece of its frame."""
-    stream_id: int
-    length: int
-    """Payload bytes of the whole frame; CONTINUED on all but the first piece."""
-    payload: memoryview
+`length` counts the payload of the whole frame, and is CONTINUED on all but the first piece. FIN is
+only set in the flags of a frame's last piece. A plain tuple, as one is made for each frame.
+"""
 
 
 class FrameReader:
@@ -98,7 +93,7 @@ class FrameReader:
                 if self._checksum is not None:
                     self._checksum = crc32(piece, self._checksum)
                 flags = self._flags if not self._left and self._checksum is None else 0
-                yield Piece(FrameType.DATA, flags, self._stream_id, length, piece)
+                yield DATA, flags, self._stream_id, length, piece
                 continue
             if self._checksum is not None:
                 position = self._fill(data, position, CHECKSUM_BYTES)
@@ -108,7 +103,7 @@ class FrameReader:
                 self._partial.clear()
                 self._checksum = None
                 if self._flags:
-                    yield Piece(FrameType.DATA, self._flags, self._stream_id, CONTINUED, data[:0])
+                    yield DATA, self._flags, self._stream_id, CONTINUED, data[:0]
                 continue
             if not self._partial and end - position >= HEADER_BYTES:
                 header = HEADER.unpack_from(data, position)
@@ -119,15 +114,15 @@ class FrameReader:
                     if len(self._partial) < HEADER_BYTES:
                         return
                 header = HEADER.unpack_from(self._partial)
-                if header[0] == FrameType.DATA:
+                if header[0] == DATA:
                     self._partial.clear()
             frame_type, flags, length, stream_id, sequence = header
             if len(self._partial) <= HEADER_BYTES:
                 self._check_header(frame_type, flags, length, stream_id, sequence)
-            if frame_type == FrameType.DATA:
+            if frame_type == DATA:
                 self._accept_header(sequence)
                 if not length:
-                    yield Piece(frame_type, flags, stream_id, 0, data[:0])
+                    yield DATA, flags, stream_id, 0, data[:0]
                     continue
                 self._left = self._length = length
                 self._flags = flags
@@ -153,7 +148,7 @@ class FrameReader:
                 if tail:
                     self._verify(crc32(payload), frame[HEADER_BYTES + length :])
             self._accept_header(sequence)
-            yield Piece(frame_type, flags, stream_id, length, payload)
+            yield frame_type, flags, stream_id, length, payload
 
     def _fill(self, data: memoryview, position: int, wanted: int) -> int:
         """Extend the partial bytes up to `wanted`; returns the position after what was taken."""
@@ -174,7 +169,7 @@ class FrameReader:
         limits = self._limits.get(frame_type)
         if limits is None:
             raise PeerProtocolError(ErrorCode.PROTOCOL, f"unknown frame type {frame_type}")
-        if flags & ~FLAG_FIN or (flags and frame_type != FrameType.DATA):
+        if flags & ~FLAG_FIN or (flags and frame_type != DATA):
             raise PeerProtocolError(
                 ErrorCode.PROTOCOL, f"reserved flags {flags:#04x} on frame type {frame_type}"
             )

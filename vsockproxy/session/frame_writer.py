@@ -5,6 +5,7 @@ from zlib import crc32
 from vsockproxy.session.frames import (
     CHECKSUM,
     CHECKSUM_BYTES,
+    DATA,
     HEADER,
     HEADER_BYTES,
     FrameType,
@@ -39,7 +40,7 @@ class FrameWriter:
         """
         sequence = self.next_sequence
         self.next_sequence = (sequence + 1) & 0xFFFF_FFFF
-        HEADER.pack_into(buffer, offset, FrameType.DATA, 0, length, stream_id, sequence)
+        HEADER.pack_into(buffer, offset, DATA, 0, length, stream_id, sequence)
         begin = offset + HEADER_BYTES
         end = begin + length
         if self.has_checksums and length:

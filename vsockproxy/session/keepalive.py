@@ -78,7 +78,7 @@ class Keepalive:
         if self._ping_sent_at is None:
             self._ping(now)
             return False
-        return now - self._heard_at >= DEAD_SECONDS
+        return True
 
     def _ping(self, now: float) -> None:
         self._ping_nonce += 1

@@ -25,18 +25,30 @@ LEAST_ROUND_TRIP_SECONDS = 0.000_5
 MAX_RESOLVES = 256
 """RESOLVE requests that may be unanswered in each direction."""
 
-TINY_DATA_BYTES = 32
-"""A DATA frame below this that does not end its direction counts towards abuse."""
+TINY_BYTES = 32
+"""A DATA frame, or a raise of credit, of fewer bytes counts towards abuse."""
 
-ABUSE_CAPACITY = 40_000
+PREMATURE_SECONDS = 1.0
+"""A peer's stream that the peer resets sooner, and unanswered, counts towards abuse: a program that
+is killed with a thousand slow dials pending is none."""
+
+ABUSE_CAPACITY = 200_000
 """Points a peer may collect at once before the session is cut."""
 
-ABUSE_LEAK_PER_SECOND = 20_000
-"""Points forgiven each second: more tiny frames than one Python process can serve anyway."""
+ABUSE_LEAK_PER_SECOND = 100_000
+"""Points forgiven each second. One point is one cheap frame, and a hundred thousand of them keep a
+Python process busy: a peer that only does harm takes no more than that, and no busy one gets there.
+"""
 
-COST_TINY_DATA = 1
-COST_LATE_FRAME = 1
-COST_USELESS_CREDIT = 100
-COST_PING = 200
-COST_PREMATURE_RESET = 40
-"""500 unanswered opens reset at once and each second are forgiven (CVE-2023-44487 is far above)."""
+COST_CHEAP = 1
+"""Tiny data, a tiny raise of credit or streams, STOP, a frame for a closed stream."""
+
+COST_USELESS = 500
+"""A grant that grants nothing, a second GOAWAY: no peer of good will sends one."""
+
+COST_PING = 1000
+"""A PING, or a PONG that nobody asked for: 200 at once are forgiven, and then 100 each second."""
+
+COST_PREMATURE_RESET = 200
+"""1,000 opens that are reset at once are forgiven, and then 500 each second (CVE-2023-44487 is far
+above). What they cause is bounded besides: a stream counts until its work has ended."""

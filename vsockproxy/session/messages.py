@@ -2,20 +2,22 @@
 
 A map is in the deterministic encoding of RFC 8949 §4.2.1: shortest forms, definite lengths, sorted
 and unique keys. That is checked by encoding the value again, so duplicate keys and trailing bytes,
-which the decoder lets pass, are refused too. Keys are small integers; unknown keys are ignored.
+which the decoder lets pass, are refused too. Keys are unsigned integers; unknown keys are ignored.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 import cbor2
 
-from vsockproxy.session.errors import ErrorCode, PeerProtocolError
+from vsockproxy.session.errors import ErrorCode, LocalProtocolError, PeerProtocolError
 from vsockproxy.session.frames import MAX_TEXT_BYTES
 
 MAX_DEPTH = 4
 """Nesting of maps and lists; ours need two levels."""
+
+MAX_INTEGER = 2**64 - 1
 
 MAX_HOST_BYTES = 255
 MAX_REASON_BYTES = 64
@@ -23,6 +25,21 @@ MAX_ADDRESS_BYTES = 64
 MAX_RECORDS = 256
 MAX_RECORD_BYTES = 1024
 TOKEN_BYTES = 16
+MAX_TTL_SECONDS = 2**31 - 1
+"""RFC 2181 §8."""
+
+
+class _NoTags(dict[int, Any]):
+    """Tells the decoder what to do with each tag: to refuse it.
+
+    Dates, regular expressions, mail and all others would be parsed by their own modules first.
+    """
+
+    def __missing__(self, tag: int) -> Never:
+        raise ValueError(f"tag {tag}")
+
+
+_NO_TAGS = _NoTags()
 
 
 def encode_map(value: Mapping[int, Any]) -> bytes:
@@ -41,32 +58,26 @@ def decode_map(data: bytes, what: str) -> dict[Any, Any]:
         PeerProtocolError: when it is not one map in the deterministic encoding, of plain values.
     """
     try:
-        value = cbor2.loads(data)
-        plain = isinstance(value, dict) and _is_plain(value, MAX_DEPTH)
-        deterministic = plain and cbor2.dumps(value, canonical=True) == data
-    except (
-        cbor2.CBORError,
-        ValueError,
-        TypeError,
-        RecursionError,
-        OverflowError,
-        MemoryError,
-    ) as e:
-        raise PeerProtocolError(ErrorCode.PROTOCOL, f"{what} is no CBOR: {e}") from e
-    if not deterministic:
+        value = cbor2.loads(data, max_depth=MAX_DEPTH, semantic_decoders=_NO_TAGS)
+        is_deterministic = _is_plain(value) and cbor2.dumps(value, canonical=True) == data
+    except (cbor2.CBORError, ValueError, TypeError) as error:
+        raise PeerProtocolError(ErrorCode.PROTOCOL, f"{what} is no CBOR: {error}") from error
+    if not is_deterministic or not isinstance(value, dict):
         raise PeerProtocolError(
             ErrorCode.PROTOCOL, f"{what} is not one map in deterministic CBOR (RFC 8949 §4.2.1)"
         )
-    return dict(value)
+    return value
 
 
-def _is_plain(value: object, depth: int) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, dict):
-        return depth > 0 and all(
-            isinstance(key, int | str) and _is_plain(item, depth - 1) for key, item in value.items()
+        # With unsigned keys alone, the order of RFC 8949 is that of RFC 7049, which cbor2 writes.
+        return all(
+            type(key) is int and 0 <= key <= MAX_INTEGER and _is_plain(item)
+            for key, item in value.items()
         )
     if isinstance(value, list):
-        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, int | str | bytes)
 
 
@@ -106,21 +117,19 @@ class Fields:
         return value
 
     def text(self, key: int, most_bytes: int, default: str | None = None) -> str:
-        """A text field of bounded length without control characters."""
-        value = self._map.get(key, default)
-        if (
-            not isinstance(value, str)
-            or len(value.encode()) > most_bytes
-            or not value.isprintable()
-        ):
-            raise self._wrong(key, f"printable text of at most {most_bytes} bytes")
-        return value
+        """A text field of bounded length without control characters; empty only by default."""
+        if default is not None and key not in self._map:
+            return default
+        value = self._map.get(key)
+        if not is_printable(value, most_bytes) or not value:
+            raise self._wrong(key, f"printable text of 1 to {most_bytes} bytes")
+        return str(value)
 
     def octets(self, key: int, least: int, most: int) -> bytes | None:
         """A byte string field of bounded length, or None where it is absent."""
-        value = self._map.get(key)
-        if value is None:
+        if key not in self._map:
             return None
+        value = self._map[key]
         if not isinstance(value, bytes) or not least <= len(value) <= most:
             raise self._wrong(key, f"{least} to {most} bytes")
         return value
@@ -158,13 +167,17 @@ class Open:
     service: str = ""
 
     def encode(self) -> bytes:
-        """The payload of OPEN."""
+        """The payload of OPEN.
+
+        Raises:
+            LocalProtocolError: when a field is out of bounds, as the peer would end the session.
+        """
         fields: dict[int, Any] = {}
         if self.service:
-            fields[4] = self.service
+            fields[4] = _checked(self.service, MAX_HOST_BYTES, "the service of OPEN")
         else:
-            fields[1] = self.host
-            fields[2] = self.port
+            fields[1] = _checked(self.host, MAX_HOST_BYTES, "the host of OPEN")
+            fields[2] = _checked_number(self.port, "the port of OPEN")
         if self.dedicated:
             fields[3] = True
         return encode_map(fields)
@@ -194,13 +207,18 @@ class Opened:
     token: bytes | None = None
     """For a dedicated stream: what the new connection presents first."""
     window_bytes: int | None = None
-    """Raises the first window of the direction towards the sender of OPENED."""
+    """Credit from the start, instead of the hello's: bytes that may be sent to the sender of
+    OPENED. Whoever accepts asks for it; on the wire stands what the budget had left."""
 
     def encode(self) -> bytes:
-        """The payload of OPENED."""
+        """The payload of OPENED.
+
+        Raises:
+            LocalProtocolError: when a field is out of bounds.
+        """
         fields: dict[int, Any] = {}
         if self.address:
-            fields[1] = self.address
+            fields[1] = _checked(self.address, MAX_ADDRESS_BYTES, "the address of OPENED")
         if self.token is not None:
             fields[2] = self.token
         if self.window_bytes is not None:
@@ -214,7 +232,7 @@ class Opened:
         return cls(
             address=fields.text(1, MAX_ADDRESS_BYTES, ""),
             token=fields.octets(2, TOKEN_BYTES, TOKEN_BYTES),
-            window_bytes=fields.integer(3, 0, 2**62) if fields.has(3) else None,
+            window_bytes=fields.integer(3, 0, MAX_INTEGER) if fields.has(3) else None,
         )
 
 
@@ -226,8 +244,15 @@ class Refusal:
     text: str = ""
 
     def encode(self) -> bytes:
-        """The payload of REFUSED; a longer text is shortened, control characters become spaces."""
-        return encode_map({1: self.reason, 2: printable(self.text)})
+        """The payload of REFUSED; a longer text is shortened, control characters become spaces.
+
+        Raises:
+            LocalProtocolError: when the reason is out of bounds.
+        """
+        fields = {1: _checked(self.reason, MAX_REASON_BYTES, "the reason of REFUSED")}
+        if self.text:
+            fields[2] = printable(self.text)
+        return encode_map(fields)
 
     @classmethod
     def decode(cls, data: bytes) -> "Refusal":
@@ -244,8 +269,17 @@ class Resolve:
     record_type: int
 
     def encode(self) -> bytes:
-        """The payload of RESOLVE."""
-        return encode_map({1: self.name, 2: self.record_type})
+        """The payload of RESOLVE.
+
+        Raises:
+            LocalProtocolError: when a field is out of bounds.
+        """
+        return encode_map(
+            {
+                1: _checked(self.name, MAX_HOST_BYTES, "the name of RESOLVE"),
+                2: _checked_number(self.record_type, "the type of RESOLVE"),
+            }
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> "Resolve":
@@ -264,15 +298,27 @@ class Resolved:
     """Record data in DNS wire format, uncompressed."""
     ttl_seconds: int = 0
 
+    @property
+    def has_bounded_records(self) -> bool:
+        """Whether the peer takes so many records, of such a length."""
+        return len(self.records) <= MAX_RECORDS and all(
+            len(record) <= MAX_RECORD_BYTES for record in self.records
+        )
+
     def encode(self) -> bytes:
-        """The payload of RESOLVED."""
+        """The payload of RESOLVED; the text is treated as that of REFUSED.
+
+        Raises:
+            LocalProtocolError: when the reason is out of bounds.
+        """
         fields: dict[int, Any] = {}
         if self.reason:
-            fields[1] = self.reason
+            fields[1] = _checked(self.reason, MAX_REASON_BYTES, "the reason of RESOLVED")
+        if self.text:
             fields[2] = printable(self.text)
         if self.records:
             fields[3] = list(self.records)
-        fields[4] = self.ttl_seconds
+        fields[4] = max(0, min(self.ttl_seconds, MAX_TTL_SECONDS))
         return encode_map(fields)
 
     @classmethod
@@ -288,8 +334,25 @@ class Resolved:
             reason=fields.text(1, MAX_REASON_BYTES, ""),
             text=fields.text(2, MAX_TEXT_BYTES, ""),
             records=tuple(records),
-            ttl_seconds=fields.integer(4, 0, 2**31 - 1, 0),
+            ttl_seconds=fields.integer(4, 0, MAX_TTL_SECONDS, 0),
         )
+
+
+def is_printable(text: object, most_bytes: int) -> bool:
+    """Whether a text field may hold it: no control characters, no lone surrogates."""
+    return isinstance(text, str) and text.isprintable() and len(text.encode()) <= most_bytes
+
+
+def _checked(text: str, most_bytes: int, what: str) -> str:
+    if not text or not is_printable(text, most_bytes):
+        raise LocalProtocolError(f"{what} must be printable text of 1 to {most_bytes} bytes")
+    return text
+
+
+def _checked_number(number: int, what: str) -> int:
+    if not 0 < number <= 0xFFFF:
+        raise LocalProtocolError(f"{what} must be a number from 1 to 65535")
+    return number
 
 
 def printable(text: str) -> str:

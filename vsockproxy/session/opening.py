@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsockproxy.session.errors import ErrorCode, PeerProtocolError
-from vsockproxy.session.frames import MAX_PAYLOAD_BYTES, SEQUENCE_MODULUS
+from vsockproxy.session.frames import MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES, SEQUENCE_MODULUS
 from vsockproxy.session.messages import TOKEN_BYTES, Fields, encode_map, printable
 
 SESSION_MAGIC = b"vsockpx\n"
@@ -101,7 +101,7 @@ class Hello:
             lowest_version=versions[0],
             highest_version=versions[1],
             attestation=fields.octets(6, 1, MAX_ATTESTATION_BYTES),
-            refusal=fields.text(7, 512, ""),
+            refusal=fields.text(7, MAX_TEXT_BYTES, ""),
         )
 
 

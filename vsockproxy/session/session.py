@@ -4,7 +4,7 @@ A driver owns one link and does, in this order, whenever something happens:
 
 1. `receive(data, now)` or `receive_eof()`, and acts on the events before it reads again;
 2. sends `control_to_send()` before the next DATA frame, and whenever `has_control` is true;
-3. for each stream that has bytes and `sendable_bytes(stream) > 0`: puts at most that many behind
+3. for each stream that has bytes and `sendable_bytes(stream) > 0`: puts 1 to that many behind
    `HEADER_BYTES` free bytes of a buffer (with `trailer_bytes` of room after them), calls
    `seal_data`, and sends the frame;
 4. calls `handle_deadline(now)` at `next_deadline()`.
@@ -13,15 +13,18 @@ The driver reports bytes that the next hop took with `consume`, and calls `relea
 stream, when the stream is closed and nothing behind it (a dial, a socket, a task) is left: until
 then it counts against the peer's streams. After SessionEnded only `control_to_send` is of use: it
 holds the last word, GOAWAY.
+
+What the peer sends never raises: a broken rule is the event SessionEnded. And as the events of one
+read are a list, a stream may be over already, in the session, while the driver acts on an earlier
+event of it: `accept`, `refuse`, `finish`, `end`, `stop` and `reset` do nothing on a closed stream.
 """
 
 from collections.abc import Callable
+from typing import Never
 
-from vsockproxy.errors import Refused
 from vsockproxy.session.abuse import AbuseMeter
-from vsockproxy.session.allowance import LocalStreams, RemoteStreams
-from vsockproxy.session.credit import ReceiveBudget, ReceiveWindow, SendWindow
-from vsockproxy.session.errors import ErrorCode, LocalProtocolError, PeerProtocolError
+from vsockproxy.session.credit import ReceiveBudget
+from vsockproxy.session.errors import ErrorCode, PeerProtocolError
 from vsockproxy.session.events import (
     CreditReceived,
     DataReceived,
@@ -38,10 +41,9 @@ from vsockproxy.session.events import (
     StreamReset,
     StreamsAllowed,
 )
-from vsockproxy.session.frame_reader import FrameReader, Piece
-from vsockproxy.session.frame_writer import FrameWriter
+from vsockproxy.session.frame_reader import FrameReader
 from vsockproxy.session.frames import (
-    CHECKSUM_BYTES,
+    DATA,
     FLAG_FIN,
     GOAWAY,
     PING,
@@ -50,32 +52,31 @@ from vsockproxy.session.frames import (
     TOTAL,
     FrameType,
 )
-from vsockproxy.session.keepalive import Keepalive
 from vsockproxy.session.limits import (
-    COST_LATE_FRAME,
+    COST_CHEAP,
     COST_PING,
     COST_PREMATURE_RESET,
-    COST_TINY_DATA,
-    COST_USELESS_CREDIT,
-    TINY_DATA_BYTES,
+    COST_USELESS,
+    PREMATURE_SECONDS,
+    TINY_BYTES,
 )
-from vsockproxy.session.messages import Open, Opened, Refusal, Resolve, Resolved, printable
-from vsockproxy.session.opening import FEATURE_CRC32, Hello
-from vsockproxy.session.resolves import Resolves
+from vsockproxy.session.messages import Open, Opened, Refusal, printable
+from vsockproxy.session.opening import Hello
 from vsockproxy.session.states import (
     MAY_RECEIVE_DATA,
-    MAY_SEND_CREDIT,
     MAY_SEND_DATA,
+    REMOTE_OPENING_STATES,
     TRANSITIONS,
     StreamInput,
     StreamState,
 )
 from vsockproxy.session.stream import Stream
+from vsockproxy.session.verbs import SessionVerbs
 
 Handler = Callable[[int, bytes, list[Event], float], None]
 
 
-class Session:
+class Session(SessionVerbs):
     """One multiplexed conversation over one link.
 
     Args:
@@ -97,33 +98,21 @@ class Session:
         now: float,
         max_payload_bytes: int,
     ) -> None:
-        has_checksums = FEATURE_CRC32 in (local.features & remote.features)
-        self.budget = budget
-        self.streams: dict[int, Stream] = {}
-        """Streams that frames may arrive for; closed ones are not in it."""
-        self.is_ended = False
-        self.is_going_away = False
+        super().__init__(
+            is_initiator=is_initiator,
+            local=local,
+            remote=remote,
+            budget=budget,
+            now=now,
+            max_payload_bytes=max_payload_bytes,
+        )
         self.peer_is_going_away = False
-        self.max_payload_bytes = min(max_payload_bytes, remote.max_payload_bytes)
-        """Largest payload of a DATA frame that this end sends."""
-        self.trailer_bytes = CHECKSUM_BYTES if has_checksums else 0
-        self.keepalive = Keepalive(now)
         self.abuse = AbuseMeter(now)
         self._reader = FrameReader(
-            remote.first_sequence, local.max_payload_bytes, has_checksums=has_checksums
+            remote.first_sequence, local.max_payload_bytes, has_checksums=self.has_checksums
         )
-        self._writer = FrameWriter(local.first_sequence, has_checksums=has_checksums)
         self._arriving: Stream | None = None
         """The stream of the DATA frame that is arriving; None drops its bytes."""
-        self._send_window_bytes = remote.first_window_bytes
-        self._receive_window_bytes = local.first_window_bytes
-        self._is_initiator = is_initiator
-        self._local_streams = LocalStreams(1 if is_initiator else 2, remote.max_streams)
-        self._remote_streams = RemoteStreams(2 if is_initiator else 1, local.max_streams)
-        self._resolves = Resolves()
-        # What is due to be sent is state, one value each, however much the peer asks for.
-        self._due: dict[Stream, None] = {}
-        self._goaway_due: tuple[int, str] | None = None
         self._handlers: dict[int, Handler] = {
             FrameType.OPEN: self._on_open,
             FrameType.OPENED: self._on_opened,
@@ -149,11 +138,11 @@ class Session:
             return events
         self.keepalive.heard(now)
         try:
-            for piece in self._reader.read(data):
-                if piece.type == FrameType.DATA:
-                    self._on_data(piece, events, now)
+            for frame_type, flags, stream_id, length, payload in self._reader.read(data):
+                if frame_type == DATA:
+                    self._on_data(flags, stream_id, length, payload, events, now)
                     continue
-                self._handlers[piece.type](piece.stream_id, bytes(piece.payload), events, now)
+                self._handlers[frame_type](stream_id, bytes(payload), events, now)
                 if self.is_ended:
                     break
         except PeerProtocolError as error:
@@ -161,11 +150,12 @@ class Session:
         return events
 
     def receive_eof(self) -> list[Event]:
-        """The link ended; clean only after GOAWAY and with no stream left."""
-        is_clean = self.peer_is_going_away and not self.streams and self._reader.is_between_frames
-        if is_clean:
-            return self.abort(ErrorCode.NONE, "the peer went away")
-        return self.abort(ErrorCode.LINK_LOST, "the link ended without GOAWAY")
+        """The link ended; clean only after GOAWAY, between frames and with no stream left."""
+        if not self.peer_is_going_away:
+            return self.abort(ErrorCode.LINK_LOST, "the link ended without GOAWAY")
+        if self.streams or not self._reader.is_between_frames:
+            return self.abort(ErrorCode.LINK_LOST, "the link ended before all was said")
+        return self.abort(ErrorCode.NONE, "the peer went away")
 
     def abort(self, code: ErrorCode, text: str) -> list[Event]:
         """End the session at once; every stream is reset."""
@@ -174,51 +164,56 @@ class Session:
             self._end(code, text, events)
         return events
 
-    def _on_data(self, piece: Piece, events: list[Event], now: float) -> None:
-        if piece.length >= 0:
-            self._arriving = stream = self._find(piece.stream_id, now)
-            if stream is not None:
-                if stream.is_dedicated or stream.state not in MAY_RECEIVE_DATA:
-                    raise PeerProtocolError(
-                        ErrorCode.STREAM_STATE,
-                        f"DATA on stream {stream.id}, which is "
-                        + ("dedicated" if stream.is_dedicated else stream.state.name),
-                    )
-                stream.receive.receive(piece.length)
-            if piece.length < TINY_DATA_BYTES:
-                if not piece.length and not piece.flags:
+    def _on_data(
+        self,
+        flags: int,
+        stream_id: int,
+        length: int,
+        payload: memoryview,
+        events: list[Event],
+        now: float,
+    ) -> None:
+        if length >= 0:
+            stream = self.streams.get(stream_id)
+            if stream is None:
+                self._charge_late(stream_id, now)
+            elif stream.is_dedicated or stream.state not in MAY_RECEIVE_DATA:
+                self._forbid(stream, "DATA")
+            else:
+                stream.receive.receive(length)
+            self._arriving = stream
+            if length < TINY_BYTES:
+                if not length and not flags:
                     raise PeerProtocolError(ErrorCode.PROTOCOL, "an empty DATA frame without FIN")
-                self.abuse.charge(COST_TINY_DATA, "tiny DATA frames", now)
-        stream = self._arriving
+                self.abuse.charge(COST_CHEAP, "tiny DATA frames", now)
+        else:
+            stream = self._arriving
+            if stream is not None and stream.is_closed:
+                # This end reset the stream while the frame was arriving.
+                self._arriving = stream = None
         if stream is None:
             return
-        if piece.payload.nbytes:
+        if payload.nbytes:
             if stream.is_stopping:
-                stream.receive.consumed += piece.payload.nbytes
+                stream.receive.consumed += payload.nbytes
             else:
-                events.append(DataReceived(stream, piece.payload))
-        if piece.flags & FLAG_FIN:
+                events.append(DataReceived(stream, payload))
+        if flags & FLAG_FIN:
             self._step(stream, StreamInput.RECEIVE_FIN)
             events.append(StreamFinished(stream, stream.receive.received))
 
     def _on_open(self, stream_id: int, payload: bytes, events: list[Event], now: float) -> None:
-        self._remote_streams.open(stream_id)
+        if self.peer_is_going_away:
+            raise PeerProtocolError(ErrorCode.PROTOCOL, f"stream {stream_id} opened after GOAWAY")
+        self._table.remote.open(stream_id)
         request = Open.decode(payload)
-        stream = self._make_stream(
-            stream_id, StreamState.REMOTE_OPENING, is_dedicated=request.dedicated, now=now
-        )
-        if stream is None or self.is_going_away:
-            text = f"{self.budget.max_streams} streams or the receive budget are used up"
-            if stream is None:
-                stream = self._make_unreserved_stream(stream_id, is_dedicated=request.dedicated)
-            else:
-                text = "the peer is shutting down"
-            self.streams[stream_id] = stream
-            self.refuse(stream, "limit", text)
-            self.release(stream)
+        stream = self._table.open_remote(stream_id, is_dedicated=request.dedicated, now=now)
+        if stream.has_place and not self.is_going_away:
+            events.append(StreamOpened(stream, request))
             return
-        self.streams[stream_id] = stream
-        events.append(StreamOpened(stream, request))
+        text = "the peer is shutting down" if self.is_going_away else self._table.full_text
+        self.refuse(stream, "limit", text)
+        self.release(stream)
 
     def _on_opened(self, stream_id: int, payload: bytes, events: list[Event], now: float) -> None:
         stream = self._find(stream_id, now)
@@ -230,71 +225,83 @@ class Session:
             raise PeerProtocolError(
                 ErrorCode.PROTOCOL, f"stream {stream_id}: a token belongs to a dedicated stream"
             )
-        stream.was_answered = True
-        if answer.window_bytes is not None:
-            stream.send.raise_to(answer.window_bytes)
+        if stream.is_dedicated and answer.window_bytes is not None:
+            raise PeerProtocolError(
+                ErrorCode.PROTOCOL, f"stream {stream_id}: a dedicated stream has no window"
+            )
         events.append(StreamAccepted(stream, answer))
+        if answer.window_bytes is not None and stream.send.raise_to(answer.window_bytes):
+            events.append(CreditReceived(stream))
 
     def _on_refused(self, stream_id: int, payload: bytes, events: list[Event], now: float) -> None:
         stream = self._find(stream_id, now)
         if stream is not None:
             refusal = Refusal.decode(payload)
             self._step(stream, StreamInput.RECEIVE_REFUSED)
+            stream.drop_due()
             events.append(StreamRefused(stream, refusal))
 
     def _on_credit(self, stream_id: int, payload: bytes, events: list[Event], now: float) -> None:
         stream = self._find(stream_id, now)
         if stream is None:
             return
-        (limit,) = TOTAL.unpack(payload)
         if stream.is_dedicated:
-            raise PeerProtocolError(ErrorCode.PROTOCOL, "CREDIT on a dedicated stream")
+            self._forbid(stream, "CREDIT")
         self._step(stream, StreamInput.RECEIVE_CREDIT)
-        if stream.send.raise_to(limit):
-            events.append(CreditReceived(stream))
-        else:
-            self.abuse.charge(COST_USELESS_CREDIT, "grants that grant nothing", now)
+        (limit,) = TOTAL.unpack(payload)
+        if limit - stream.send.limit < TINY_BYTES:
+            if limit <= stream.send.limit:
+                self.abuse.charge(COST_USELESS, "grants that grant nothing", now)
+                return
+            self.abuse.charge(COST_CHEAP, "tiny grants", now)
+        stream.send.limit = limit
+        events.append(CreditReceived(stream))
 
     def _on_max_streams(self, _: int, payload: bytes, events: list[Event], now: float) -> None:
-        if self._local_streams.allow(TOTAL.unpack(payload)[0]):
+        if self._table.local.allow(TOTAL.unpack(payload)[0]):
+            self.abuse.charge(COST_CHEAP, "MAX_STREAMS frames", now)
             events.append(StreamsAllowed())
         else:
-            self.abuse.charge(COST_USELESS_CREDIT, "MAX_STREAMS that allow nothing", now)
+            self.abuse.charge(COST_USELESS, "MAX_STREAMS that allow nothing", now)
 
     def _on_reset(self, stream_id: int, payload: bytes, events: list[Event], now: float) -> None:
         stream = self._find(stream_id, now)
         if stream is None:
             return
         code, final_size = RESET.unpack(payload)
-        window = stream.receive
-        if not stream.is_dedicated and not window.received <= final_size <= window.granted:
+        if final_size != stream.receive.received:
             raise PeerProtocolError(
                 ErrorCode.FLOW_CONTROL,
-                f"stream {stream_id} was reset at {final_size} bytes, "
-                f"{window.received} arrived and {window.granted} were granted",
+                f"stream {stream_id} was reset at {final_size} bytes, and "
+                f"{stream.receive.received} arrived",
             )
-        if not stream.was_answered:
+        # Its window was first granted when the stream was opened.
+        age = now - stream.receive.granted_at
+        if stream.state in REMOTE_OPENING_STATES and age < PREMATURE_SECONDS:
             self.abuse.charge(COST_PREMATURE_RESET, "opens that were reset at once", now)
         self._step(stream, StreamInput.RECEIVE_RESET)
+        stream.drop_due()
         events.append(StreamReset(stream, code))
 
     def _on_stop(self, stream_id: int, payload: bytes, events: list[Event], now: float) -> None:
         stream = self._find(stream_id, now)
         if stream is None:
             return
-        (code,) = STOP.unpack(payload)
+        if stream.is_dedicated:
+            self._forbid(stream, "STOP")
         self._step(stream, StreamInput.RECEIVE_STOP)
-        self.abuse.charge(COST_LATE_FRAME, "STOP frames", now)
-        if not stream.is_dedicated and stream.state in MAY_SEND_DATA:
-            self.finish(stream)
-        events.append(StopReceived(stream, code))
+        self.abuse.charge(COST_CHEAP, "STOP frames", now)
+        stream.is_stopped = True
+        if stream.state in MAY_SEND_DATA:
+            self._finish(stream)
+        events.append(StopReceived(stream, STOP.unpack(payload)[0]))
 
     def _on_end(self, stream_id: int, payload: bytes, events: list[Event], now: float) -> None:
         stream = self._find(stream_id, now)
         if stream is None:
             return
         if not stream.is_dedicated:
-            raise PeerProtocolError(ErrorCode.PROTOCOL, f"END on shared stream {stream_id}")
+            self._forbid(stream, "END")
         self._step(stream, StreamInput.RECEIVE_FIN)
         events.append(StreamFinished(stream, TOTAL.unpack(payload)[0]))
 
@@ -318,13 +325,15 @@ class Session:
         last_stream_id, code = GOAWAY.unpack_from(payload)
         text = printable(payload[GOAWAY.size :].decode(errors="replace"))
         if code != ErrorCode.NONE:
-            self._end(code, f"the peer ended the session: {text}", events)
-            self._goaway_due = None
+            self._end(code, f"the peer ended the session: {text}", events, is_told=True)
             return
         if self.peer_is_going_away:
-            self.abuse.charge(COST_USELESS_CREDIT, "GOAWAY frames", now)
+            self.abuse.charge(COST_USELESS, "GOAWAY frames", now)
+            return
         self.peer_is_going_away = True
         events.append(GoingAway(last_stream_id, text))
+        # The answer says that no OPEN of this end is on its way any more.
+        self.go_away("the peer goes away")
 
     def _find(self, stream_id: int, now: float) -> Stream | None:
         """The stream, or None for one that was closed while the frame was on its way.
@@ -333,288 +342,57 @@ class Session:
             PeerProtocolError: when the stream was never opened.
         """
         stream = self.streams.get(stream_id)
-        if stream is not None:
-            return stream
-        is_local = (stream_id % 2 == 1) is self._is_initiator
-        opener = self._local_streams if is_local else self._remote_streams
-        if not opener.was_opened(stream_id):
-            raise PeerProtocolError(
-                ErrorCode.PROTOCOL, f"a frame for stream {stream_id}, which was never opened"
-            )
-        self.abuse.charge(COST_LATE_FRAME, "frames for closed streams", now)
-        return None
+        if stream is None:
+            self._charge_late(stream_id, now)
+        return stream
+
+    def _charge_late(self, stream_id: int, now: float) -> None:
+        self._table.check_opened(stream_id)
+        self.abuse.charge(COST_CHEAP, "frames for closed streams", now)
 
     def _step(self, stream: Stream, stream_input: StreamInput) -> None:
         state = TRANSITIONS[stream.state].get(stream_input)
         if state is None:
-            raise PeerProtocolError(
-                ErrorCode.STREAM_STATE,
-                f"{stream_input.name} on stream {stream.id}, which is {stream.state.name}",
-            )
+            self._forbid(stream, stream_input.name)
         stream.state = state
         if state is StreamState.CLOSED:
             del self.streams[stream.id]
 
-    def _end(self, code: int, text: str, events: list[Event]) -> None:
+    @staticmethod
+    def _forbid(stream: Stream, what: str) -> Never:
+        kind = "dedicated" if stream.is_dedicated else "shared"
+        raise PeerProtocolError(
+            ErrorCode.STREAM_STATE,
+            f"{what} on stream {stream.id}, which is {kind} and {stream.state.name}",
+        )
+
+    def _end(self, code: int, text: str, events: list[Event], *, is_told: bool = False) -> None:
+        """End the session; `is_told` when the peer knows, because it said so itself."""
+        if code == ErrorCode.NONE and self.is_going_away and self._outbox.goaway_due is None:
+            is_told = True
         self.is_ended = True
-        self._goaway_due = (code, text)
         streams = list(self.streams.values())
         self.streams.clear()
         for stream in streams:
             stream.state = StreamState.CLOSED
-        self._due.clear()
+        self._outbox.end(code, text, is_told=is_told)
         events.append(SessionEnded(code, text, code == ErrorCode.NONE and not streams, streams))
 
-    # ------------------------------------------------------------------ streams
-
-    @property
-    def may_open(self) -> bool:
-        """Whether `open` can succeed now, as far as this session is concerned."""
-        return (
-            not self.is_ended
-            and not self.is_going_away
-            and not self.peer_is_going_away
-            and self._local_streams.may_open
-        )
-
-    def open(self, request: Open, now: float) -> Stream:
-        """Open a stream. Data may follow at once where the caller permits.
-
-        Raises:
-            Refused: with reason limit, when the peer or the budget of this side allows no more.
-            LocalProtocolError: when the session has ended or is going away.
-        """
-        if self.is_ended or self.is_going_away or self.peer_is_going_away:
-            raise LocalProtocolError("open on a session that has ended or is going away")
-        if not self._local_streams.may_open:
-            raise Refused("limit", "the other side allows no more streams on this link")
-        stream = self._make_stream(
-            0, StreamState.LOCAL_OPENING, is_dedicated=request.dedicated, now=now
-        )
-        if stream is None:
-            raise Refused(
-                "limit", f"{self.budget.max_streams} streams or the receive budget are used up"
-            )
-        stream.id = self._local_streams.take_id()
-        stream.open_due = request.encode()
-        self.streams[stream.id] = stream
-        self._due[stream] = None
-        return stream
-
-    def accept(self, stream: Stream, answer: Opened) -> None:
-        """Answer an OPEN: the destination was reached."""
-        stream.send_input(StreamInput.SEND_OPENED)
-        stream.was_answered = True
-        stream.answer_due = answer
-        self._due[stream] = None
-
-    def refuse(self, stream: Stream, reason: str, text: str) -> None:
-        """Answer an OPEN: the stream is not to be. It is closed."""
-        self._close(stream, StreamInput.SEND_REFUSED)
-        stream.answer_due = Refusal(reason, text)
-        self._due[stream] = None
-
-    def finish(self, stream: Stream) -> None:
-        """No more data follows from this end (FIN), on a shared stream."""
-        self._close(stream, StreamInput.SEND_FIN)
-        stream.fin_due = True
-        self._due[stream] = None
-
-    def end(self, stream: Stream, total_bytes: int) -> None:
-        """No more data follows from this end on a dedicated stream; so many bytes were sent."""
-        self._close(stream, StreamInput.SEND_FIN)
-        stream.end_due = total_bytes
-        self._due[stream] = None
-
-    def stop(self, stream: Stream, code: ErrorCode) -> None:
-        """Ask the peer to send no more; what still arrives is dropped."""
-        stream.send_input(StreamInput.SEND_STOP)
-        stream.is_stopping = True
-        stream.stop_due = code
-        self._due[stream] = None
-
-    def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """End a stream at once in both directions; does nothing when it is closed already."""
-        if stream.is_closed:
-            return
-        self._close(stream, StreamInput.SEND_RESET)
-        stream.credit_due = stream.fin_due = False
-        stream.stop_due = stream.end_due = None
-        stream.reset_due = code
-        self._due[stream] = None
-
-    def release(self, stream: Stream) -> None:
-        """Nothing is left of a closed stream; gives its window and its place back."""
-        if not stream.is_closed:
-            raise LocalProtocolError(f"release of stream {stream.id}, which is {stream.state.name}")
-        if stream.is_released:
-            raise LocalProtocolError(f"stream {stream.id} was released twice")
-        stream.is_released = True
-        if stream.has_place:
-            self.budget.dismiss_stream(stream.receive.size_bytes)
-        if (stream.id % 2 == 1) is not self._is_initiator:
-            self._remote_streams.release()
-
-    def sendable_bytes(self, stream: Stream) -> int:
-        """Payload bytes that the next DATA frame of a stream may carry; 0 means wait for credit."""
-        if stream.state not in MAY_SEND_DATA:
-            return 0
-        return min(stream.send.limit - stream.send.sent, self.max_payload_bytes)
-
-    def seal_data(
-        self, buffer: bytearray | memoryview, stream: Stream, length: int, offset: int = 0
-    ) -> int:
-        """Make a DATA frame of `length` bytes that lie behind a header's room at `offset`.
-
-        Returns:
-            The offset behind the frame.
-        """
-        if stream.state not in MAY_SEND_DATA or stream.is_dedicated:
-            raise LocalProtocolError(f"data on stream {stream.id}, which is {stream.state.name}")
-        stream.send.send(length)
-        return self._writer.seal(buffer, offset, stream.id, length)
-
-    def consume(self, stream: Stream, length: int, now: float) -> None:
-        """The next hop took `length` bytes of a stream; the only source of credit."""
-        if (
-            stream.receive.consume(length, now, self.keepalive.round_trip_seconds)
-            and stream.state in MAY_SEND_CREDIT
-        ):
-            stream.credit_due = True
-            self._due[stream] = None
-            self.keepalive.measure(now)
-
-    def resolve(self, question: Resolve) -> int:
-        """Ask the peer's resolver; ResolveAnswered carries the id that is returned."""
-        return self._resolves.ask(question)
-
-    def answer_resolve(self, request_id: int, answer: Resolved) -> None:
-        """Answer a question of the peer."""
-        self._resolves.answer(request_id, answer)
-
-    def go_away(self, text: str) -> None:
-        """Take no new streams; those that are open go on (drain)."""
-        if not self.is_ended and not self.is_going_away:
-            self.is_going_away = True
-            self._goaway_due = (ErrorCode.NONE, text)
+    # ---------------------------------------------------------- the end, and deadlines
 
     @property
     def is_drained(self) -> bool:
-        """Whether GOAWAY was said by either end and no stream is left."""
-        return (self.is_going_away or self.peer_is_going_away) and not self.streams
+        """Whether the link can be closed without loss.
 
-    def _close(self, stream: Stream, stream_input: StreamInput) -> None:
-        stream.send_input(stream_input)
-        if stream.is_closed:
-            self.streams.pop(stream.id, None)
-
-    def _make_stream(
-        self, stream_id: int, state: StreamState, *, is_dedicated: bool, now: float
-    ) -> Stream | None:
-        """A stream with its first window reserved, or None when the budget is used up."""
-        window_bytes = 0 if is_dedicated else self._receive_window_bytes
-        if not self.budget.admit_stream(window_bytes):
-            return None
-        return Stream(
-            stream_id,
-            state,
-            is_dedicated=is_dedicated,
-            receive=ReceiveWindow(self.budget, window_bytes, now),
-            send=SendWindow(0 if is_dedicated else self._send_window_bytes),
+        Both ends said GOAWAY, so that no OPEN is on its way; no stream is left, and all is said.
+        """
+        return (
+            self.is_going_away
+            and self.peer_is_going_away
+            and not self.streams
+            and not self._due
+            and self._outbox.goaway_due is None
         )
-
-    def _make_unreserved_stream(self, stream_id: int, *, is_dedicated: bool) -> Stream:
-        """A stream that exists only to be refused."""
-        stream = Stream(
-            stream_id,
-            StreamState.REMOTE_OPENING,
-            is_dedicated=is_dedicated,
-            receive=ReceiveWindow(self.budget, 0, 0.0),
-            send=SendWindow(0),
-        )
-        stream.has_place = False
-        return stream
-
-    # ------------------------------------------------------------------ sending
-
-    @property
-    def has_control(self) -> bool:
-        """Whether `control_to_send` would return bytes."""
-        return bool(
-            self._due
-            or self._goaway_due is not None
-            or self.keepalive.ping_due is not None
-            or self.keepalive.pong_due is not None
-            or self._resolves.is_due
-            or self._remote_streams.is_announcement_due
-        )
-
-    def control_to_send(self) -> bytearray:
-        """The control frames that are due, in an order that keeps every stream's own order."""
-        output = bytearray()
-        writer = self._writer
-        if self.is_ended:
-            self._write_goaway(output)
-            self.keepalive.ping_due = self.keepalive.pong_due = None
-            return output
-        if self.keepalive.pong_due is not None:
-            output += writer.frame(FrameType.PONG, 0, self.keepalive.pong_due)
-            self.keepalive.pong_due = None
-        if self.keepalive.ping_due is not None:
-            output += writer.frame(FrameType.PING, 0, PING.pack(self.keepalive.ping_due))
-            self.keepalive.ping_due = None
-        if self._due:
-            for stream in self._due:
-                self._write_stream(stream, output)
-            self._due.clear()
-        if self._resolves.is_due:
-            self._resolves.frames(writer, output)
-        if self._remote_streams.is_announcement_due:
-            total = TOTAL.pack(self._remote_streams.announce())
-            output += writer.frame(FrameType.MAX_STREAMS, 0, total)
-        self._write_goaway(output)
-        return output
-
-    def _write_stream(self, stream: Stream, output: bytearray) -> None:
-        writer = self._writer
-        if stream.open_due is not None:
-            output += writer.frame(FrameType.OPEN, stream.id, stream.open_due)
-            stream.open_due = None
-        answer = stream.answer_due
-        if answer is not None:
-            frame_type = FrameType.OPENED if isinstance(answer, Opened) else FrameType.REFUSED
-            output += writer.frame(frame_type, stream.id, answer.encode())
-            stream.answer_due = None
-        if stream.credit_due:
-            # Granted when due; by now more may have been consumed, and the state may have moved on.
-            if stream.state in MAY_SEND_CREDIT:
-                output += writer.frame(
-                    FrameType.CREDIT, stream.id, TOTAL.pack(stream.receive.granted)
-                )
-            stream.credit_due = False
-        if stream.stop_due is not None:
-            output += writer.frame(FrameType.STOP, stream.id, STOP.pack(stream.stop_due))
-            stream.stop_due = None
-        if stream.fin_due:
-            output += writer.frame(FrameType.DATA, stream.id, flags=FLAG_FIN)
-            stream.fin_due = False
-        if stream.end_due is not None:
-            output += writer.frame(FrameType.END, stream.id, TOTAL.pack(stream.end_due))
-            stream.end_due = None
-        if stream.reset_due is not None:
-            payload = RESET.pack(stream.reset_due, stream.send.sent)
-            output += writer.frame(FrameType.RESET, stream.id, payload)
-            stream.reset_due = None
-
-    def _write_goaway(self, output: bytearray) -> None:
-        if self._goaway_due is not None:
-            code, text = self._goaway_due
-            last = max(self._remote_streams.highest_id, 0)
-            payload = GOAWAY.pack(last, code) + printable(text).encode()
-            output += self._writer.frame(FrameType.GOAWAY, 0, payload)
-            self._goaway_due = None
-
-    # ----------------------------------------------------------------- deadlines
 
     def next_deadline(self) -> float:
         """When `handle_deadline` wants to be called, on the clock of `now`."""

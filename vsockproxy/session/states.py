@@ -2,7 +2,8 @@
 
 Both ends use the same table. A stream begins in LOCAL_OPENING where OPEN was sent and in
 REMOTE_OPENING where it arrived. FIN (END for a dedicated stream) closes one direction, RESET closes
-both, and so does REFUSED. STOP asks the other end to finish its direction and changes no state.
+both, and so does REFUSED. STOP asks the other end to finish its direction and changes no state; the
+opener may say it once it was answered, as nothing is sent to it before.
 """
 
 from enum import IntEnum, auto
@@ -53,7 +54,6 @@ TRANSITIONS: dict[StreamState, dict[StreamInput, StreamState]] = {
         _I.RECEIVE_RESET: _S.CLOSED,
         _I.SEND_DATA: _S.LOCAL_OPENING,
         _I.SEND_FIN: _S.LOCAL_OPENING_FINISHED,
-        _I.SEND_STOP: _S.LOCAL_OPENING,
         _I.SEND_RESET: _S.CLOSED,
     },
     # Credit and STOP may have been on their way when FIN was sent.
@@ -63,7 +63,6 @@ TRANSITIONS: dict[StreamState, dict[StreamInput, StreamState]] = {
         _I.RECEIVE_CREDIT: _S.LOCAL_OPENING_FINISHED,
         _I.RECEIVE_STOP: _S.LOCAL_OPENING_FINISHED,
         _I.RECEIVE_RESET: _S.CLOSED,
-        _I.SEND_STOP: _S.LOCAL_OPENING_FINISHED,
         _I.SEND_RESET: _S.CLOSED,
     },
     _S.REMOTE_OPENING: {
@@ -74,7 +73,6 @@ TRANSITIONS: dict[StreamState, dict[StreamInput, StreamState]] = {
         _I.SEND_RESET: _S.CLOSED,
         _I.RECEIVE_DATA: _S.REMOTE_OPENING,
         _I.RECEIVE_FIN: _S.REMOTE_OPENING_FINISHED,
-        _I.RECEIVE_STOP: _S.REMOTE_OPENING,
         _I.RECEIVE_RESET: _S.CLOSED,
     },
     _S.REMOTE_OPENING_FINISHED: {
@@ -82,7 +80,6 @@ TRANSITIONS: dict[StreamState, dict[StreamInput, StreamState]] = {
         _I.SEND_REFUSED: _S.CLOSED,
         _I.SEND_STOP: _S.REMOTE_OPENING_FINISHED,
         _I.SEND_RESET: _S.CLOSED,
-        _I.RECEIVE_STOP: _S.REMOTE_OPENING_FINISHED,
         _I.RECEIVE_RESET: _S.CLOSED,
     },
     _S.OPEN: {
@@ -130,3 +127,5 @@ def states_that_allow(stream_input: StreamInput) -> frozenset[StreamState]:
 MAY_RECEIVE_DATA = states_that_allow(StreamInput.RECEIVE_DATA)
 MAY_SEND_DATA = states_that_allow(StreamInput.SEND_DATA)
 MAY_SEND_CREDIT = states_that_allow(StreamInput.SEND_CREDIT)
+REMOTE_OPENING_STATES = states_that_allow(StreamInput.SEND_OPENED)
+"""The peer's OPEN is not answered yet."""

@@ -2,7 +2,7 @@
 
 from vsockproxy.session.credit import ReceiveWindow, SendWindow
 from vsockproxy.session.errors import LocalProtocolError
-from vsockproxy.session.messages import Opened, Refusal
+from vsockproxy.session.frames import FrameType
 from vsockproxy.session.states import TRANSITIONS, StreamInput, StreamState
 
 
@@ -26,6 +26,7 @@ class Stream:
         "id",
         "is_dedicated",
         "is_released",
+        "is_stopped",
         "is_stopping",
         "open_due",
         "owner",
@@ -34,7 +35,6 @@ class Stream:
         "send",
         "state",
         "stop_due",
-        "was_answered",
     )
 
     def __init__(
@@ -53,16 +53,16 @@ class Stream:
         self.send = send
         self.owner: object | None = None
         """Whatever the driver wants to find again; the session does not look at it."""
-        self.was_answered = False
-        """Whether OPENED was sent or received."""
         self.is_stopping = False
         """STOP was sent: arriving data is dropped."""
+        self.is_stopped = False
+        """STOP arrived: the session says FIN by itself."""
         self.is_released = False
         self.has_place = True
         """Whether the budget counts it; false for one that exists only to be refused."""
         # What is due; control output is state, never a queue.
         self.open_due: bytes | None = None
-        self.answer_due: Opened | Refusal | None = None
+        self.answer_due: tuple[FrameType, bytes] | None = None
         self.credit_due = False
         self.fin_due = False
         self.end_due: int | None = None
@@ -84,6 +84,11 @@ class Stream:
         if state is None:
             raise LocalProtocolError(f"stream {self.id} in {self.state.name}: {stream_input.name}")
         self.state = state
+
+    def drop_due(self) -> None:
+        """Nothing is to be said any more of a stream that is over, but for OPEN: it takes an id."""
+        self.answer_due = self.end_due = self.stop_due = self.reset_due = None
+        self.credit_due = self.fin_due = False
 
     def __repr__(self) -> str:
         return (

@@ -354,7 +354,11 @@ PARENT_VALUES = {
     ),
     "a forward where the parent listens": (
         "forwards: [{listen: 'vsock://3:5000', to: 'a.b:1'}]",
-        "forwards[0].listen: vsock://3:5000 is taken by listen[0]: write another address or port",
+        "forwards[0].listen: vsock://3:5000 is taken by listen: write another address or port",
+    ),
+    "a TCP port with the number of a vsock port": (
+        "ingress: [{listen: 'tcp://0.0.0.0:5000', service: web}]",
+        "ingress: not in this version: remove it",
     ),
     "two forwards on one socket": (
         "forwards: [{listen: 'unix:///a', to: 'a.b:1'}, {listen: 'unix:///a?cid=5', to: 'a.b:1'}]",
@@ -395,6 +399,10 @@ PARENT_VALUES = {
         "resolver: {servers: []}",
         "resolver.servers: the list is empty: "
         "write a list, each item ADDRESS or ADDRESS:PORT, or remove the key",
+    ),
+    "a list of fixed hosts": (
+        "resolver: {hosts: [a.b]}",
+        "resolver.hosts: a list does not fit: write a mapping",
     ),
     "a fixed host that is a pattern": (
         "resolver: {hosts: {'*.a': [127.0.0.1]}}",
@@ -678,8 +686,12 @@ def test_a_deny_rule_may_cover_every_port() -> None:
 PARENT_LISTENERS = {
     "no endpoint": (
         "5000",
-        "listen: 5000 does not fit: write a list, each item "
-        "vsock://CID:PORT, unix:///PATH or tcp://ADDRESS:PORT",
+        "listen: 5000 is no text: write vsock://CID:PORT, unix:///PATH or tcp://ADDRESS:PORT",
+    ),
+    "nothing": (
+        "",
+        "listen: nothing (null) does not fit: write a list, each item "
+        "vsock://CID:PORT, unix:///PATH or tcp://ADDRESS:PORT, or remove the key",
     ),
     "an unknown scheme": (
         "http://a",

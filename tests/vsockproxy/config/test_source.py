@@ -135,8 +135,23 @@ REFUSED = {
     ),
     "a key with a line feed": (
         b'"a\\nb": 1\n',
-        ["1: (file): a key that is no text: put it in quotes"],
+        ["1: (file): a key that is empty, too long or not printable: remove it"],
         {},
+    ),
+    "a key without a name": (
+        b"a: {'': 1}\n",
+        ["1: a: a key that is empty, too long or not printable: remove it"],
+        {"a": {}},
+    ),
+    "a key beyond reason": (
+        b"? " + b"x" * 257 + b"\n: 1\n",
+        ["1: (file): a key that is empty, too long or not printable: remove it"],
+        {},
+    ),
+    "an anchor beyond reason": (
+        b"a: &" + b"x" * 100 + b" 1\n",
+        [f"1: a: an anchor (&{'x' * 80}…): remove it, or put text with '&' in quotes"],
+        {"a": 1},
     ),
     "a tag on a scalar": (
         b"a: !!str 443\n",
@@ -174,6 +189,11 @@ REFUSED = {
     "more than 4 MiB": (
         b"#" * (MAX_FILE_BYTES + 1),
         ["1: (file): the file is too large: at most 4 MiB are read"],
+        BROKEN,
+    ),
+    "a syntax error in a value": (
+        b"a: {b: @x}\n",
+        ["1: a.b: text that begins with '@' without quotes: put it in quotes"],
         BROKEN,
     ),
     "a syntax error, after which nothing is known": (

@@ -116,6 +116,12 @@ def test_hostile_arguments_stay_in_their_line(hostile: str) -> None:
         assert len(body) < 1500
 
 
+def test_a_host_cannot_speak_for_the_text() -> None:
+    body = parse(refusal(403, "denied", "a.test:443: all is well", "no"))[1]
+
+    assert body == b"denied: a.test:443:?all?is?well: no\n"
+
+
 @given(st.text(), st.text(), st.text())
 def test_no_text_can_split_an_answer(reason: str, host_port: str, text: str) -> None:
     response, body = parse(refusal(403, reason, host_port, text))

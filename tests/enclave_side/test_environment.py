@@ -1,0 +1,77 @@
+import pytest
+
+from enclave_side.shim.environment import STREAMS_SOCKET, command_environment
+from vsockproxy.addresses import TcpAddress
+from vsockproxy.config.model import Shim
+
+PROXY = TcpAddress("127.0.0.1", 3128)
+PROXY_VARIABLES = {
+    **dict.fromkeys(
+        ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:3128"
+    ),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
+}
+STREAMS = {"VSOCKPROXY_STREAMS": STREAMS_SOCKET}
+INHERITED = {"PATH": "/bin", "http_proxy": "http://10.0.0.1:80", "ALL_PROXY": "socks5://x"}
+
+
+def environment(
+    shim: Shim,
+    inherited: dict[str, str],
+    *,
+    http_proxy: TcpAddress | None = PROXY,
+    names: bool = False,
+    streams: bool = False,
+) -> dict[str, str]:
+    return command_environment(
+        inherited, shim, http_proxy=http_proxy, names_are_active=names, has_streams_socket=streams
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_wanted", "proxy", "names", "expected"),
+    [
+        pytest.param(None, PROXY, False, PROXY_VARIABLES, id="by default with the HTTP proxy"),
+        pytest.param(None, PROXY, True, {}, id="by default not when names is active"),
+        pytest.param(None, None, False, {}, id="not when the HTTP proxy does not listen"),
+        pytest.param(True, PROXY, True, PROXY_VARIABLES, id="on demand even when names is active"),
+        pytest.param(True, None, False, {}, id="on demand, but there is no proxy"),
+        pytest.param(False, PROXY, False, {}, id="never when switched off"),
+    ],
+)
+def test_proxy_variables(
+    is_wanted: bool | None, proxy: TcpAddress | None, names: bool, expected: dict[str, str]
+) -> None:
+    shim = Shim(environment=is_wanted)
+    assert environment(shim, {}, http_proxy=proxy, names=names) == expected
+
+
+def test_what_was_inherited_about_another_network_is_replaced() -> None:
+    assert environment(Shim(), INHERITED) == {"PATH": "/bin", **PROXY_VARIABLES}
+
+
+def test_all_proxy_is_removed_even_where_no_variable_is_set() -> None:
+    inherited = {"ALL_PROXY": "socks5://x", "all_proxy": "socks5://y"}
+    assert environment(Shim(), inherited, names=True) == {}
+
+
+def test_switched_off_everything_is_left_alone() -> None:
+    assert environment(Shim(environment=False), INHERITED) == INHERITED
+
+
+def test_the_stream_socket_is_named_when_it_exists() -> None:
+    assert environment(Shim(environment=False), {}, streams=True) == STREAMS
+    assert environment(Shim(environment=False), {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        pytest.param(TcpAddress("::1", 99), "http://[::1]:99", id="brackets around IPv6"),
+        pytest.param(TcpAddress("0.0.0.0", 99), "http://127.0.0.1:99", id="every IPv4 address"),
+        pytest.param(TcpAddress("::", 99), "http://[::1]:99", id="every IPv6 address"),
+        pytest.param(TcpAddress("127.0.0.9", 99), "http://127.0.0.9:99", id="another address"),
+    ],
+)
+def test_url_of_the_proxy(address: TcpAddress, url: str) -> None:
+    assert environment(Shim(), {}, http_proxy=address)["HTTPS_PROXY"] == url
