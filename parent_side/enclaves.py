@@ -98,9 +98,14 @@ class Enclaves:
                     self._attach(sock, cid, preface, rest)
                 else:
                     await self._begin(sock, cid, preface, rest)
-        except (PeerProtocolError, OSError) as error:
+        except (PeerProtocolError, TimeoutError) as error:
             text = str(error) or f"no hello for {self.limits.handshake:g} s"
             self._log.warning("link_refused", cid=cid, enclave=self.name_of(cid), text=text)
+            sock.close()
+        except OSError as error:
+            # Who connects may also leave: an enclave that stops, a probe of a load balancer.
+            text = str(error)
+            self._log.info("link_given_up", cid=cid, enclave=self.name_of(cid), text=text)
             sock.close()
         except BaseException:
             sock.close()

@@ -83,9 +83,7 @@ def main(context: click.Context, files: Sequence[Path], complete: bool) -> None:
         click.echo(f"{path}: missing, that run did not come to its end")
     is_complete = not (complete and figures.skipped)
     if not is_complete:
-        click.echo("this machine was set up to skip nothing, and these tests were skipped:")
-        for skip in figures.skipped:
-            click.echo(f"  {skip.test}: {skip.reason}")
+        click.echo("this machine was set up to skip nothing, and tests were skipped")
     for line in report(figures):
         click.echo(line)
     context.exit(1 if figures.failed or missing or not is_complete else 0)

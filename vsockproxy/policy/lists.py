@@ -26,6 +26,10 @@ FIRST_ENCLAVE_CID: Final = 4
 """Lower CIDs are the hypervisor, loopback, the host and, for Nitro, the parent (vsock(7))."""
 
 
+ALLOW_OPTION: Final = "--allow"
+"""The `file` of a document that has no file: its rules come from this option of the sandbox."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lists:
     """What one file says for one enclave.
@@ -68,6 +72,7 @@ def lists_for(document: Document, cid: int | None) -> Lists:
     """
     config = document.config
     file = PurePath(document.file).name or document.file
+    allowlist_name = ALLOW_OPTION if file == ALLOW_OPTION else f"allowlist in {file}"
     if isinstance(config, AwsAllowlist):
         return Lists(
             allow=_aws_rules(document, config.allowlist),
@@ -84,11 +89,10 @@ def lists_for(document: Document, cid: int | None) -> Lists:
                 for rule in _allow_rules(document, "allowlist", config.allowlist)
             ),
             deny=deny,
-            allowlist_name=f"allowlist in {file}",
+            allowlist_name=allowlist_name,
             mode=config.mode,
             require_tls=config.require_tls,
         )
-    allowlist_name = f"allowlist in {file}"
     found = _entry(config, cid) if cid is not None else None
     mode = config.mode
     if found is not None:

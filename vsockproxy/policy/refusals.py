@@ -6,7 +6,7 @@ from typing import Final
 from vsockproxy.addresses import Destination, Host, IpAddress, format_ip
 from vsockproxy.config.patterns import AddressPattern
 from vsockproxy.policy.guard import AddressClass, Finding, closed
-from vsockproxy.policy.lists import Lists
+from vsockproxy.policy.lists import ALLOW_OPTION, Lists
 from vsockproxy.policy.reasons import Reason
 from vsockproxy.policy.rules import Rule, describe_ports
 
@@ -106,6 +106,8 @@ def _mend(
 
 def _new_rule(lists: Lists, asked: Destination, flags: tuple[str, ...] = ()) -> str:
     """The rule to add, with `flags`, or with those that a literal needs."""
+    if lists.allowlist_name == ALLOW_OPTION:
+        return f"add {ALLOW_OPTION} {asked}"
     literal = asked.host.address
     if literal is not None:
         needed = _flags_that_open(literal, closed(literal, private=False, metadata=False))

@@ -69,15 +69,15 @@ def decode_map(data: bytes, what: str) -> dict[Any, Any]:
     return value
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object, depth: int = MAX_DEPTH) -> bool:
     if isinstance(value, dict):
         # With unsigned keys alone, the order of RFC 8949 is that of RFC 7049, which cbor2 writes.
-        return all(
-            type(key) is int and 0 <= key <= MAX_INTEGER and _is_plain(item)
+        return depth > 0 and all(
+            type(key) is int and 0 <= key <= MAX_INTEGER and _is_plain(item, depth - 1)
             for key, item in value.items()
         )
     if isinstance(value, list):
-        return all(map(_is_plain, value))
+        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
     return value is None or isinstance(value, int | str | bytes)
 
 

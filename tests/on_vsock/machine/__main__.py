@@ -26,10 +26,10 @@ NO_MACHINE_STATUS = 125
 )
 @click.option("--memory", default="2G", show_default=True, help="Memory of User Mode Linux.")
 @click.option(
-    "--limit", default=600.0, show_default=True, help="Seconds that User Mode Linux may run."
+    "--limit", default=600, show_default=True, help="Seconds for COMMAND in User Mode Linux."
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def main(command: tuple[str, ...], writable: tuple[Path, ...], memory: str, limit: float) -> None:
+def main(command: tuple[str, ...], writable: tuple[Path, ...], memory: str, limit: int) -> None:
     """Run COMMAND on a machine with a real AF_VSOCK loopback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the guest too
     folders = [path.resolve() for path in writable]

@@ -23,6 +23,9 @@ INIT = Path(__file__).with_name("init.sh")
 _FOLLOW_SECONDS = 0.1
 """How often the output is looked at."""
 
+_LAST_WORDS_SECONDS = 30
+"""How long a command that was interrupted may still say what it did, and the machine power off."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -36,7 +39,8 @@ class Job:
     environment: Mapping[str, str]
     memory: str
     """What the machine has, as the kernel's `mem=` takes it: `2G`."""
-    limit_seconds: float
+    limit_seconds: int
+    """The command is interrupted after that, as by Ctrl-C."""
 
 
 def run(kernel: Kernel, job: Job, cache: Path) -> int:
@@ -46,7 +50,7 @@ def run(kernel: Kernel, job: Job, cache: Path) -> int:
         The command's exit status.
 
     Raises:
-        MachineError: the machine did not come up, or `limit_seconds` were over before the end.
+        MachineError: the machine did not come up, or the command did not end in time.
     """
     with tempfile.TemporaryDirectory(dir=cache, prefix="job-") as name:
         folder = Path(name)
@@ -56,18 +60,20 @@ def run(kernel: Kernel, job: Job, cache: Path) -> int:
                 f"move {job.checkout} or set XDG_CACHE_HOME",
             )
         _write_job(folder, kernel, job)
+        started = time.monotonic()
         with (folder / "boot").open("wb") as boot_log:
             guest = _start(kernel, job, folder, boot_log)
             try:
-                was_in_time = _follow(guest, folder / "output", job.limit_seconds)
+                most_seconds = job.limit_seconds + 2 * _LAST_WORDS_SECONDS
+                _follow(guest, folder / "output", most_seconds)
             finally:
                 _end(guest)
-        if not was_in_time:
-            raise MachineError(f"still running after {job.limit_seconds:g} s, ended")
-        try:
-            return int((folder / "status").read_text(encoding="ascii"))
-        except (OSError, ValueError) as error:
-            raise MachineError(f"the machine stopped early: {_last_words(folder)}") from error
+        status = _exit_status(folder)
+        if status != 0 and time.monotonic() - started > job.limit_seconds:
+            raise MachineError(f"the command was still running after {job.limit_seconds} s")
+        if status is None:
+            raise MachineError(f"the machine stopped early: {_last_words(folder)}")
+        return status
 
 
 def _paths(job: Job, folder: Path) -> list[str]:
@@ -89,9 +95,14 @@ def _write_job(folder: Path, kernel: Kernel, job: Job) -> None:
         for name, value in job.environment.items()
         if name.isidentifier()  # bash exports functions under other names
     ]
+    timeout = f"timeout --signal=INT --kill-after={_LAST_WORDS_SECONDS} {job.limit_seconds}"
     lines = {
         "settings": [f"{name}={value}" for name, value in settings.items()],
-        "command": [*exports, 'mkdir -p "$HOME"', f"exec {shlex.join(job.command)} </dev/null"],
+        "command": [
+            *exports,
+            'mkdir -p "$HOME"',
+            f"exec {timeout} {shlex.join(job.command)} </dev/null",
+        ],
         "setup": [],
         "output": [],
     }
@@ -125,18 +136,16 @@ def _start(kernel: Kernel, job: Job, folder: Path, boot_log: BinaryIO) -> subpro
     )
 
 
-def _follow(guest: subprocess.Popen[bytes], output: Path, limit_seconds: float) -> bool:
-    """Copy `output` to our stdout until the guest is gone; returns False when the time is over."""
-    deadline = time.monotonic() + limit_seconds
+def _follow(guest: subprocess.Popen[bytes], output: Path, most_seconds: float) -> None:
+    """Copy `output` to our stdout until the guest is gone or the time is over."""
+    deadline = time.monotonic() + most_seconds
     with output.open("rb") as reader:
         while True:
             is_running = guest.poll() is None  # asked first: what it wrote last is still copied
             shutil.copyfileobj(reader, sys.stdout.buffer)
             sys.stdout.buffer.flush()
-            if not is_running:
-                return True
-            if time.monotonic() > deadline:
-                return False
+            if not is_running or time.monotonic() > deadline:
+                return
             time.sleep(_FOLLOW_SECONDS)
 
 
@@ -144,6 +153,14 @@ def _end(guest: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(guest.pid, signal.SIGKILL)
     guest.wait()
+
+
+def _exit_status(folder: Path) -> int | None:
+    """What the command ended with; None when init did not get to its end."""
+    try:
+        return int((folder / "status").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def _last_words(folder: Path) -> str:
