@@ -17,6 +17,7 @@ from vsockproxy import processes
 from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
+from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
 from vsockproxy.worker_messages import (
@@ -70,7 +71,9 @@ def run(
         except (NamespaceError, ListenError) as error:
             print(f"vsockproxy: {error}", file=sys.stderr)  # noqa: T201 — there is no log yet
             return FAILED
-        # trio is imported only now: what can go wrong has gone wrong by here.
+        # Workers start up while this process imports trio.
+        workers = count_workers(config.workers)
+        first_workers = start_first_workers(worker_module, workers)
         from vsockproxy.control.command import UserCommand
         from vsockproxy.control.enclave import serve_enclave
         from vsockproxy.control.services import NamedListener, Service
@@ -87,7 +90,8 @@ def run(
             document=document,
             worker_module=worker_module,
             listeners=[NamedListener(*listener) for listener in listeners],
-            workers=config.workers,
+            workers=workers,
+            first_workers=first_workers,
             log=config.log,
         )
         return serve_enclave(

@@ -5,17 +5,26 @@ both), and a refusal is a close. Programs that need to know use TLS, or links.
 """
 
 import socket
+from contextlib import ExitStack
 
-from parent_side.reach import Reach
-from vsockproxy.addresses import Destination
+from parent_side.reach import IpVersion, Reach
+from vsockproxy.addresses import Destination, Host
+from vsockproxy.config.model import Limits
 from vsockproxy.dataplane.audit import StreamRecord
+from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.greeting import carrier_of
-from vsockproxy.dataplane.loop import now, spawn
+from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
 from vsockproxy.dataplane.socket_relay import SocketRelay
-from vsockproxy.dataplane.stream_end import ENDED_FINISHED, ENDED_LOCAL_RESET
+from vsockproxy.dataplane.sockets import receive
+from vsockproxy.dataplane.stream_end import ENDED_FINISHED, ENDED_LOCAL_RESET, ENDED_TIMED_OUT
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy
+from vsockproxy.protocols.client_hello import ClientHelloReader, check_server_name
+from vsockproxy.protocols.errors import ClientHelloError, NotTls
+
+READ_BYTES = 16 * 1024
+"""For the first bytes, where they have to be a ClientHello."""
 
 
 class Forwards:
@@ -23,15 +32,17 @@ class Forwards:
 
     Args:
         reach: decides, resolves and dials.
-        most_streams: connections of one enclave that may be open at once.
+        limits: `streams` is for the connections of one enclave that may be open at once.
         log: for the audit lines.
     """
 
-    def __init__(self, reach: Reach, most_streams: int, log: Log) -> None:
+    def __init__(self, reach: Reach, limits: Limits, log: Log) -> None:
         self._reach = reach
-        self._most_streams = most_streams
+        self._limits = limits
         self._log = log
         self._open: dict[int, int] = {}
+        self._relays: set[SocketRelay] = set()
+        spawn(self._watch_times(), "time limits of forwards")
 
     @property
     def is_empty(self) -> bool:
@@ -39,9 +50,25 @@ class Forwards:
         return not self._open
 
     def connected(
-        self, sock: socket.socket, to: Destination, policy: Policy, cid: int, name: str | None
+        self,
+        sock: socket.socket,
+        to: Destination,
+        policy: Policy,
+        cid: int,
+        name: str | None,
+        *,
+        ip_version: IpVersion | None = None,
     ) -> None:
-        """Serve one connection to `to`; returns at once."""
+        """Serve one connection to `to`; returns at once.
+
+        Args:
+            sock: the connection; owned from now on.
+            to: what it leads to.
+            policy: the lists of the enclave.
+            cid: the enclave's CID.
+            name: its configured name, if any.
+            ip_version: the only version of addresses that is dialled; None for both.
+        """
         record = StreamRecord(
             host=to.host.text,
             port=to.port,
@@ -50,45 +77,93 @@ class Forwards:
             cid=cid,
             enclave=name,
         )
-        if self._open.get(cid, 0) >= self._most_streams:
-            text = f"{self._most_streams} connections are open"
+        if self._open.get(cid, 0) >= self._limits.streams:
+            text = f"{self._limits.streams} connections are open"
             record.decide(self._log, allowed=False, reason="limit", text=text)
             sock.close()
             return
         self._open[cid] = self._open.get(cid, 0) + 1
-        spawn(self._serve(sock, policy, cid, record), f"forward to {to}")
+        spawn(self._serve(sock, policy, cid, record, ip_version), f"forward to {to}")
 
     async def _serve(
-        self, sock: socket.socket, policy: Policy, cid: int, record: StreamRecord
+        self,
+        sock: socket.socket,
+        policy: Policy,
+        cid: int,
+        record: StreamRecord,
+        ip_version: IpVersion | None,
     ) -> None:
-        try:
-            reached = await self._reach.reach(policy, record, cid)
-        except Refused as refused:
-            record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
-            sock.close()
-            self._leave(cid)
-            return
-        except BaseException:
-            sock.close()
-            self._leave(cid)
-            raise
-        record.address = str(reached.address)
-        record.decide(self._log, allowed=True, reason=reached.decision.reason)
+        with ExitStack() as undo:
+            undo.callback(self._leave, cid)
+            undo.callback(sock.close)
+            try:
+                reached = await self._reach.reach(policy, record, cid, ip_version=ip_version)
+            except Refused as refused:
+                record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
+                return
+            undo.callback(reset_socket, reached.socket)
+            record.address = str(reached.address)
+            record.decide(self._log, allowed=True, reason=reached.decision.reason)
+            first_bytes = b""
+            if policy.requires_tls(reached.decision.rule):
+                try:
+                    first_bytes = await self._read_client_hello(sock, reached.host)
+                except (ClientHelloError, OSError) as error:
+                    if isinstance(error, ClientHelloError):
+                        reason, text = error.reason, error.text
+                        record.decide(self._log, allowed=False, reason=reason, text=text)
+                    self._close(record, ENDED_LOCAL_RESET, 0, 0)
+                    return
+            undo.pop_all()
 
         def closed(is_clean: bool) -> None:
+            self._relays.discard(relay)
             self._leave(cid)
-            record.close(
-                self._log,
-                ended=ENDED_FINISHED if is_clean else ENDED_LOCAL_RESET,
-                bytes_out=relay.inward.total_bytes,
-                bytes_in=relay.outward.total_bytes,
-                now=now(),
-            )
+            cut = ENDED_TIMED_OUT if relay.has_timed_out else ENDED_LOCAL_RESET
+            ended = ENDED_FINISHED if is_clean else cut
+            self._close(record, ended, relay.inward.total_bytes, relay.outward.total_bytes)
 
         relay = SocketRelay(
-            reached.socket, sock, most_bytes=carrier_of(sock).max_send_bytes, closed=closed
+            reached.socket,
+            sock,
+            to_local=first_bytes,
+            most_bytes=carrier_of(sock).max_send_bytes,
+            closed=closed,
         )
+        self._relays.add(relay)
         relay.start()
+
+    async def _read_client_hello(self, sock: socket.socket, host: Host) -> bytes:
+        """The connection's first bytes, once they are a ClientHello for `host`.
+
+        Raises:
+            ClientHelloError: they are not, or did not come.
+            OSError: the connection failed.
+        """
+        reader = ClientHelloReader()
+        hello = None
+        try:
+            async with timeout(self._limits.handshake):
+                while hello is None:
+                    data = await receive(sock, READ_BYTES)
+                    if not data:
+                        raise NotTls("the program closed before a ClientHello")
+                    hello = reader.receive(data)
+        except TimeoutError as error:
+            raise NotTls(f"no ClientHello for {self._limits.handshake:g} s") from error
+        check_server_name(hello, host)
+        return reader.received
+
+    async def _watch_times(self) -> None:
+        half_closed, idle = self._limits.half_closed, self._limits.idle
+        shortest = min((limit for limit in (half_closed, idle) if limit), default=0)
+        while shortest:
+            await sleep(min(max(shortest / 8, 0.02), 5.0))
+            for relay in list(self._relays):
+                relay.check_time(now(), half_closed, idle)
+
+    def _close(self, record: StreamRecord, ended: str, bytes_out: int, bytes_in: int) -> None:
+        record.close(self._log, ended=ended, bytes_out=bytes_out, bytes_in=bytes_in, now=now())
 
     def _leave(self, cid: int) -> None:
         self._open[cid] -= 1

@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass
+from typing import Literal
 
 from parent_side.resolver import LookupFailed, NoSuchName, Resolver
 from vsockproxy.addresses import Host, IpAddress
@@ -9,6 +10,8 @@ from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.dialling import DialError, dial
 from vsockproxy.errors import Refused
 from vsockproxy.policy import Decision, Policy
+
+IpVersion = Literal[4, 6]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,18 @@ class Reach:
         self._resolver = resolver
         self._connect_seconds = connect_seconds
 
-    async def reach(self, policy: Policy, record: StreamRecord, enclave: int) -> Reached:
+    async def reach(
+        self,
+        policy: Policy,
+        record: StreamRecord,
+        enclave: int,
+        *,
+        ip_version: IpVersion | None = None,
+    ) -> Reached:
         """Connect to `record.host` and `record.port` if `policy` allows it.
 
-        The record's host becomes its normal form, and its rule is noted.
+        The record's host becomes its normal form, and its rule is noted. With `ip_version` only
+        addresses of that version are dialled.
 
         Raises:
             Refused: with one of the reasons of design §10.
@@ -59,6 +70,11 @@ class Reach:
                 raise Refused("no_such_name", str(error)) from error
             except LookupFailed as error:
                 raise Refused("lookup_failed", str(error)) from error
+        if ip_version is not None:
+            addresses = tuple(each for each in addresses if each.version == ip_version)
+            if not addresses:
+                text = f"{dialled.host} has no IPv{ip_version} address, and no other may be dialled"
+                raise Refused("no_such_name", text)
         decision, checked = policy.judge(decision, host, record.port, addresses)
         if not decision.allowed:
             raise Refused(decision.reason, decision.text)

@@ -8,6 +8,7 @@ The sandbox has it in a process of its own, which ends with the sandbox:
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Final
@@ -16,19 +17,23 @@ from vsockproxy import processes
 from vsockproxy.addresses import Endpoint
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
-from vsockproxy.listening import ListenError, open_listener
+from vsockproxy.control.worker_start import count_workers, start_first_workers
+from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.worker_messages import ListenerKind, read_document
 
-__all__ = ("WORKER_MODULE", "main", "run")
+__all__ = ("WORKER_MODULE", "WantedListener", "main", "run", "serve")
 
 WORKER_MODULE: Final = "parent_side.worker"
 
 FAILED: Final = 1
 """Exit code where a listener cannot be bound."""
 
+WantedListener = tuple[str, ListenerKind, Endpoint]
+"""Its path in the configuration, what it is for, and where it is."""
+
 
 def run(document: Document, *, worker_module: str = WORKER_MODULE) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code.
+    """Serve what the configuration says until SIGTERM or SIGINT; the exit code.
 
     Args:
         document: a parent's configuration.
@@ -36,34 +41,51 @@ def run(document: Document, *, worker_module: str = WORKER_MODULE) -> int:
     """
     config = document.config
     assert isinstance(config, ParentConfig)
-    processes.raise_descriptor_limit()
-    wanted: list[tuple[str, ListenerKind, Endpoint]] = [
+    wanted: list[WantedListener] = [
         *((f"listen[{index}]", "link", endpoint) for index, endpoint in enumerate(config.listen)),
         *(
             (f"forwards[{index}].listen", "forward", forward.listen)
             for index, forward in enumerate(config.forwards)
         ),
     ]
-    from vsockproxy.control.parent import serve_parent
-    from vsockproxy.control.services import NamedListener, Service
-    from vsockproxy.policy import may_connect
+    try:
+        return serve(document, wanted, worker_module=worker_module)
+    except ListenError as error:
+        print(f"vsockproxy: {error}", file=sys.stderr)  # noqa: T201 — there is no log yet
+        return FAILED
 
+
+def serve(
+    document: Document, wanted: Iterable[WantedListener], *, worker_module: str = WORKER_MODULE
+) -> int:
+    """Serve on the given listeners until SIGTERM or SIGINT; the exit code.
+
+    Raises:
+        ListenError: one of them cannot be bound.
+    """
+    config = document.config
+    assert isinstance(config, ParentConfig)
+    processes.raise_descriptor_limit()
     with ExitStack() as stack:
-        listeners = []
+        listeners: list[tuple[str, ListenerKind, Listener]] = []
         for name, kind, endpoint in wanted:
-            try:
-                listener = open_listener(endpoint)
-            except ListenError as error:
-                print(f"vsockproxy: {error}", file=sys.stderr)  # noqa: T201 — there is no log yet
-                return FAILED
+            listener = open_listener(endpoint)
             stack.callback(listener.close)
-            listeners.append(NamedListener(name, kind, listener))
+            listeners.append((name, kind, listener))
+        # Workers start up while this process imports trio.
+        workers = count_workers(config.workers)
+        first_workers = start_first_workers(worker_module, workers)
+        from vsockproxy.control.parent import serve_parent
+        from vsockproxy.control.services import NamedListener, Service
+        from vsockproxy.policy import may_connect
+
         service = Service(
             side="parent",
             document=document,
             worker_module=worker_module,
-            listeners=listeners,
-            workers=config.workers,
+            listeners=[NamedListener(*listener) for listener in listeners],
+            workers=workers,
+            first_workers=first_workers,
             log=config.log,
         )
         return serve_parent(service, partial(may_connect, document))

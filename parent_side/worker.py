@@ -2,19 +2,21 @@
 
 import re
 import socket
+from typing import Final
 
 from parent_side.egress import Egress
 from parent_side.enclaves import Enclaves
 from parent_side.forwards import Forwards
-from parent_side.reach import Reach
+from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log
-from vsockproxy.worker_messages import Configure, Connection
+from vsockproxy.worker_messages import Configure, Connection, ListenerKind
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
+_IP_VERSIONS: Final[dict[ListenerKind, IpVersion]] = {"forward_ipv4": 4, "forward_ipv6": 6}
 
 
 class ParentSide:
@@ -33,7 +35,8 @@ class ParentSide:
         reach = Reach(resolver, config.limits.connect)
         self._forwards_config = config.forwards
         self._enclaves = Enclaves(document, Egress(reach, config.limits.handshake, log), log)
-        self._forwards = Forwards(reach, config.limits.streams, log)
+        self._forwards = Forwards(reach, config.limits, log)
+        self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """Serve a connection that the supervisor accepted."""
@@ -44,7 +47,9 @@ class ParentSide:
         to = self._forwards_config[int(forward[1])].to
         cid = message.cid
         policy = self._enclaves.policy_for(cid)
-        self._forwards.connected(sock, to, policy, cid, self._enclaves.name_of(cid))
+        name = self._enclaves.name_of(cid)
+        ip_version = self._ip_versions[message.listener]
+        self._forwards.connected(sock, to, policy, cid, name, ip_version=ip_version)
 
     def drain(self) -> None:
         """Take no new streams."""

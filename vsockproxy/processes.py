@@ -6,12 +6,13 @@ opens is closed at exec unless it is named in `passed`.
 """
 
 import errno
+import fcntl
 import os
 import resource
 import signal
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 __all__ = (
@@ -23,6 +24,7 @@ __all__ = (
     "die_with_starter",
     "exit_code",
     "module_command",
+    "open_pipe",
     "raise_descriptor_limit",
     "start",
 )
@@ -35,6 +37,9 @@ SIGNAL_BASE: Final = 128
 MOST_DESCRIPTORS: Final = 1 << 20
 """Ceiling of our own soft limit: container runtimes set hard limits near 2^30, and programs exist
 that close every number up to the soft limit."""
+
+PIPE_BYTES: Final = 256 * 1024
+"""Log lines that wait while stderr blocks."""
 
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 _PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
@@ -99,6 +104,18 @@ def start(
     finally:
         for descriptor in passed:
             os.set_inheritable(descriptor, False)
+
+
+def open_pipe() -> tuple[int, int]:
+    """A pipe for log lines: its read end and its write end.
+
+    Raises:
+        OSError: there are no descriptors to spare.
+    """
+    read_end, write_end = os.pipe()
+    with suppress(OSError):  # a user's pipes have a limit in all (pipe(7)); the default will do
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return read_end, write_end
 
 
 def exit_code(wait_status: int) -> int:

@@ -23,8 +23,8 @@ non-blocking. A listener's name is its path in the configuration file: `forwards
 
 import os
 import socket
-import tempfile
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any, Final, Literal
 
@@ -42,6 +42,7 @@ __all__ = (
     "ChannelClosed",
     "Configure",
     "Connection",
+    "ForwardKind",
     "FromWorker",
     "Heartbeat",
     "ListenerKind",
@@ -66,10 +67,15 @@ MAX_DESCRIPTORS: Final = 64
 
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 
+_ANCILLARY_BYTES: Final = socket.CMSG_LEN(MAX_DESCRIPTORS * array("i").itemsize)
+
 INSTANCE_BYTES: Final = 16
 """128 random bits that tell one start of a supervisor from every other (WIRE_FORMAT.md)."""
 
-ListenerKind = Literal["link", "forward", "http_proxy"]
+ForwardKind = Literal["forward", "forward_ipv4", "forward_ipv6"]
+"""A raw port; the last two dial addresses of that version only."""
+
+ListenerKind = Literal["link", "http_proxy", ForwardKind]
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Unsigned32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
@@ -149,7 +155,7 @@ def send(channel: socket.socket, message: Message, descriptors: Sequence[int] = 
         raise MessageError(f"a message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
     _check_descriptors(message, len(descriptors))
     try:
-        socket.send_fds(channel, [data], list(descriptors), socket.MSG_NOSIGNAL)
+        channel.sendmsg([data], _ancillary(descriptors), socket.MSG_NOSIGNAL)
     except (BrokenPipeError, ConnectionResetError) as error:
         raise ChannelClosed("the worker channel is closed") from error
 
@@ -163,11 +169,12 @@ def receive(channel: socket.socket) -> tuple[Message, tuple[int, ...]]:
         MessageError: the packet is no message of the table; its descriptors have been closed.
     """
     try:
-        data, descriptors, flags, _ = socket.recv_fds(
-            channel, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        data, ancillary, flags, _ = channel.recvmsg(
+            MAX_MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionResetError as error:
         raise ChannelClosed("the worker channel is closed") from error
+    descriptors = _descriptors(ancillary)
     with ExitStack() as undo:
         for descriptor in descriptors:
             undo.callback(os.close, descriptor)
@@ -180,7 +187,25 @@ def receive(channel: socket.socket) -> tuple[Message, tuple[int, ...]]:
         message = _parse(data)
         _check_descriptors(message, len(descriptors))
         undo.pop_all()
-    return message, tuple(descriptors)
+    return message, descriptors
+
+
+# socket.send_fds and socket.recv_fds of Python 3.11 drop their flags, without which descriptors
+# would stay open at exec.
+
+
+def _ancillary(descriptors: Sequence[int]) -> list[tuple[int, int, bytes]]:
+    if not descriptors:
+        return []
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors).tobytes())]
+
+
+def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    found = array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(content[: len(content) - len(content) % found.itemsize])
+    return tuple(found)
 
 
 def _parse(data: bytes) -> Message:
@@ -215,6 +240,8 @@ def document_descriptor(document: Document) -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("vsockproxy-document", os.MFD_CLOEXEC)
     else:  # a Python that was built for an old C library
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     try:

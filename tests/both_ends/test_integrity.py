@@ -1,97 +1,76 @@
 """Every byte arrives, in order, once: many bytes both ways at once, compared by SHA-256."""
 
 import socket
-import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import pytest
 
-from tests.support.pair import LinkKind, Pair, free_port, serving
-from tests.support.traffic import GIBIBYTE, MEBIBYTE, Pattern, receive_all, start
+from tests.support.crowd import Crowd, Member
+from tests.support.pair import LinkKind, Pair, free_port
+from tests.support.traffic import GIBIBYTE, MEBIBYTE, Pattern, start
 
 Carrier = Literal["shared", "dedicated"]
 
 SECONDS = 600.0
 
 
-class Exchanger:
-    """An origin that sends as much as it is asked for while it reads, and keeps both hashes."""
-
-    def __init__(self, seed: int) -> None:
-        self.pattern = Pattern(seed)
-        self._changed = threading.Condition()
-        self.seen: dict[int, tuple[str, int, str]] = {}
-        """For each connection, by the number it sent: hash sent, bytes and hash received."""
-
-    def serve(self, connection: socket.socket) -> None:
-        connection.settimeout(SECONDS)
-        head = b""
-        while len(head) < 16:
-            head += connection.recv(16 - len(head))
-        number, wanted = int.from_bytes(head[:8]), int.from_bytes(head[8:])
-        sending = start(lambda: self.pattern.send(connection, wanted))
-        total, digest = receive_all(connection)
-        with self._changed:
-            self.seen[number] = (sending.result(SECONDS), total, digest)
-            self._changed.notify_all()
-
-    def wait(self, count: int) -> None:
-        """Wait until so many connections have ended."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.seen) == count, 60)
+@contextmanager
+def forwarding(kind: LinkKind, carrier: Carrier, origin_port: int) -> Iterator[tuple[Pair, int]]:
+    """A pair, and the local port that leads to the origin."""
+    port = free_port()
+    rule: dict[str, Any] = {"address": "origin.test", "port": 443, "private": True}
+    rule["require_tls"] = False
+    limits = {"limits": {"dedicated": 256}}
+    forward = {"listen": f"tcp://127.0.0.1:{port}", "to": "origin.test:443", "carrier": carrier}
+    with Pair(
+        kind,
+        [rule],
+        parent_rules=[{**rule, "dial": f"127.0.0.1:{origin_port}"}],
+        enclave={"forwards": [forward], **limits},
+        parent=limits,
+    ) as pair:
+        yield pair, port
 
 
-def exchange(
-    port: int, pattern: Pattern, number: int, out_bytes: int, in_bytes: int
-) -> tuple[str, int, str]:
-    """Send and receive at once; returns hash sent, bytes and hash received."""
-    with socket.create_connection(("127.0.0.1", port), SECONDS) as sock:
-        sock.sendall(number.to_bytes(8) + in_bytes.to_bytes(8))
-        sending = start(lambda: pattern.send(sock, out_bytes))
-        total, digest = receive_all(sock)
-        return sending.result(SECONDS), total, digest
-
-
-def run(
-    kind: LinkKind, carrier: Carrier, *, streams: int, out_bytes: int, in_bytes: int, links: int = 4
-) -> None:
+def run(kind: LinkKind, carrier: Carrier, *, streams: int, out_bytes: int, in_bytes: int) -> None:
+    """Send and receive on `streams` streams at once, and compare both ends of each."""
     seed = 20_261_122
     print(f"seed {seed}")
-    origin = Exchanger(seed)
-    pattern = Pattern(seed + 1)
-    port = free_port()
-    rules: list[dict[str, Any]] = [
-        {"address": "origin.test", "port": 443, "private": True, "require_tls": False}
-    ]
-    with serving(origin.serve) as origin_port:
-        dialled = [{**rules[0], "dial": f"127.0.0.1:{origin_port}"}]
-        forward = {
-            "listen": f"tcp://127.0.0.1:{port}",
-            "to": "origin.test:443",
-            "carrier": carrier,
-        }
-        limits = {"limits": {"dedicated": 256}}
-        enclave = {"forwards": [forward], "links": links, **limits}
-        with Pair(kind, rules, parent_rules=dialled, enclave=enclave, parent=limits) as pair:
-            running = [
-                start(lambda number=number: exchange(port, pattern, number, out_bytes, in_bytes))  # type: ignore[misc] # mypy cannot infer a lambda with a default
-                for number in range(streams)
-            ]
-            results = [future.result(SECONDS) for future in running]
-            assert pair.enclave is not None
-            assert pair.parent is not None
-            for side in (pair.parent, pair.enclave):
-                side.wait_for_count("close", streams)
-            closed = pair.enclave.events("close")
-            origin.wait(streams)
-    for number, (sent, total, received) in enumerate(results):
-        origin_sent, origin_total, origin_received = origin.seen[number]
-        assert total == in_bytes
-        assert received == origin_sent
-        assert origin_total == out_bytes
-        assert origin_received == sent
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        origin_port = listener.getsockname()[1]
+        pair, port = stack.enter_context(forwarding(kind, carrier, origin_port))
+        programs, origins = Crowd(Pattern(seed)), Crowd(Pattern(seed + 1))
+        by_number: dict[int, Member] = {}
+
+        def serve() -> None:
+            for _ in range(streams):
+                connection = stack.enter_context(listener.accept()[0])
+                number = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
+                by_number[number] = origins.add(connection, in_bytes)
+            origins.run(SECONDS)
+
+        serving = start(serve)
+        for number in range(streams):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), SECONDS))
+            sock.sendall(number.to_bytes(2))
+            programs.add(sock, out_bytes)
+        programs.run(SECONDS)
+        serving.result(SECONDS)
+        assert pair.enclave is not None
+        assert pair.parent is not None
+        for side in (pair.parent, pair.enclave):
+            side.wait_for_count("close", streams)
+        closed = pair.enclave.events("close")
+        for number, program in enumerate(programs.members):
+            origin = by_number[number]
+            assert (program.received_bytes, origin.received_bytes) == (in_bytes, out_bytes)
+            assert program.received.digest() == origin.sent.digest()
+            assert origin.received.digest() == program.sent.digest()
     assert {line["ended"] for line in closed} == {"finished"}
-    assert sum(line["bytes_out"] for line in closed) == streams * (out_bytes + 16)
+    assert sum(line["bytes_out"] for line in closed) == streams * (out_bytes + 2)
     assert sum(line["bytes_in"] for line in closed) == streams * in_bytes
 
 

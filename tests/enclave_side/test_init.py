@@ -20,7 +20,7 @@ def as_init(*command: str) -> list[str]:
 
 
 def as_pid_1(*command: str) -> list[str]:
-    return [sys.executable, "-m", "tests.support.one_process_namespace", *UNBLOCKED, *command]
+    return [sys.executable, "-m", "tests.support.one_process_namespace", *as_init(*command)]
 
 
 @pytest.fixture(scope="module")

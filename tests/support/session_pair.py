@@ -96,6 +96,11 @@ class Alone:
         """The peer sends one frame; what the session makes of it."""
         return self.receive(self.frame(frame_type, stream, payload, flags=flags))
 
+    @property
+    def abuse_points(self) -> int:
+        """Points that the peer was charged so far, without what leaked."""
+        return self.session.abuse.total
+
     def take(self) -> list[RawFrame]:
         """The control frames that the session wants to send."""
         output = self.session.control_to_send()

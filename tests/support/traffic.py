@@ -26,6 +26,10 @@ class Pattern:
         block = random.Random(seed).randbytes(BLOCK_BYTES)
         self._twice = memoryview(block + block)
 
+    def at(self, offset: int, length: int) -> memoryview:
+        """Bytes from `offset` on, which is less than BLOCK_BYTES, as is `length`."""
+        return self._twice[offset : offset + length]
+
     def pieces(self, total_bytes: int) -> "list[tuple[int, int]]":
         """Offsets into the doubled block and lengths that add up to `total_bytes`."""
         found = []

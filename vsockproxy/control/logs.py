@@ -4,7 +4,6 @@ Only a thread writes to stderr. What waits for it waits in pipes, one for each w
 the supervisor itself: a full pipe is a bounded queue, and `vsockproxy.log` counts what it loses.
 """
 
-import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -12,13 +11,13 @@ from typing import Final, Protocol
 
 import trio
 
+from vsockproxy import processes
 from vsockproxy.log import Log
 from vsockproxy.log_lines import Level, LineFormat
 
-__all__ = ("STDERR", "EventLog", "Relay", "open_log", "open_pipe")
+__all__ = ("STDERR", "EventLog", "Relay", "open_log")
 
 STDERR: Final = 2
-PIPE_BYTES: Final = 256 * 1024
 PIECE_BYTES: Final = 64 * 1024
 FLUSH_SECONDS: Final = 1.0
 """How long the end of the process waits for a stderr that blocks."""
@@ -55,7 +54,7 @@ async def open_log(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_write_pieces, receive)
         relay = Relay(send, nursery)
-        read_end, write_end = open_pipe()
+        read_end, write_end = processes.open_pipe()
         os.set_blocking(write_end, False)
         relay.copy_from(read_end)
         try:
@@ -65,18 +64,6 @@ async def open_log(
             os.close(write_end)
             # The tasks end by themselves, once the pipes of dead workers are empty.
             nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS
-
-
-def open_pipe() -> tuple[int, int]:
-    """A pipe for log lines: its read end, and its write end.
-
-    Raises:
-        OSError: there are no descriptors to spare.
-    """
-    read_end, write_end = os.pipe()
-    with suppress(OSError):  # a user's pipes have a limit in all (pipe(7)); the default will do
-        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    return read_end, write_end
 
 
 async def _copy_lines(pipe: int, pieces: trio.MemorySendChannel[bytes]) -> None:

@@ -1,11 +1,10 @@
 """What the supervisors of both sides have in common: a log, workers, and their end."""
 
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
 import trio
 
@@ -14,6 +13,7 @@ from vsockproxy.config.document import Document
 from vsockproxy.control.logs import STDERR, open_log
 from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.control.worker_process import ExecutedWorker
+from vsockproxy.control.worker_start import StartedWorker, start_worker
 from vsockproxy.listening import Listener
 from vsockproxy.log import Log
 from vsockproxy.log_lines import LineFormat
@@ -51,7 +51,8 @@ class Service:
         document: the configuration.
         worker_module: the module that is executed as a worker.
         listeners: all listening sockets; whoever made them closes them.
-        workers: how many, or `auto` for one for each processor.
+        workers: how many there are to be.
+        first_workers: those that have been started already.
         log: how lines are written.
     """
 
@@ -59,7 +60,8 @@ class Service:
     document: Document
     worker_module: str
     listeners: Sequence[NamedListener]
-    workers: int | Literal["auto"]
+    workers: int
+    first_workers: Sequence[StartedWorker]
     log: model.Log
 
     @property
@@ -68,10 +70,6 @@ class Service:
         if self.log.format == "auto":
             return "text" if os.isatty(STDERR) else "json"
         return self.log.format
-
-    def count_workers(self) -> int:
-        """How many worker processes there are to be."""
-        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
 
 
 @asynccontextmanager
@@ -88,11 +86,17 @@ async def supervision(
             instance = os.urandom(INSTANCE_BYTES)
             summaries = [named.summary for named in service.listeners]
             sockets = [named.listener.socket.fileno() for named in service.listeners]
+            first = deque(service.first_workers)
+
+            def launch() -> ExecutedWorker:
+                started = first.popleft() if first else start_worker(service.worker_module)
+                return ExecutedWorker(started, relay)
+
             supervisor = Supervisor(
-                launch=partial(ExecutedWorker, service.worker_module, relay),
+                launch=launch,
                 configurations=[
                     Configure(index, instance, service.line_format, service.log.level, summaries)
-                    for index in range(service.count_workers())
+                    for index in range(service.workers)
                 ],
                 descriptors=[document, *sockets] if passes_listeners else [document],
                 log=log,

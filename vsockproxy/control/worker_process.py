@@ -1,16 +1,15 @@
 """One worker process: its start, its channel, its end."""
 
-import os
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
 
-from vsockproxy import processes, worker_messages
+from vsockproxy import worker_messages
 from vsockproxy.control.child import Child
-from vsockproxy.control.logs import Relay, open_pipe
+from vsockproxy.control.logs import Relay
+from vsockproxy.control.worker_start import StartedWorker
 from vsockproxy.worker_messages import Message, ToWorker
 
 __all__ = ("ExecutedWorker", "Launcher", "WorkerProcess")
@@ -53,36 +52,18 @@ Launcher = Callable[[], WorkerProcess]
 
 
 class ExecutedWorker:
-    """A worker that was started with exec: `python -m MODULE DESCRIPTOR`.
+    """A worker that is a process of its own.
 
     Args:
-        module: the module that is the worker.
+        started: the process; this takes over its descriptors.
         relay: gets what the worker writes to stdout and stderr.
-
-    Raises:
-        OSError: the system has no process or descriptor to spare.
     """
 
-    def __init__(self, module: str, relay: Relay) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                read_end, write_end = open_pipe()
-                try:
-                    pid = _execute(module, theirs.fileno(), write_end)
-                except BaseException:
-                    os.close(read_end)
-                    raise
-                finally:
-                    os.close(write_end)
-            except BaseException:
-                ours.close()
-                raise
-        ours.setblocking(False)
-        self._channel = ours
+    def __init__(self, started: StartedWorker, relay: Relay) -> None:
+        self._channel = started.channel
         self._sending = trio.Lock()
-        self._child = Child(pid)
-        relay.copy_from(read_end)
+        self._child = Child(started.pid)
+        relay.copy_from(started.output)
 
     @property
     def pid(self) -> int:
@@ -123,12 +104,3 @@ class ExecutedWorker:
         """Close the channel."""
         self._channel.close()
         self._child.close()
-
-
-def _execute(module: str, channel: int, output: int) -> int:
-    return processes.start(
-        processes.module_command(module, str(channel)),
-        passed=(channel,),
-        output=output,
-        in_own_group=True,
-    )

@@ -178,7 +178,12 @@ class SocketRelay:
         self.local = local
         self.carrier = carrier
         self.is_closed = False
+        self.has_timed_out = False
+        """Whether it was closed for having moved no byte for longer than its limit."""
         self._closed = closed
+        self._mark = 0
+        """Bytes moved when that was last looked at, or when they last were others."""
+        self._marked_at = 0.0
         self.outward = Direction(
             local,
             carrier,
@@ -200,6 +205,7 @@ class SocketRelay:
         """Begin to copy."""
         arm_reset(self.local)
         arm_reset(self.carrier)
+        self._marked_at = asyncio.get_running_loop().time()
         self.outward.start()
         if not self.is_closed:
             self.inward.start()
@@ -213,6 +219,19 @@ class SocketRelay:
         """The carrier's end of file, and the program has all that came before."""
         finish_socket(self.local)
         self.close_if_done()
+
+    def check_time(self, now: float, half_closed_seconds: float, idle_seconds: float) -> None:
+        """Cut a relay that has moved no byte for longer than its limit (0: no limit)."""
+        mark = self.outward.total_bytes + self.inward.total_bytes
+        if mark != self._mark:
+            self._mark = mark
+            self._marked_at = now
+            return
+        is_half_closed = self.outward.is_finished or self.inward.is_finished
+        limit = half_closed_seconds if is_half_closed and half_closed_seconds else idle_seconds
+        if limit and now - self._marked_at >= limit:
+            self.has_timed_out = True
+            self.close(is_clean=False)
 
     def close_if_done(self) -> None:
         """Close cleanly once both directions have ended."""

@@ -7,7 +7,8 @@ import pytest
 import trio
 
 from vsockproxy.control import logs
-from vsockproxy.control.logs import open_log, open_pipe
+from vsockproxy.control.logs import open_log
+from vsockproxy.processes import open_pipe
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Headers, payloads and checksums: the reader and the writer, without a session."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from zlib import crc32
 
 import pytest
@@ -52,7 +53,9 @@ def stream_of(frame_type: int) -> int:
 
 def write(frames: Iterable[Frame], *, has_checksums: bool) -> bytes:
     return b"".join(
-        raw.frame(kind, stream, payload, flags=flags, sequence=FIRST + n, has_checksum=has_checksums)
+        raw.frame(
+            kind, stream, payload, flags=flags, sequence=FIRST + n, has_checksum=has_checksums
+        )
         for n, (kind, flags, stream, payload) in enumerate(frames)
     )
 
@@ -77,7 +80,7 @@ def read(reader: FrameReader, pieces: Iterable[bytes]) -> list[Frame]:
 
 def cut(data: bytes, positions: Iterable[int]) -> list[bytes]:
     edges = [0, *sorted(positions), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def new_reader(*, has_checksums: bool = False, most: int = 65535) -> FrameReader:
@@ -85,9 +88,7 @@ def new_reader(*, has_checksums: bool = False, most: int = 65535) -> FrameReader
 
 
 def data_frames(payloads: st.SearchStrategy[bytes]) -> st.SearchStrategy[Frame]:
-    return st.tuples(
-        st.just(DATA), st.sampled_from((0, FIN)), st.integers(1, 2**32 - 1), payloads
-    )
+    return st.tuples(st.just(DATA), st.sampled_from((0, FIN)), st.integers(1, 2**32 - 1), payloads)
 
 
 control_frames = st.sampled_from(
@@ -182,9 +183,7 @@ def refuse(data: bytes, code: ErrorCode, *, has_checksums: bool = False, most: i
 @pytest.mark.parametrize("kind", BOUNDS, ids=raw.TYPES.get)
 def test_a_wrong_sequence_number(kind: int, off_by: int) -> None:
     payload = raw.SOME_PAYLOADS[kind]
-    refuse(
-        raw.frame(kind, stream_of(kind), payload, sequence=FIRST + off_by), ErrorCode.SEQUENCE
-    )
+    refuse(raw.frame(kind, stream_of(kind), payload, sequence=FIRST + off_by), ErrorCode.SEQUENCE)
 
 
 @covers("W-020")
@@ -226,9 +225,7 @@ def test_an_unknown_type(kind: int) -> None:
 @pytest.mark.parametrize("flag", [1 << bit for bit in range(8)])
 @pytest.mark.parametrize("kind", BOUNDS, ids=raw.TYPES.get)
 def test_a_reserved_flag(kind: int, flag: int) -> None:
-    data = raw.frame(
-        kind, stream_of(kind), raw.SOME_PAYLOADS[kind], sequence=FIRST, flags=flag
-    )
+    data = raw.frame(kind, stream_of(kind), raw.SOME_PAYLOADS[kind], sequence=FIRST, flags=flag)
     if kind == DATA and flag == FIN:
         assert len(read(new_reader(), [data])) == 1
     else:
@@ -284,9 +281,7 @@ def test_data_above_our_own_limit() -> None:
 @pytest.mark.parametrize("where", ["payload", "checksum"])
 def test_a_changed_bit_with_checksums(kind: int, where: str) -> None:
     data = bytearray(
-        raw.frame(
-            kind, stream_of(kind), raw.SOME_PAYLOADS[kind], sequence=FIRST, has_checksum=True
-        )
+        raw.frame(kind, stream_of(kind), raw.SOME_PAYLOADS[kind], sequence=FIRST, has_checksum=True)
     )
     data[HEADER_BYTES if where == "payload" else -1] ^= 0x10
     refuse(bytes(data), ErrorCode.CHECKSUM, has_checksums=True)

@@ -1,7 +1,10 @@
 """The CBOR maps: what is taken, and hostile CBOR of every kind."""
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import cbor2
 import pytest
@@ -216,32 +219,36 @@ def test_a_plain_map_comes_back(value: dict[int, object]) -> None:
         refuse(data.hex())
 
 
+Value = TypeVar("Value")
+
+
+def decoded(decode: Callable[[bytes], Value], data: bytes) -> Value | None:
+    """What `decode` makes of hostile bytes; None for its one error."""
+    with contextlib.suppress(PeerProtocolError):
+        return decode(data)
+    return None
+
+
 @given(st.binary(max_size=64))
 def test_any_bytes_are_a_map_or_an_error(data: bytes) -> None:
     for beginning in (b"", b"\xa1", b"\xa1\x01", b"\xa2\x01"):
-        try:
-            value = decode_map(beginning + data, "the map")
-        except PeerProtocolError as error:
-            assert error.code == ErrorCode.PROTOCOL
-        else:
-            assert encode_map(value) == beginning + data
+        value = decoded(lambda whole: decode_map(whole, "the map"), beginning + data)
+        assert value is None or encode_map(value) == beginning + data
 
 
 @given(st.data())
 def test_a_valid_map_with_a_byte_changed(data: st.DataObject) -> None:
     encoded = bytearray(Open("kms.eu-west-1.amazonaws.com", 443, dedicated=True).encode())
     encoded[data.draw(st.integers(0, len(encoded) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        value = Open.decode(bytes(encoded))
-    except PeerProtocolError as error:
-        assert error.code == ErrorCode.PROTOCOL
-    else:
-        assert Open.decode(value.encode()) == value
+    value = decoded(Open.decode, bytes(encoded))
+    assert value is None or Open.decode(value.encode()) == value
 
 
 # -------------------------------------------------------------------------- messages
 
-GOOD = {
+Message = Open | Opened | Refusal | Resolve | Resolved
+
+GOOD: dict[str, tuple[Message, str]] = {
     "open": (Open("h", 123), "a201616802187b"),
     "open dedicated": (Open("h", 123, dedicated=True), "a301616802187b03f5"),
     "open a service": (Open(service="web"), "a10463776562"),
@@ -264,7 +271,6 @@ GOOD = {
         "a3016c6e6f5f737563685f6e616d650261780400",
     ),
 }
-Message = Open | Opened | Refusal | Resolve | Resolved
 
 
 @pytest.mark.parametrize("case", GOOD)
@@ -336,7 +342,7 @@ def test_a_message_out_of_bounds(case: str) -> None:
     assert caught.value.code == ErrorCode.PROTOCOL
 
 
-UNSENDABLE = {
+UNSENDABLE: dict[str, Message] = {
     "a host of 256 bytes": Open("h" * 256, 1),
     "no host": Open("", 1),
     "a host with a line end": Open("h\n", 1),

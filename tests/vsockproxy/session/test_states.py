@@ -123,7 +123,7 @@ def test_the_table(state: StreamState, stream_input: StreamInput) -> None:
     assert TRANSITIONS[state].get(stream_input) == OUTCOMES[state].get(stream_input)
 
 
-@pytest.mark.parametrize("stream_input", I)
+@pytest.mark.parametrize("stream_input", StreamInput)
 def test_what_one_end_may_send_the_other_may_receive(stream_input: StreamInput) -> None:
     # The answerer's view of a stream is the opener's, mirrored; frames of both may cross.
     if not stream_input.name.startswith("SEND_"):
@@ -204,7 +204,7 @@ RECEIVED: dict[StreamInput, tuple[int, int, bytes, bytes | None]] = {
     I.RECEIVE_STOP: (STOP, 0, stop(17), None),
     I.RECEIVE_RESET: (RESET, 0, reset(17, 0), reset(17, 0)),
 }
-"""Type, flags, payload for a shared stream and for a dedicated one (None: there is no such frame)."""
+"""Type, flags, payload for a shared stream and for a dedicated one (None: it has no such frame)."""
 
 
 @covers("W-044", "W-046", "W-047", "W-051", "W-081")

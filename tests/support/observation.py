@@ -1,0 +1,94 @@
+"""What a running side can be seen to hold, and how to end one as a crash would."""
+
+import contextlib
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tests.support.pair import Line, Pair, Side, resident_bytes
+
+GONE_SECONDS = 20.0
+
+
+def descriptors(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def logged_at(line: Line) -> float:
+    """When a line was written, in seconds since the epoch."""
+    return datetime.fromisoformat(line["time"]).timestamp()
+
+
+def kill_all(side: Side) -> None:
+    """SIGKILL to the supervisor and its workers, at once, and wait until they are gone."""
+    watched = [os.pidfd_open(pid) for pid in side.processes]
+    try:
+        for descriptor in watched:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        _wait(watched)
+    finally:
+        for descriptor in watched:
+            os.close(descriptor)
+    side.kill()
+
+
+def kill(pid: int) -> None:
+    """SIGKILL to one process, and wait until it is gone."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        _wait([descriptor])
+    finally:
+        os.close(descriptor)
+
+
+def _wait(descriptors_of_processes: list[int]) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    for descriptor in descriptors_of_processes:
+        left = max(0.0, deadline - time.monotonic())
+        assert select.select([descriptor], [], [], left)[0], "a killed process is still there"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one worker holds."""
+
+    descriptors: int
+    resident_bytes: int
+
+
+def holdings(pair: Pair) -> dict[int, Holding]:
+    """What each worker of both sides holds, by process id."""
+    found = {}
+    for side in (pair.parent, pair.enclave):
+        assert side is not None
+        for pid in side.workers:
+            with contextlib.suppress(FileNotFoundError):
+                found[pid] = Holding(descriptors(pid), resident_bytes(pid))
+    return found
+
+
+def plain_lines(side: Side) -> list[str]:
+    """What a side wrote that is no log line: a traceback, or a warning of Python's."""
+    return [text for text in side.raw if not text.startswith("{")]
+
+
+def socket_owner(pids: list[int], local_port: int, remote_port: int) -> int | None:
+    """Which of some processes has the TCP socket with these ports, on IPv4 loopback."""
+    inode = None
+    wanted = (f"0100007F:{local_port:04X}", f"0100007F:{remote_port:04X}")
+    for row in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = row.split()
+        if (fields[1], fields[2]) == wanted:
+            inode = fields[9]
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.readlink(entry) == f"socket:[{inode}]":
+                    return pid
+    return None
