@@ -37,7 +37,7 @@ test: $(STAMP) ## all tests that this machine can run, and a list of those it ca
 
 test-vsock: $(STAMP) ## the tests on a real vsock, of this kernel or of User Mode Linux
 	@rm -f $(FIGURES)/vsock.json
-	@$(RUN) -m tests.on_vsock.machine --limit 800 --writable $(FIGURES) -- \
+	@$(RUN) -m tests.on_vsock.machine --limit 1500 --writable $(FIGURES) -- \
 	    $(PYTEST) tests/on_vsock tests/both_ends -m vsock -p no:cacheprovider \
 	    --timeout 600 --figures $(FIGURES)/vsock.json
 

@@ -69,7 +69,7 @@ def run(
                 bring_up_loopback()
             listeners = _open_listeners(config, stack)
         except (NamespaceError, ListenError) as error:
-            print(f"vsockproxy: {error}", file=sys.stderr)  # noqa: T201 — there is no log yet
+            processes.tell(error)
             return FAILED
         # Workers start up while this process imports trio.
         workers = count_workers(config.workers)

@@ -9,7 +9,7 @@ from vsockproxy.config.model import FIRST_WINDOW_BYTES, Limits
 from vsockproxy.dataplane.carriers import Carrier
 from vsockproxy.dataplane.dialling import DialError, connect
 from vsockproxy.dataplane.greeting import carrier_of, greet, make_hello
-from vsockproxy.dataplane.link import Link
+from vsockproxy.dataplane.link import Link, code_name
 from vsockproxy.dataplane.loop import Event, now, sleep, spawn, timeout
 from vsockproxy.dataplane.sockets import send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
@@ -17,7 +17,6 @@ from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.session import (
     DedicatedPreface,
-    ErrorCode,
     PeerProtocolError,
     ReceiveBudget,
     Session,
@@ -28,6 +27,8 @@ FIRST_PAUSE_SECONDS = 0.05
 MOST_PAUSE_SECONDS = 1.0
 DIAL_SECONDS = 1.0
 """One attempt; the kernel's own limit for vsock is 2 s."""
+
+STOPPING_TEXT = "the enclave is shutting down"
 
 
 @dataclass(slots=True)
@@ -72,20 +73,23 @@ class Links:
         """The links that are up."""
         return list(self._links)
 
-    def go_away(self, text: str) -> None:
+    def go_away(self) -> None:
         """Open no more streams; links close when theirs have ended."""
         self._is_stopping = True
         for link in self.links:
-            link.go_away(text)
+            link.go_away(STOPPING_TEXT)
 
     async def pick(self) -> Link:
         """The link with the fewest streams; waits `link_wait` for one.
 
         Raises:
-            Refused: with parent_away, when no link came up in time.
+            Refused: with limit, when links are up and the parent allows no more streams on any;
+                with parent_away, when no link came up in time.
         """
         link = self._best()
         if link is None:
+            if any(not link.session.is_going_away for link in self._links):
+                raise Refused("limit", "the parent allows no more streams on any link")
             try:
                 async with timeout(self.limits.link_wait):
                     while link is None:
@@ -124,26 +128,25 @@ class Links:
         pause = FIRST_PAUSE_SECONDS
         while not self._is_stopping:
             try:
-                left = await self._dial()
+                link, left = await self._dial(slot)
             except (DialError, PeerProtocolError, OSError) as error:
                 if not slot.is_told:
                     slot.is_told = True
+                    text = str(error) or f"no hello for {self.limits.handshake:g} s"
                     self._log.warning(
-                        "link_failed", link=slot.number, parent=str(self.parent), text=str(error)
+                        "link_failed", link=slot.number, parent=str(self.parent), text=text
                     )
-                await sleep(pause * random.uniform(0.8, 1.2))
-                pause = min(2 * pause, MOST_PAUSE_SECONDS)
-                continue
-            slot.is_told = False
-            self._log.info("link_up", link=slot.number, parent=str(self.parent))
-            began = now()
-            await left.wait()
-            if now() - began > MOST_PAUSE_SECONDS:
-                pause = FIRST_PAUSE_SECONDS
+            else:
+                began = now()
+                await left.wait()
+                # A parent that greets and then ends every session is not dialled in a rush either.
+                if link.streams_opened or now() - began > MOST_PAUSE_SECONDS:
+                    pause = FIRST_PAUSE_SECONDS
             if not self._is_stopping:
                 await sleep(pause * random.uniform(0.8, 1.2))
+                pause = min(2 * pause, MOST_PAUSE_SECONDS)
 
-    async def _dial(self) -> Event:
+    async def _dial(self, slot: _Slot) -> tuple[Link, Event]:
         async with timeout(DIAL_SECONDS + self.limits.handshake):
             sock = await connect(self.parent, timeout_seconds=DIAL_SECONDS)
             try:
@@ -168,9 +171,13 @@ class Links:
         left = Event()
         link = Link(sock, session, carrier, self)
         self._links[link] = left
+        slot.is_told = False
+        self._log.info("link_up", link=slot.number, parent=str(self.parent))
+        if self._is_stopping:
+            link.go_away(STOPPING_TEXT)
         link.begin(rest)
         self._came.set()
-        return left
+        return link, left
 
     async def _watch_times(self) -> None:
         limits = self.limits
@@ -205,9 +212,8 @@ class Links:
         left = self._links.pop(link, None)
         if left is not None:
             left.set()
-        names = {int(known): known.name.lower() for known in ErrorCode}
         self._log.write(
             "info" if is_clean else "warning",
             "link_down",
-            {"parent": str(self.parent), "code": names.get(code, str(code)), "text": text},
+            {"parent": str(self.parent), "code": code_name(code), "text": text},
         )

@@ -13,9 +13,9 @@ import os
 import select
 import shutil
 import signal
-import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +51,8 @@ RESOLV: Final = "nameserver 127.0.0.1\noptions ndots:1\n"
 """Nothing listens there yet, so that a lookup fails at once."""
 
 PARENT_STOP_SECONDS: Final = 2.0
+
+STDERR: Final = 2
 
 _MAX_DIRECTORY_BYTES: Final = 80
 """A socket's path has 107 bytes (unix(7)), and its name needs some."""
@@ -108,15 +110,15 @@ def run(sandbox: Sandbox) -> int:
     parent = processes.start(
         sandbox.parent_command,
         passed=[sandbox.parent_descriptor],
-        output=sys.stderr.fileno(),
+        output=STDERR,
         in_own_group=True,
     )
     try:
         _enter_outer_namespaces()
         first = _fork_init(sandbox, document)
         ended, status = init.wait_for_child(first, {first, parent})
-    except NamespaceError as error:
-        _print(error)
+    except (NamespaceError, OSError) as error:
+        processes.tell(error)
         _end(parent)
         return FAILED
     if ended == first:
@@ -124,7 +126,7 @@ def run(sandbox: Sandbox) -> int:
         return processes.exit_code(status)
     os.kill(first, signal.SIGKILL)
     os.waitpid(first, 0)
-    _print(f"the parent service ended with status {processes.exit_code(status)}")
+    processes.tell(f"the parent service ended with status {processes.exit_code(status)}")
     return FAILED
 
 
@@ -162,7 +164,9 @@ def _fork_init(sandbox: Sandbox, document: int) -> int:
             command = supervisor_command(document, sandbox.command, sandbox.worker_module)
             code = init.run(command, passed=[document])
     except (NamespaceError, OSError) as error:
-        _print(error)
+        processes.tell(error)
+    except BaseException:
+        traceback.print_exc()
     finally:
         # This copy of the process must not run what its callers wait to do at their end.
         os._exit(code)
@@ -176,7 +180,13 @@ def _set_up_machine() -> None:
         OSError: a file could not be written.
     """
     unshare(_INSIDE)
-    mount("none", "/", flags=MountFlag.RECURSIVE | MountFlag.PRIVATE)
+    try:
+        mount("none", "/", flags=MountFlag.RECURSIVE | MountFlag.PRIVATE)
+    except NamespaceError as error:
+        raise error.because(
+            "something forbids mounts, in a container its AppArmor profile: run it with "
+            "--security-opt apparmor=unconfined"
+        ) from None
     flags = MountFlag.NO_SET_USER_ID | MountFlag.NO_DEVICES
     try:
         mount("proc", "/proc", "proc", flags | MountFlag.NO_EXECUTION)
@@ -225,7 +235,3 @@ def _end(parent: int) -> None:
             os.waitpid(parent, 0)
             return
         signal.sigtimedwait({signal.SIGCHLD}, left_seconds)
-
-
-def _print(what: object) -> None:
-    print(f"vsockproxy: {what}", file=sys.stderr, flush=True)  # noqa: T201 — there is no log here

@@ -67,7 +67,7 @@ class EnclaveSide:
         """Accept no more; the open streams may end."""
         for acceptor in self._acceptors:
             acceptor.close()
-        self._links.go_away("the enclave is shutting down")
+        self._links.go_away()
 
     @property
     def is_drained(self) -> bool:

@@ -5,7 +5,7 @@ import socket
 from parent_side.enclave import Enclave
 from parent_side.reach import Reach, Reached
 from vsockproxy.dataplane.audit import StreamRecord
-from vsockproxy.dataplane.closing import reset_socket
+from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.loop import CancelledError, now, spawn, timeout
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.errors import Refused
@@ -68,6 +68,7 @@ class Egress:
                 end.refuse(refused.reason, refused.text)
                 return
             sock = reached.socket
+            arm_reset(sock)
             record.address = str(reached.address)
             record.decide(self._log, allowed=True, reason=reached.decision.reason)
             address = f"[{reached.address}]" if reached.address.version == 6 else record.address

@@ -2,23 +2,40 @@
 
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vsockproxy.dataplane.closing import reset_socket
+from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.link import Link
 from vsockproxy.dataplane.loop import call_later
-from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.stream_end import ENDED_TIMED_OUT, StreamEnd
 from vsockproxy.policy import Policy
 from vsockproxy.session import ErrorCode, Opened, ReceiveBudget
 from vsockproxy.session.messages import TOKEN_BYTES
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Expected:
-    """A dedicated stream whose connection has yet to present its token."""
+    """A dedicated stream whose connection has yet to present its token.
+
+    It stands where the relay will be, so that the socket behind the stream ends with the stream.
+    """
 
     end: StreamEnd
     local: socket.socket
+    forget: Callable[[], object]
+    """Takes the token back."""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+    def peer_finished(self, total_bytes: int) -> None:
+        """Nothing: the relay will ask the end of the stream for the total."""
+
+    def stream_closed(self, ended: str) -> None:
+        """The stream is over before it began."""
+        del ended
+        self.forget()
+        reset_socket(self.local)
 
 
 @dataclass(slots=True)
@@ -45,13 +62,17 @@ class Enclave:
             address: what was dialled.
             wait_seconds: after this the stream is reset.
         """
+        if end.is_closed:
+            reset_socket(local)
+            return
+        arm_reset(local)
         token = secrets.token_bytes(TOKEN_BYTES)
-        self.expected[token] = Expected(end, local)
+        expected = Expected(end, local, lambda: self.expected.pop(token, None))
+        self.expected[token] = end.dedicated = expected
         end.accept(Opened(address=address, token=token))
         call_later(wait_seconds, self._expire, token)
 
     def _expire(self, token: bytes) -> None:
         expected = self.expected.pop(token, None)
         if expected is not None:
-            reset_socket(expected.local)
-            expected.end.reset(ErrorCode.TIMED_OUT)
+            expected.end.reset(ErrorCode.TIMED_OUT, ENDED_TIMED_OUT)

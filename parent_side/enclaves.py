@@ -10,7 +10,7 @@ from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, Pa
 from vsockproxy.dataplane.carriers import Carrier
 from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.greeting import carrier_of, make_hello, read_preface
-from vsockproxy.dataplane.link import Link
+from vsockproxy.dataplane.link import Link, code_name
 from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
 from vsockproxy.dataplane.sockets import send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
@@ -28,7 +28,9 @@ from vsockproxy.session import (
 from vsockproxy.session.messages import Open, Resolve, Resolved
 
 GREETINGS_AT_ONCE = 256
-"""Connections of one CID whose first bytes are still awaited; more are closed and counted."""
+"""Connections of one CID whose first bytes are awaited; more are closed, with one log line."""
+
+STOPPING_TEXT = "the parent is shutting down"
 
 
 class Enclaves:
@@ -51,6 +53,8 @@ class Enclaves:
         self._enclaves: dict[int, Enclave] = {}
         self._policies: dict[int, Policy] = {}
         self._greetings: dict[int, int] = {}
+        self._crowded: set[int] = set()
+        """CIDs with too many greetings, of which the log knows."""
         self._instance = secrets.token_bytes(16)
         self._is_draining = False
         spawn(self._watch_times(), "time limits")
@@ -78,14 +82,20 @@ class Enclaves:
         self._is_draining = True
         for enclave in self._enclaves.values():
             for link in list(enclave.links):
-                link.go_away("the parent is shutting down")
+                link.go_away(STOPPING_TEXT)
 
     def connected(self, sock: socket.socket, cid: int) -> None:
         """A new connection on a link listener."""
         greetings = self._greetings.get(cid, 0)
-        if greetings >= GREETINGS_AT_ONCE or self._is_draining:
-            self._log.warning("link_refused", cid=cid, reason="limit", text="too many greetings")
+        if self._is_draining:
             sock.close()
+            return
+        if greetings >= GREETINGS_AT_ONCE:
+            sock.close()
+            if cid not in self._crowded:
+                self._crowded.add(cid)
+                text = f"{greetings} connections have yet to say hello"
+                self._log.warning("link_refused", cid=cid, reason="limit", text=text)
             return
         self._greetings[cid] = greetings + 1
         spawn(self._greet(sock, cid), "greeting")
@@ -112,6 +122,7 @@ class Enclaves:
             raise
         finally:
             self._greetings[cid] -= 1
+            self._crowded.discard(cid)
             if not self._greetings[cid]:
                 del self._greetings[cid]
 
@@ -138,6 +149,8 @@ class Enclaves:
         link = Link(sock, session, carrier, EnclaveLink(self, enclave))
         enclave.links.add(link)
         self._log.info("link_up", cid=cid, enclave=enclave.name, links=len(enclave.links))
+        if self._is_draining:
+            link.go_away(STOPPING_TEXT)
         link.begin(rest)
 
     def _enclave(self, cid: int, instance: bytes) -> Enclave:
@@ -199,7 +212,12 @@ class Enclaves:
         self._log.write(
             "info" if is_clean else "warning",
             "link_down",
-            {"cid": enclave.cid, "enclave": enclave.name, "code": code, "text": text},
+            {
+                "cid": enclave.cid,
+                "enclave": enclave.name,
+                "code": code_name(code),
+                "text": text,
+            },
         )
 
 

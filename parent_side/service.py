@@ -51,7 +51,7 @@ def run(document: Document, *, worker_module: str = WORKER_MODULE) -> int:
     try:
         return serve(document, wanted, worker_module=worker_module)
     except ListenError as error:
-        print(f"vsockproxy: {error}", file=sys.stderr)  # noqa: T201 — there is no log yet
+        processes.tell(error)
         return FAILED
 
 

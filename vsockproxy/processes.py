@@ -27,6 +27,7 @@ __all__ = (
     "open_pipe",
     "raise_descriptor_limit",
     "start",
+    "tell",
 )
 
 NOT_EXECUTABLE: Final = 126
@@ -116,6 +117,11 @@ def open_pipe() -> tuple[int, int]:
     with suppress(OSError):  # a user's pipes have a limit in all (pipe(7)); the default will do
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return read_end, write_end
+
+
+def tell(what: object) -> None:
+    """Tell the user, on stderr, what happened where there is no log."""
+    print(f"vsockproxy: {what}", file=sys.stderr, flush=True)  # noqa: T201 — the one place that may
 
 
 def exit_code(wait_status: int) -> int:

@@ -1,10 +1,11 @@
 """The way in for programs that read HTTP_PROXY: CONNECT, and absolute-form requests."""
 
 import socket
+from contextlib import suppress
 
 from enclave_side.opener import Destined, Opener
-from vsockproxy.dataplane.closing import finish_socket, reset_socket
-from vsockproxy.dataplane.loop import spawn, timeout
+from vsockproxy.dataplane.closing import close_cleanly, finish_socket, reset_socket
+from vsockproxy.dataplane.loop import CancelledError, spawn, timeout
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.errors import Refused
@@ -12,14 +13,19 @@ from vsockproxy.log import Log
 from vsockproxy.protocols.errors import HttpRequestError, HttpResponseError
 from vsockproxy.protocols.http_answers import connect_established, refusal, status_for
 from vsockproxy.protocols.http_exchange import ForwardedExchange
-from vsockproxy.protocols.http_proxy import ConnectRequest, ForwardRequest, ProxyRequestReader
+from vsockproxy.protocols.http_proxy import (
+    REQUEST_ERROR,
+    ConnectRequest,
+    ForwardRequest,
+    ProxyRequestReader,
+)
 from vsockproxy.session import ErrorCode
 
 READ_BYTES = 16 * 1024
 WAY = "http_proxy"
 LINGER_SECONDS = 2.0
-"""After a refusal, how long the client may take to see it before its unread bytes turn the close
-into a reset that could swallow the answer (RFC 9112 §9.6)."""
+"""After a last answer, how long the client may take to see it before its unread bytes turn the
+close into a reset that could swallow the answer (RFC 9112 §9.6)."""
 
 
 class HttpProxy:
@@ -56,21 +62,23 @@ class HttpProxy:
 
     async def _read_request(self, sock: socket.socket) -> ConnectRequest | ForwardRequest | None:
         reader = ProxyRequestReader(self._own_host)
-        async with timeout(self._opener.limits.handshake):
-            while True:
-                data = await receive(sock, READ_BYTES)
-                if not data:
-                    sock.close()
-                    return None
-                try:
+        seconds = self._opener.limits.handshake
+        try:
+            async with timeout(seconds):
+                while True:
+                    data = await receive(sock, READ_BYTES)
+                    if not data:
+                        close_cleanly(sock)
+                        return None
                     request = reader.receive(data)
-                except HttpRequestError as error:
-                    self._log.warning("bad_request", way=WAY, status=error.status, text=error.text)
-                    answer = refusal(error.status, error.reason, "-", error.text)
-                    await self._answer_and_close(sock, answer)
-                    return None
-                if request is not None:
-                    return request
+                    if request is not None:
+                        return request
+        except TimeoutError:
+            error = HttpRequestError(408, REQUEST_ERROR, f"no whole request in {seconds:g} s")
+        except HttpRequestError as caught:
+            error = caught
+        await self._refuse_request(sock, "-", error)
+        return None
 
     async def _connect(self, sock: socket.socket, request: ConnectRequest) -> None:
         asked = request.destination
@@ -110,8 +118,7 @@ class HttpProxy:
             await self._refuse(sock, str(asked), refused, has_body=request.method != "HEAD")
             return
         except HttpRequestError as error:
-            answer = refusal(error.status, error.reason, str(asked), error.text)
-            await self._answer_and_close(sock, answer)
+            await self._refuse_request(sock, str(asked), error)
             return
         await self._exchange(sock, exchange, end, first_bytes, destined)
 
@@ -146,8 +153,9 @@ class HttpProxy:
             end.finish()
             if not end.is_closed:
                 end.reset(ErrorCode.CANCELLED)
-            finish_socket(sock)
-            sock.close()
+            with suppress(CancelledError):
+                await uploading  # it may wait for the socket, which has one reader at a time
+            await self._linger(sock)
         except HttpResponseError as error:
             end.reset(ErrorCode.CUT)
             if exchange.may_answer:
@@ -169,14 +177,25 @@ class HttpProxy:
         )
         await self._answer_and_close(sock, answer)
 
+    async def _refuse_request(
+        self, sock: socket.socket, asked: str, error: HttpRequestError
+    ) -> None:
+        self._log.warning("bad_request", way=WAY, status=error.status, text=error.text)
+        answer = refusal(error.status, error.reason, asked, error.text)
+        await self._answer_and_close(sock, answer)
+
     async def _answer_and_close(self, sock: socket.socket, answer: bytes) -> None:
         """Send a last answer; what the client still sends is dropped unread (RFC 9931)."""
-        try:
+        with suppress(OSError):
             async with timeout(LINGER_SECONDS):
                 await send_all(sock, answer)
-                finish_socket(sock)
+        await self._linger(sock)
+
+    async def _linger(self, sock: socket.socket) -> None:
+        """Close once the client has seen the end, or has had the time for it."""
+        finish_socket(sock)
+        with suppress(OSError):
+            async with timeout(LINGER_SECONDS):
                 while await receive(sock, READ_BYTES):
                     pass
-        except (OSError, TimeoutError):
-            pass
-        sock.close()
+        close_cleanly(sock)

@@ -111,7 +111,9 @@ def test_a_gibibyte_waits_for_a_stopped_reader_in_nobodys_memory(kind: LinkKind)
 
 @pytest.mark.timeout(600)
 def test_all_streams_but_one_stalled_from_their_first_byte(kind: LinkKind) -> None:
-    streams = 256  # what each one fills is mostly the kernel's memory, which is shared and limited
+    # What each one fills is mostly the kernel's memory, which all sockets share, and of which the
+    # machine with a vsock has little: short of it, the kernel slows everybody down.
+    streams = 256 if kind == "unix" else 48
     budget = streams * 16 * 1024 + 16 * MEBIBYTE
     limits = {"limits": {"streams": streams, "receive_budget": budget}}
     gate = Gate()

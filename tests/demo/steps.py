@@ -1,6 +1,7 @@
 """The steps of the demo: what is typed, and what has to happen."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SANDBOX = "vsockproxy sandbox --allow origin.test:443=$ORIGIN -- "
@@ -20,24 +21,24 @@ class Step:
         line: what is typed into the shell.
         output: a pattern for all that the command itself writes.
         status: the exit status.
-        log: a pattern for each line of the log, in their order.
+        audit: a pattern for each line in the log that tells of a decision, in their order.
     """
 
     text: str
     line: str
     output: str
     status: int = 0
-    log: tuple[str, ...] = ()
+    audit: tuple[str, ...] = ()
 
-    def differences(self, output: str, status: int, log: tuple[str, ...]) -> list[str]:
+    def differences(self, output: str, status: int, audit: Sequence[str]) -> list[str]:
         """What happened otherwise than it should."""
         found = []
         if status != self.status:
             found.append(f"the exit status is {status}, not {self.status}")
         if not re.fullmatch(self.output, output):
-            found.append(f"the output is {output!r}, not like {self.output!r}")
-        if len(log) != len(self.log) or not all(map(re.fullmatch, self.log, log)):
-            found.append(f"the log is {list(log)!r}, not like {list(self.log)!r}")
+            found.append(f"the output above is not like {self.output!r}")
+        if len(audit) != len(self.audit) or not all(map(re.fullmatch, self.audit, audit)):
+            found.append(f"the decisions in the log are not like {list(self.audit)!r}")
         return found
 
 
@@ -60,7 +61,7 @@ the enclave's half of vsockproxy in it, the parent's half outside, and a link be
 
 STEPS = (
     Step(
-        "In there is no network: this lists all its interfaces.",
+        "In there is no network. These are all the interfaces:",
         SANDBOX + "python -c 'import socket; print(socket.if_nameindex())'",
         rf"\[{_INTERFACE}(?:, {_INTERFACE})*\]\n",
     ),
@@ -80,7 +81,7 @@ STEPS = (
         re.escape(GREETING),
     ),
     Step(
-        "A host that is not listed is refused. This is what curl says, and the log without the time.",
+        "Another host is refused: what curl says, and the line in the log, without its time.",
         SANDBOX + "curl -sS https://forbidden.test/",
         r"curl: .*403.*\n",
         CURL_RECEIVE_ERROR,
@@ -90,7 +91,7 @@ STEPS = (
         "curl keeps what a proxy says about https:// to itself, but shows it for http://.",
         SANDBOX + "curl -sS http://forbidden.test:443/",
         r"not_listed: forbidden\.test:443: .*\n",
-        log=(_refused(443),),
+        audit=(_refused(443),),
     ),
 )
 

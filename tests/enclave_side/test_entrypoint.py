@@ -57,6 +57,11 @@ def test_stdout_is_the_commands_alone(tmp_path: Path) -> None:
         assert any('"left_out"' in line and "lo" in line for line in program.lines)
 
 
+def test_the_command_gets_no_descriptor_of_ours(tmp_path: Path) -> None:
+    with enclave(tmp_path, "sh", "-c", "ls /proc/$$/fd", shim=PORT_FOR_THE_KERNEL_TO_CHOOSE) as it:
+        assert set(it.end()[1].split()) <= {"0", "1", "2", "10"}, "10 is a shell's own"
+
+
 def test_stdin_is_the_commands(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.write(write_end, b"typed\n")

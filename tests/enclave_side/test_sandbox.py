@@ -259,3 +259,33 @@ def test_a_shell_inside_has_job_control() -> None:
         shell.wait_for("leaving")
         shell.type("echo sta''tus $?\n")
         shell.wait_for("status 6")
+
+
+NO_MORE_NAMESPACES = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+"""Switches user namespaces off, in a user namespace of its own."""
+
+
+def without_user_namespaces(*command: str) -> list[str]:
+    shell = ("sh", "-c", NO_MORE_NAMESPACES, "sh")
+    return ["unshare", "--user", "--map-root-user", *shell, *command]
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare")
+def test_root_needs_no_user_namespace() -> None:
+    command = fake_sandbox("sh", "-c", "ls -A /run; cut -d: -f1 /proc/net/dev | tail -1; exit 4")
+    with Program(without_user_namespaces(*command)) as program:
+        code, output = program.end()
+    assert (code, output.split()) == (4, ["lo"])
+
+
+@pytest.mark.skipif(
+    not (shutil.which("unshare") and shutil.which("setpriv")), reason="needs unshare and setpriv"
+)
+def test_where_it_is_not_permitted_it_says_what_is_missing(temporary: Path) -> None:
+    powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    command = without_user_namespaces(*powerless, *fake_sandbox("true"))
+    with Program(command, {"TMPDIR": str(temporary)}) as program:
+        assert program.end()[0] == 1
+    (line,) = [line for line in program.lines if line.startswith("vsockproxy: ")]
+    assert "user namespaces are switched off: sysctl -w user.max_user_namespaces=" in line
+    assert list(temporary.iterdir()) == []

@@ -5,8 +5,8 @@ The plaintext of `Decrypt` is the ciphertext, backwards. Signatures are not chec
 
 import base64
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from urllib.parse import parse_qs
 
 ACCOUNT = "123456789012"
@@ -28,7 +28,7 @@ class Answer:
     body: bytes
 
 
-def answer(headers: Mapping[str, str], body: bytes) -> Answer | None:
+def answer(headers: Message, body: bytes) -> Answer | None:
     """The answer to a POST; None if it is neither call."""
     if headers.get("X-Amz-Target") == "TrentService.Decrypt":
         ciphertext = base64.b64decode(json.loads(body)["CiphertextBlob"])

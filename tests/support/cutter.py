@@ -2,10 +2,10 @@
 
     with Cutter(treat) as cutter:
         pair = Pair("unix", rules, link_path=cutter.path)
-        cutter.target = pair.link_path
+        cutter.target = str(pair.path / "link.sock")
         with pair: ...
 
-`treat` says for each connection what is to happen to it.
+`treat` says for each new connection what is to happen to it; `links` are those that stand.
 """
 
 import contextlib
@@ -34,17 +34,15 @@ class Treatment:
     """What happens to one connection.
 
     Args:
-        cut: the direction that is watched and how many of its bytes pass: then both ends are closed.
+        cut: a direction, and after how many of its bytes both ends are closed.
         largest_piece_bytes: the longest send.
         collected_bytes: bytes are held back until there are so many, or none come for a moment.
-        gate: while it is not set, nothing passes.
         handler: serves the connection in the parent's place, in a thread of its own.
     """
 
     cut: tuple[Direction, int] | None = None
     largest_piece_bytes: int = READ_BYTES
     collected_bytes: int = 1
-    gate: threading.Event | None = None
     handler: Callable[[socket.socket], None] | None = None
 
 
@@ -52,6 +50,88 @@ PASSED_ON = Treatment()
 
 Treat = Callable[[ConnectionKind, int], Treatment]
 """Gives the treatment of a connection, by its kind and its number among those of its kind."""
+
+
+class Passage:
+    """One connection that is forwarded.
+
+    Args:
+        treatment: what happens to it.
+        enclave: the connection that the enclave dialled.
+        parent: the connection to the parent.
+    """
+
+    def __init__(self, treatment: Treatment, enclave: socket.socket, parent: socket.socket) -> None:
+        self._treatment = treatment
+        self._enclave = enclave
+        self._parent = parent
+        self._open = threading.Event()
+        self._open.set()
+        self._left: dict[Direction, int] = {}
+        if treatment.cut is not None:
+            self.cut_after(*treatment.cut)
+
+    def cut_after(self, direction: Direction, length_bytes: int) -> None:
+        """Cut before more than so many bytes have passed, from now on."""
+        self._left = {direction: length_bytes}
+
+    def cut_no_more(self) -> None:
+        """Forget a cut that has not happened."""
+        self._left = {}
+
+    def hold(self) -> None:
+        """Let nothing pass until `let_go`."""
+        self._open.clear()
+
+    def let_go(self) -> None:
+        """Let pass what was held."""
+        self._open.set()
+
+    def forward(self) -> None:
+        """Forward both directions to their ends."""
+        arguments = ("to_enclave", self._parent, self._enclave)
+        thread = threading.Thread(target=self._copy, args=arguments, daemon=True)
+        thread.start()
+        self._copy("to_parent", self._enclave, self._parent)
+        thread.join()
+
+    def close(self) -> None:
+        """Cut now."""
+        for sock in (self._enclave, self._parent):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self.let_go()
+
+    def _copy(self, direction: Direction, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := self._collect(source):
+                self._open.wait()
+                left = self._left.get(direction)
+                if left is not None:
+                    self._left = {direction: left - len(data)}
+                    data = data[: max(left, 0)]
+                for offset in range(0, len(data), self._treatment.largest_piece_bytes):
+                    target.sendall(data[offset : offset + self._treatment.largest_piece_bytes])
+                if left is not None and left <= len(data):
+                    break
+            else:
+                target.shutdown(socket.SHUT_WR)
+                return
+        except OSError:
+            pass
+        self.close()  # a cut; or one end is gone, and so is the other
+
+    def _collect(self, source: socket.socket) -> bytes:
+        wanted = self._treatment.collected_bytes
+        data = source.recv(READ_BYTES)
+        while data and len(data) < wanted:
+            if not select.select([source], [], [], QUIET_SECONDS)[0]:
+                break
+            more = source.recv(READ_BYTES)
+            if not more:
+                break  # it is seen again by the next recv
+            data += more
+        return data
 
 
 class Cutter:
@@ -71,7 +151,19 @@ class Cutter:
         self._listener = socket.socket(socket.AF_UNIX)
         self._lock = threading.Lock()
         self._counts: dict[ConnectionKind, int] = {"link": 0, "dedicated": 0}
-        self._open: set[socket.socket] = set()
+        self._passages: dict[Passage, ConnectionKind] = {}
+
+    @property
+    def links(self) -> list[Passage]:
+        """The links that stand."""
+        with self._lock:
+            return [passage for passage, kind in self._passages.items() if kind == "link"]
+
+    @property
+    def connections(self) -> int:
+        """How many there have been."""
+        with self._lock:
+            return sum(self._counts.values())
 
     def __enter__(self) -> Self:
         self._listener.bind(self.path)
@@ -89,9 +181,9 @@ class Cutter:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
-            for sock in self._open:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            passages = list(self._passages)
+        for passage in passages:
+            passage.close()
         self._directory.cleanup()
 
     def _accept(self) -> None:
@@ -101,9 +193,7 @@ class Cutter:
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, enclave: socket.socket) -> None:
-        with self._lock:
-            self._open.add(enclave)
-        with contextlib.suppress(OSError), enclave:
+        with contextlib.suppress(OSError), enclave, socket.socket(socket.AF_UNIX) as parent:
             first = enclave.recv(MAGIC_BYTES, socket.MSG_WAITALL | socket.MSG_PEEK)
             kind: ConnectionKind = "dedicated" if first == DEDICATED_MAGIC else "link"
             with self._lock:
@@ -112,67 +202,13 @@ class Cutter:
                 treatment = self.treat(kind, number)
             if treatment.handler is not None:
                 treatment.handler(enclave)
-            else:
-                self._forward(enclave, treatment)
-        with self._lock:
-            self._open.discard(enclave)
-
-    def _forward(self, enclave: socket.socket, treatment: Treatment) -> None:
-        with socket.socket(socket.AF_UNIX) as parent:
+                return
             parent.connect(self.target)
+            passage = Passage(treatment, enclave, parent)
             with self._lock:
-                self._open.add(parent)
-            passage = _Passage(treatment, (enclave, parent))
-            arguments = ("to_enclave", parent, enclave)
-            thread = threading.Thread(target=passage.copy, args=arguments, daemon=True)
-            thread.start()
-            passage.copy("to_parent", enclave, parent)
-            thread.join()
-            with self._lock:
-                self._open.discard(parent)
-
-
-@dataclass(slots=True)
-class _Passage:
-    """One connection that is forwarded."""
-
-    treatment: Treatment
-    sockets: tuple[socket.socket, socket.socket]
-
-    def copy(self, direction: Direction, source: socket.socket, target: socket.socket) -> None:
-        """Copy one direction to its end, or to the cut."""
-        treatment = self.treatment
-        left = None
-        if treatment.cut is not None and treatment.cut[0] == direction:
-            left = treatment.cut[1]
-        try:
-            while left is None or left > 0:
-                data = self._collect(source)
-                if treatment.gate is not None:
-                    treatment.gate.wait()
-                if not data:
-                    target.shutdown(socket.SHUT_WR)
-                    return
-                if left is not None:
-                    data = data[:left]
-                    left -= len(data)
-                for offset in range(0, len(data), treatment.largest_piece_bytes):
-                    target.sendall(data[offset : offset + treatment.largest_piece_bytes])
-        except OSError:
-            pass
-        # A cut, or one end is gone: so is the other.
-        for sock in self.sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def _collect(self, source: socket.socket) -> bytes:
-        wanted = self.treatment.collected_bytes
-        data = source.recv(READ_BYTES)
-        while data and len(data) < wanted:
-            if not select.select([source], [], [], QUIET_SECONDS)[0]:
-                break
-            more = source.recv(READ_BYTES)
-            if not more:
-                break  # it is seen again by the next recv
-            data += more
-        return data
+                self._passages[passage] = kind
+            try:
+                passage.forward()
+            finally:
+                with self._lock:
+                    del self._passages[passage]

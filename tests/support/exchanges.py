@@ -124,7 +124,7 @@ class Exchange:
                     if self.received_bytes < self._wanted_bytes:
                         return Outcome(End.TRUNCATED, self.received_bytes)
                     poller.modify(self._sock, select.POLLOUT)
-        except (ConnectionError, TimeoutError):
+        except OSError:  # ENOTCONN too: shutdown after a reset
             return Outcome(End.RESET, self.received_bytes)
         is_equal = self._digest.digest() == self._wanted_digest
         return Outcome(End.COMPLETE if is_equal else End.ALTERED, self.received_bytes)

@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,18 @@ def descriptors(pid: int) -> int:
 def logged_at(line: Line) -> float:
     """When a line was written, in seconds since the epoch."""
     return datetime.fromisoformat(line["time"]).timestamp()
+
+
+def count(side: Side, event: str, **fields: object) -> int:
+    """How many lines of an event, with the given fields, a side has logged."""
+    return sum(
+        all(line.get(key) == value for key, value in fields.items()) for line in side.events(event)
+    )
+
+
+def wait_until(side: Side, condition: Callable[[], bool]) -> None:
+    """Wait until a condition on what a side has logged holds; asked at each new line."""
+    side.wait_for(lambda _: condition(), after=max(0, len(side.lines) - 1))
 
 
 def kill_all(side: Side) -> None:

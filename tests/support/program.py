@@ -31,16 +31,22 @@ class Program:
     """A running program; leave the `with` block and it is gone."""
 
     def __init__(
-        self, command: list[str], variables: Mapping[str, str] | None = None, **options: object
+        self,
+        command: list[str],
+        variables: Mapping[str, str] | None = None,
+        *,
+        stdin: int = subprocess.DEVNULL,
+        cwd: Path | None = None,
     ) -> None:
         self.lines: list[str] = []
         self._rest = b""
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]
-            # the stubs have no overload for options that are not written out
+        self.process = subprocess.Popen(
             command,
             env=environment(**(variables or {})),
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **options},
+            stdin=stdin,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            cwd=cwd,
             start_new_session=True,
         )
 

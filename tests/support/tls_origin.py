@@ -1,11 +1,11 @@
 """An HTTP/1.1 server on loopback with TLS, or without: what unmodified programs talk to.
 
-    GET /            one line that names the host and the version of TLS
-    GET /bytes/N     N bytes with a Content-Length
-    GET /chunked/N   N bytes in chunks
-    POST /digest     the length and the SHA-256 of the body; PUT likewise
-    /NAME.git/...    git's own smart HTTP, of the repositories in a directory
-    POST /           KMS's Decrypt and STS's GetCallerIdentity, as the AWS SDKs ask
+GET /            one line that names the host and the version of TLS
+GET /bytes/N     N bytes with a Content-Length
+GET /chunked/N   N bytes in chunks
+POST /digest     the length and the SHA-256 of the body; PUT likewise
+/NAME.git/...    git's own smart HTTP, of the repositories in a directory
+POST /           KMS's Decrypt and STS's GetCallerIdentity, as the AWS SDKs ask
 """
 
 import hashlib
@@ -93,7 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         word, _, number = path.removeprefix("/").partition("/")
         if path == "/":
-            version = self.connection.version() if isinstance(self.connection, ssl.SSLSocket) else None
+            version = (
+                self.connection.version() if isinstance(self.connection, ssl.SSLSocket) else None
+            )
             host = self.headers["Host"].partition(":")[0]
             self._answer(f"hello from {host}, over {version or 'plain HTTP'}\n".encode())
         elif word == "bytes" and number.isdigit():

@@ -12,7 +12,7 @@ from vsockproxy.cli.sandbox_documents import (
     left_out_forwards,
     parent_document,
 )
-from vsockproxy.processes import module_command
+from vsockproxy.processes import module_command, tell
 from vsockproxy.worker_messages import document_descriptor
 
 __all__ = ("command",)
@@ -68,7 +68,7 @@ def command(
     parent_file = load_or_exit(context, parent_path, "parent") if parent_path else None
     enclave_file = load_or_exit(context, enclave_path, "enclave") if enclave_path else None
     for index in left_out_forwards(parent_file) if parent_file else ():
-        click.echo(f"vsockproxy: forwards[{index}] is left out: a sandbox has no vsock", err=True)
+        tell(f"forwards[{index}] is left out: a sandbox has no vsock")
 
     from enclave_side import sandbox
 

@@ -47,6 +47,8 @@ class AllowOption:
         Raises:
             AddressError: it is none.
         """
+        if "://" in text:
+            raise AddressError(f"{text!r} is a URL", "write HOST:PORT")
         listed, separator, dialled = text.partition("=")
         host, colon, port_text = listed.rpartition(":")
         if not colon or not host:

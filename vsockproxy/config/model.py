@@ -109,6 +109,14 @@ class Limits(Section, frozen=True):
     idle: Seconds = 0.0
     """Seconds that a stream may stay without a byte; 0 means no limit."""
 
+    def share_of(self, workers: int) -> "Limits":
+        """What one of several workers may use of an enclave's streams and budget, rounded up."""
+        return msgspec.structs.replace(
+            self,
+            streams=-(-self.streams // workers),
+            receive_budget=-(-self.receive_budget // workers),
+        )
+
 
 class Log(Section, frozen=True):
     """How lines are written to stderr."""

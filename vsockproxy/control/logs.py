@@ -5,6 +5,7 @@ the supervisor itself: a full pipe is a bounded queue, and `vsockproxy.log` coun
 """
 
 import os
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
@@ -100,4 +101,7 @@ async def _write_pieces(pieces: trio.MemoryReceiveChannel[bytes]) -> None:
 def _write(data: bytes) -> None:
     with suppress(OSError):  # nobody reads our stderr, and there is no other place to say so
         while data:
-            data = data[os.write(STDERR, data) :]
+            try:
+                data = data[os.write(STDERR, data) :]
+            except BlockingIOError:  # whoever shares it with us made it non-blocking
+                select.select([], [STDERR], [])

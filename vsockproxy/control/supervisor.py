@@ -196,6 +196,7 @@ class Supervisor:
                 place.arrived = trio.Event()
                 await place.arrived.wait()
             # It stays first in the queue until it is sent: if the worker dies, the next has it.
+            # What a worker had taken is lost with it, as all its connections are.
             connection = place.waiting[0]
             await process.send(connection.message, [connection.socket.fileno()])
             place.waiting.popleft()

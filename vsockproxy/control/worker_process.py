@@ -1,5 +1,6 @@
 """One worker process: its start, its channel, its end."""
 
+import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -85,10 +86,12 @@ class ExecutedWorker:
         """Wait for the next message."""
         while True:
             try:
-                message, _ = worker_messages.receive(self._channel)
+                message, descriptors = worker_messages.receive(self._channel)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._channel)
             else:
+                for descriptor in descriptors:  # no message of a worker has any
+                    os.close(descriptor)
                 await trio.lowlevel.checkpoint()
                 return message
 

@@ -48,6 +48,14 @@ _read_buffer = bytearray(READ_BYTES)
 _read_view = memoryview(_read_buffer)
 
 
+def code_name(code: int) -> str:
+    """A code as logs say it; one that is not known stays a number."""
+    try:
+        return ErrorCode(code).name.lower()
+    except ValueError:
+        return str(code)
+
+
 class LinkOwner(Protocol):
     """What the side that made a link does about it."""
 
@@ -89,6 +97,8 @@ class Link:
         self.ends: set[StreamEnd] = set()
         """Every stream of which something is left, closed in the session or not."""
         self.bytes_received = 0
+        self.streams_opened = 0
+        """How many streams this end has opened."""
         self._owner = owner
         self._sock = sock
         self._fd = sock.fileno()
@@ -143,6 +153,7 @@ class Link:
             Refused: with reason limit.
         """
         stream = self.session.open(request, self._loop.time())
+        self.streams_opened += 1
         return StreamEnd(self, stream, closed)
 
     async def resolve(self, question: Resolve) -> Resolved:

@@ -5,6 +5,7 @@ import errno
 import socket
 from collections.abc import Callable
 
+from vsockproxy.dataplane.closing import arm_reset
 from vsockproxy.dataplane.dialling import tune_tcp
 
 ACCEPTS_PER_EVENT = 64
@@ -38,7 +39,8 @@ class Acceptor:
     Args:
         listener: non-blocking and listening; owned from now on.
         accepted: called with each connection, non-blocking, and the peer's address.
-        exhausted: called when accepting has to rest because a resource ran out.
+        exhausted: called once when accepting has to rest because a resource ran out, until it
+            has succeeded again.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._is_resting = False
         self._start()
 
     def _start(self) -> None:
@@ -72,9 +75,13 @@ class Acceptor:
                     raise
                 self._loop.remove_reader(self._listener.fileno())
                 self._timer = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._start)
-                self._exhausted(error)
+                if not self._is_resting:
+                    self._is_resting = True
+                    self._exhausted(error)
                 return
+            self._is_resting = False
             sock.setblocking(False)
+            arm_reset(sock)  # whoever means well with it closes it cleanly
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 tune_tcp(sock)
             self._accepted(sock, address)

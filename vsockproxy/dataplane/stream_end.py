@@ -19,6 +19,7 @@ from vsockproxy.dataplane.closing import (
 )
 from vsockproxy.errors import Refused
 from vsockproxy.session import ErrorCode, Opened, Refusal, Stream
+from vsockproxy.session.states import REMOTE_OPENING_STATES, StreamInput, states_that_allow
 
 if TYPE_CHECKING:
     from vsockproxy.dataplane.link import Link
@@ -28,6 +29,8 @@ MAX_GATHERED = 64
 
 TURNS_PER_EVENT = 4
 """Turns of one stream before the other streams of the loop have theirs."""
+
+OPENING_STATES = REMOTE_OPENING_STATES | states_that_allow(StreamInput.RECEIVE_OPENED)
 
 ENDED_FINISHED = "finished"
 ENDED_LOCAL_RESET = "local_reset"
@@ -182,7 +185,10 @@ class StreamEnd:
             self._answer = asyncio.get_running_loop().create_future()
             if self.ended:
                 raise ConnectionResetError("the stream ended before it was answered")
-        return await self._answer
+        answer = await self._answer
+        if self.ended:  # since the answer came, and before its reader ran
+            raise ConnectionResetError(f"the stream ended: {self.ended}")
+        return answer
 
     def accept(self, answer: Opened) -> None:
         """Answer the peer's OPEN: the destination was reached."""
@@ -304,8 +310,8 @@ class StreamEnd:
             self._finish_local()
 
     def _on_readable(self) -> None:
-        # Read until the kernel has no more. After an error condition on the socket uvloop runs this
-        # once and never again (its poll handle is closed), so data must not hide the error behind it.
+        # Read until the kernel has no more. After an error condition on the socket uvloop runs
+        # this once and never again (it closes its poll handle), so data must not hide the error.
         turns = TURNS_PER_EVENT
         while turns and not self.link.is_blocked:
             turns -= 1
@@ -487,13 +493,15 @@ class StreamEnd:
     def check_time(self, now: float, half_closed_seconds: float, idle_seconds: float) -> None:
         """Reset a stream that has moved no byte for longer than its limit (0: no limit)."""
         mark = self.bytes_sent + self.bytes_received
-        if mark != self._mark:
+        # What takes long before the answer has limits of its own: the lookup and the dial.
+        if mark != self._mark or self.stream.state in OPENING_STATES:
             self._mark = mark
             self._marked_at = now
             return
         is_half_closed = self.is_local_finished or self.is_remote_finished
-        limit = half_closed_seconds if is_half_closed and half_closed_seconds else idle_seconds
-        if limit and now - self._marked_at >= limit:
+        limits = (half_closed_seconds if is_half_closed else 0, idle_seconds)
+        silence = now - self._marked_at
+        if any(limit and silence >= limit for limit in limits):
             self.reset(ErrorCode.TIMED_OUT, ENDED_TIMED_OUT)
 
     def _local_write_failed(self) -> None:

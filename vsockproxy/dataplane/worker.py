@@ -120,6 +120,7 @@ def run_worker(make_side: MakeSide) -> None:
     # Ctrl-C and a group's SIGTERM are the supervisor's to interpret.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.set_blocking(2, False)  # a pipe of this process alone; what it does not take is dropped
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.setblocking(False)
 

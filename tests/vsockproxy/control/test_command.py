@@ -111,7 +111,8 @@ async def test_signals_are_passed_on(
     ready, got = tmp_path / "ready", tmp_path / "got"
     os.mkfifo(ready)
     name = number.name.removeprefix("SIG")
-    script = f"trap 'echo {name} > {got}; exit 0' {name}; echo > {ready}; for i in $(seq 999); do sleep 0.02; done"
+    wait = "for i in $(seq 999); do sleep 0.02; done"
+    script = f"trap 'echo {name} > {got}; exit 0' {name}; echo > {ready}; {wait}"
     async with trio.open_nursery() as nursery:
         results: list[int] = []
 

@@ -1,0 +1,1 @@
+"""Unmodified programs in a real sandbox, through both sides."""

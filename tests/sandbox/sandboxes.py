@@ -1,0 +1,110 @@
+"""Sandboxes as tests use them: real ones, started by the command `vsockproxy sandbox`."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.program import Program, command_line
+
+PACKAGES = {
+    "curl": "curl",
+    "git": "git",
+    "psql": "postgresql-client",
+    "wget": "wget",
+}
+"""Debian's packages for the programs that tests run."""
+
+GIT_VARIABLES = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_AUTHOR_NAME": "test",
+    "GIT_AUTHOR_EMAIL": "test@origin.test",
+    "GIT_COMMITTER_NAME": "test",
+    "GIT_COMMITTER_EMAIL": "test@origin.test",
+}
+"""They keep git from the settings of whoever runs the tests."""
+
+
+def need(program: str) -> None:
+    """Skip a test whose program this machine lacks."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is missing: apt-get install {PACKAGES[program]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a program ended, and what it wrote."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Sandbox:
+    """A sandbox that runs one program after another.
+
+    Args:
+        program: the running command; `tests.sandbox.inside` is the command in it.
+        directory: the working directory of each program in it.
+    """
+
+    def __init__(self, program: Program, directory: Path) -> None:
+        self._program = program
+        self._directory = directory
+
+    def run(self, *command: str, typed: str = "", **variables: str) -> Done:
+        """Run a program to its end, with `typed` on its stdin and more environment variables."""
+        process = self._program.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked = {
+            "command": command,
+            "variables": variables,
+            "directory": str(self._directory),
+            "typed": typed,
+        }
+        process.stdin.write(json.dumps(asked).encode() + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        assert line, f"the sandbox ended: {self._program.end()} {self._program.lines}"
+        return Done(**json.loads(line))
+
+    def refusal(self, host: str) -> dict[str, Any]:
+        """The audit line that refuses `host`, which no other test asks for."""
+        line: dict[str, Any] = json.loads(self._program.line_with(f'"host": "{host}"'))
+        assert (line["event"], line["allowed"]) == ("decision", False)
+        return line
+
+
+@contextmanager
+def open_sandbox(*options: str, directory: Path) -> Iterator[Sandbox]:
+    """A sandbox for many programs, with these options of `vsockproxy sandbox`."""
+    command = command_line("sandbox", *options, "--", sys.executable, "-m", "tests.sandbox.inside")
+    with Program(command, stdin=subprocess.PIPE) as program:
+        yield Sandbox(program, directory)
+
+
+def run_sandbox(
+    options: Sequence[str],
+    command: Sequence[str],
+    variables: Mapping[str, str] | None = None,
+    typed: bytes = b"",
+) -> Done:
+    """A sandbox for one command, as a user has it."""
+    line = command_line("sandbox", *options, "--", *command)
+    with Program(line, variables, stdin=subprocess.PIPE) as program:
+        assert program.process.stdin is not None
+        program.process.stdin.write(typed)
+        program.process.stdin.flush()
+        status, stdout = program.end()
+        return Done(status, stdout, "\n".join(program.lines))
