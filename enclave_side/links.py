@@ -173,9 +173,9 @@ class Links:
         self._links[link] = left
         slot.is_told = False
         self._log.info("link_up", link=slot.number, parent=str(self.parent))
+        link.begin(rest)
         if self._is_stopping:
             link.go_away(STOPPING_TEXT)
-        link.begin(rest)
         self._came.set()
         return link, left
 

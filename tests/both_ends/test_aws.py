@@ -310,8 +310,8 @@ def test_a_worker_that_dies_is_replaced(kind: LinkKind, tmp_path: Path) -> None:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             os.kill(int(children[0]), signal.SIGKILL)
             assert is_closed(client)
-        assert is_echoed(proxy.address)
         assert proxy.event("worker_died")["ended"] == "SIGKILL"
+        assert is_echoed(proxy.address)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -370,7 +370,7 @@ def connect_when_it_listens(program: Program, address: Address) -> socket.socket
 
 @pytest.mark.vsock
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_the_installed_command_on_a_real_vsock(host: str, tmp_path: Path) -> None:
+def test_the_command_itself_on_a_real_vsock(host: str, tmp_path: Path) -> None:
     """As AWS's unit has it: options behind the positionals, RUST_LOG=warn."""
     vsock_port = 20_000 + free_port() % 20_000
     file = tmp_path / "vsock-proxy.yaml"

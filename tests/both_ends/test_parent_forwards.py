@@ -204,9 +204,8 @@ def test_an_enclave_has_only_so_many_connections(tmp_path: Path) -> None:
             {"listen": f"unix://{tmp_path}/{name}.sock?cid={cid}", "to": to}
             for name, cid in (("a", 16), ("b", 16), ("c", 17))
         ]
-        with running(
-            tmp_path, forwards=forwards, allowlist=listed, limits={"streams": 2}
-        ) as side, contextlib.ExitStack() as stack:  # fmt: skip
+        content = {"forwards": forwards, "allowlist": listed, "limits": {"streams": 2}}
+        with running(tmp_path, **content) as side, contextlib.ExitStack() as stack:
             first = stack.enter_context(connect(f"{tmp_path}/a.sock"))
             second = stack.enter_context(connect(f"{tmp_path}/b.sock"))
             for client in (first, second):
@@ -354,6 +353,6 @@ def test_a_killed_worker_resets_the_destination_and_is_replaced(
             assert is_closed(client)
         assert has_looked.wait(30)
         assert outcomes == [True]
+        assert side.wait_for_event("worker_died")["ended"] == "SIGKILL"
         with connect(address) as client:
             assert client.recv(4) == b"half"
-        assert side.wait_for_event("worker_died")["ended"] == "SIGKILL"

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.sandboxes import GIT_VARIABLES, Sandbox, need, open_sandbox, run_sandbox
+from tests.sandbox.sandboxes import (
+    GIT_VARIABLES,
+    NOT_PERMITTED,
+    Sandbox,
+    need,
+    open_sandbox,
+    run_sandbox,
+)
 from tests.support.certificates import Authority
 from tests.support.pair import free_port
 from tests.support.postgres_like import postgres_like
@@ -25,7 +32,7 @@ NO_TLS = {"require_tls": False}
 def namespaces() -> None:
     """Skips where no sandbox can be made, with the reason that `vsockproxy sandbox` gives."""
     probe = run_sandbox([], ["true"])
-    if probe.status == 1 and "namespaces" in probe.stderr:
+    if probe.status == 1 and NOT_PERMITTED.match(probe.stderr):
         pytest.skip(f"no sandbox here: {probe.stderr}")
 
 

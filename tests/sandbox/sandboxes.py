@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,10 @@ GIT_VARIABLES = {
     "GIT_COMMITTER_EMAIL": "test@origin.test",
 }
 """They keep git from the settings of whoever runs the tests."""
+
+
+NOT_PERMITTED = re.compile(r"vsockproxy: (?:new|mounting|writing|setting) .*")
+"""What `vsockproxy sandbox` says where there can be none: the step, why, and what to do."""
 
 
 def need(program: str) -> None:

@@ -12,9 +12,10 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 
 HEAD = struct.Struct(">QQQ")
 """Number of the exchange, bytes that the program sends, bytes that it wants."""
@@ -85,7 +86,7 @@ class Exchange:
         sock: stays the caller's.
         sent: pieces to send.
         received_bytes: how many bytes must arrive.
-        digest: their hash.
+        digest: gives their hash; asked when they have all arrived.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Exchange:
         sock: socket.socket,
         sent: Iterator[memoryview],
         received_bytes: int,
-        digest: bytes,
+        digest: Callable[[], bytes],
     ) -> None:
         self._sock = sock
         self._sent = sent
@@ -103,6 +104,8 @@ class Exchange:
         self._digest = hashlib.sha256()
         self._buffer = memoryview(bytearray(PIECE_BYTES))
         self.received_bytes = 0
+        self.progressed: Callable[[], None] | None = None
+        """Called when bytes have arrived."""
 
     def run(self, seconds: float = SECONDS) -> Outcome:
         """Send and receive to the end."""
@@ -126,7 +129,7 @@ class Exchange:
                     poller.modify(self._sock, select.POLLOUT)
         except OSError:  # ENOTCONN too: shutdown after a reset
             return Outcome(End.RESET, self.received_bytes)
-        is_equal = self._digest.digest() == self._wanted_digest
+        is_equal = self._digest.digest() == self._wanted_digest()
         return Outcome(End.COMPLETE if is_equal else End.ALTERED, self.received_bytes)
 
     def _send_on(self) -> bool:
@@ -148,6 +151,8 @@ class Exchange:
             while length := self._sock.recv_into(self._buffer):
                 self._digest.update(self._buffer[:length])
                 self.received_bytes += length
+                if self.progressed is not None:
+                    self.progressed()
             return False
         return True
 
@@ -164,6 +169,9 @@ class Origin:
         self._given = Content(seed + 1)
         self._changed = threading.Condition()
         self._outcomes: dict[int, Outcome] = {}
+        self._running: set[Exchange] = set()
+        self.handler: Callable[[socket.socket], None] = self.exchange
+        """What is done with connections; exchanges, unless a test wants something else."""
         self.connections = 0
         """How many came, whatever became of them."""
         self.ended = 0
@@ -174,13 +182,13 @@ class Origin:
         with self._changed:
             self.connections += 1
         try:
-            self._serve(connection)
+            self.handler(connection)
         finally:
             with self._changed:
                 self.ended += 1
                 self._changed.notify_all()
 
-    def _serve(self, connection: socket.socket) -> None:
+    def exchange(self, connection: socket.socket) -> None:
         connection.settimeout(SECONDS)
         head = b""
         while len(head) < HEAD.size:
@@ -189,18 +197,29 @@ class Origin:
                 return
             head += piece
         number, sent, wanted = HEAD.unpack(head)
-        outcome = Exchange(
-            connection, self._given.pieces(number, wanted), sent, self._asked.digest(number, sent)
-        ).run()
+        digest = partial(self._asked.digest, number, sent)
+        exchange = Exchange(connection, self._given.pieces(number, wanted), sent, digest)
+        exchange.progressed = self._progressed
         with self._changed:
+            self._running.add(exchange)
+        outcome = exchange.run()
+        with self._changed:
+            self._running.discard(exchange)
             self._outcomes[number] = outcome
 
-    def wait(self, number: int, seconds: float = SECONDS) -> Outcome:
-        """What became of an exchange, once it is over."""
+    def _progressed(self) -> None:
         with self._changed:
-            if not self._changed.wait_for(lambda: number in self._outcomes, seconds):
-                raise AssertionError(f"exchange {number} never ended at the origin")
-            return self._outcomes[number]
+            self._changed.notify_all()
+
+    def wait_for_bytes(self, exchanges: int, least_bytes: int) -> None:
+        """Wait until so many exchanges under way have received so many bytes each."""
+
+        def are_under_way() -> bool:
+            received = [exchange.received_bytes for exchange in self._running]
+            return sum(length >= least_bytes for length in received) >= exchanges
+
+        with self._changed:
+            assert self._changed.wait_for(are_under_way, SECONDS), "the exchanges do not go on"
 
     def wait_for_all(self, seconds: float = SECONDS) -> dict[int, Outcome]:
         """All outcomes, once every connection is over; those of before are forgotten."""
@@ -234,5 +253,5 @@ class Program:
             yield memoryview(HEAD.pack(number, sent_bytes, received_bytes))
             yield from self._asked.pieces(number, sent_bytes)
 
-        digest = self._given.digest(number, received_bytes)
+        digest = partial(self._given.digest, number, received_bytes)
         return Exchange(sock, pieces(), received_bytes, digest)

@@ -5,10 +5,9 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from tests.support.pair import Line, Pair, Side, resident_bytes
 
@@ -91,17 +90,9 @@ def plain_lines(side: Side) -> list[str]:
     return [text for text in side.raw if not text.startswith("{")]
 
 
-def socket_owner(pids: list[int], local_port: int, remote_port: int) -> int | None:
-    """Which of some processes has the TCP socket with these ports, on IPv4 loopback."""
-    inode = None
-    wanted = (f"0100007F:{local_port:04X}", f"0100007F:{remote_port:04X}")
-    for row in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = row.split()
-        if (fields[1], fields[2]) == wanted:
-            inode = fields[9]
-    for pid in pids:
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if os.readlink(entry) == f"socket:[{inode}]":
-                    return pid
-    return None
+@contextlib.contextmanager
+def unread(side: Side) -> Iterator[None]:
+    """Read nothing of what a side writes while the body runs."""
+    # Its reader takes this lock for each line.
+    with side._changed:
+        yield

@@ -33,6 +33,9 @@ HIGHEST_WORKERS: Final = 0xFFFF_FFFF_FFFF_FFFF
 _NUMBER = re.compile(r"\+?0*([0-9]{1,20})", re.ASCII)
 """What Rust's `parse` takes for an unsigned number; 20 digits hold the largest there is."""
 
+_CHECK: Final = "Error at checking the allowlist"
+_NOT_ALLOWED: Final = "The given address and port are not allowed"
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -106,7 +109,7 @@ def main(
     kind: ForwardKind = "forward_ipv4" if is_ipv4 else "forward_ipv6" if is_ipv6 else "forward"
     log_level, unreadable = level_of(os.environ.get("RUST_LOG", ""))
     for directive in unreadable:
-        _say(f"warning: invalid logging spec '{directive}', ignoring it")
+        _say(f"warning: invalid logging spec {directive!r}, ignoring it")
     try:
         port = _parse_number("Local port", local_port, HIGHEST_LOCAL_PORT)
         to_port = _parse_number("Remote port", remote_port, HIGHEST_REMOTE_PORT)
@@ -184,10 +187,6 @@ def _find_listed(
         raise CannotStart(f"{_CHECK}: No accepted IP was found: {text}")
     assert decision.rule is not None  # there is no `mode` in AWS's file
     return Destination(host, port), policy.lists.allow.index(decision.rule)
-
-
-_CHECK: Final = "Error at checking the allowlist"
-_NOT_ALLOWED: Final = "The given address and port are not allowed"
 
 
 def _fail(context: click.Context, text: str) -> NoReturn:

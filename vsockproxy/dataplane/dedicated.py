@@ -114,5 +114,5 @@ class DedicatedRelay(SocketRelay):
         if is_clean:
             self._end.close_dedicated(ENDED_FINISHED)
         else:
-            is_cut = self.inward.is_finished
-            self._end.close_dedicated(ENDED_REMOTE_RESET if is_cut else ENDED_LOCAL_RESET)
+            is_local = self.failed is self.local
+            self._end.close_dedicated(ENDED_LOCAL_RESET if is_local else ENDED_REMOTE_RESET)

@@ -423,11 +423,13 @@ class Link:
         self.flush()
 
     def _lost(self, text: str) -> None:
-        if not self._is_closed:
-            self._dispatch(
-                self.session.abort(ErrorCode.LINK_LOST, f"the link broke: {text}"),
-                self._loop.time(),
-            )
+        if self._is_closed:
+            return
+        if self.session.is_drained:
+            # Both ends close after GOAWAY; bytes that crossed make an error of the second close.
+            self._dispatch(self.session.receive_eof(), self._loop.time())
+        else:
+            self.abort(ErrorCode.LINK_LOST, f"the link broke: {text}")
 
     def _close_if_drained(self) -> None:
         if self.session.is_drained and not self._output and not self._is_closed:

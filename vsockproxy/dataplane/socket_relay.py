@@ -31,7 +31,7 @@ class Direction:
         first_bytes: go to the target first.
         most_bytes: the longest read and write (vsock: 32 KiB).
         finished: called once after the source's end of file, when all bytes have been taken.
-        failed: called once when either socket fails.
+        failed: called once with the socket that failed, where one did.
     """
 
     __slots__ = (
@@ -58,7 +58,7 @@ class Direction:
         first_bytes: bytes,
         most_bytes: int,
         finished: Callable[[], None],
-        failed: Callable[[OSError], None],
+        failed: Callable[[socket.socket], None],
     ) -> None:
         self.total_bytes = 0
         """Bytes that the target took."""
@@ -113,8 +113,8 @@ class Direction:
             length = self._source.recv_into(_read_buffer[: self._most_bytes])
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError as error:
-            self._failed(error)
+        except OSError:
+            self._failed(self._source)
             return False
         if not length:
             self._pause()
@@ -125,8 +125,8 @@ class Direction:
             sent = self._target.send(_read_buffer[:length])
         except (BlockingIOError, InterruptedError):
             sent = 0
-        except OSError as error:
-            self._failed(error)
+        except OSError:
+            self._failed(self._target)
             return False
         self.total_bytes += sent
         if sent == length:
@@ -142,8 +142,8 @@ class Direction:
                 sent = self._target.send(view[: self._most_bytes])
         except (BlockingIOError, InterruptedError):
             return
-        except OSError as error:
-            self._failed(error)
+        except OSError:
+            self._failed(self._target)
             return
         self.total_bytes += sent
         del self._pending[:sent]
@@ -178,6 +178,8 @@ class SocketRelay:
         self.local = local
         self.carrier = carrier
         self.is_closed = False
+        self.failed: socket.socket | None = None
+        """The socket that failed, where one did."""
         self.has_timed_out = False
         """Whether it was closed for having moved no byte for longer than its limit."""
         self._closed = closed
@@ -252,6 +254,6 @@ class SocketRelay:
                 reset_socket(sock)
         self._closed(is_clean)
 
-    def _failed(self, error: OSError) -> None:
-        del error
+    def _failed(self, sock: socket.socket) -> None:
+        self.failed = sock
         self.close(is_clean=False)

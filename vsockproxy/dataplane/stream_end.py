@@ -499,9 +499,8 @@ class StreamEnd:
             self._marked_at = now
             return
         is_half_closed = self.is_local_finished or self.is_remote_finished
-        limits = (half_closed_seconds if is_half_closed else 0, idle_seconds)
-        silence = now - self._marked_at
-        if any(limit and silence >= limit for limit in limits):
+        limit = half_closed_seconds if is_half_closed and half_closed_seconds else idle_seconds
+        if limit and now - self._marked_at >= limit:
             self.reset(ErrorCode.TIMED_OUT, ENDED_TIMED_OUT)
 
     def _local_write_failed(self) -> None:

@@ -41,7 +41,7 @@ class Outbox:
 
     @property
     def has_frames(self) -> bool:
-        """Whether `frames` would return bytes."""
+        """Whether to call `frames`; what was due may be void by then."""
         return bool(
             self.streams
             or self.goaway_due is not None

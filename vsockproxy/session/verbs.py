@@ -211,7 +211,7 @@ class SessionVerbs:
 
     @property
     def has_control(self) -> bool:
-        """Whether `control_to_send` would return bytes."""
+        """Whether to call `control_to_send`; what was due may be void by then."""
         if self.is_ended:
             return self._outbox.goaway_due is not None
         return self._outbox.has_frames

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vsockproxy.session import ErrorCode, LocalProtocolError, PeerProtocolError, ReceiveBudget
 from vsockproxy.session.credit import ReceiveWindow, SendWindow
-from vsockproxy.session.limits import MAX_WINDOW_BYTES
+from vsockproxy.session.limits import MAX_WINDOW_BYTES, PROVEN_FACTOR
 
 SLOW = 0.0
 """A round trip so short that no window is used up within two of them."""
@@ -67,6 +67,14 @@ def test_a_window_that_does_not_grow(size: int, steps: list[tuple[int, int]]) ->
     assert grants == sorted(grants)
 
 
+def proven_window(size: int) -> ReceiveWindow:
+    """A window whose reader has taken enough for it to grow to any size."""
+    window = new_window(size)
+    window.received = window.consumed = PROVEN_FACTOR * MAX_WINDOW_BYTES
+    window.granted = window.consumed + size
+    return window
+
+
 def use_up(window: ReceiveWindow, now: float, round_trip: float) -> int:
     """Receive and consume all that was granted; returns the window's size afterwards."""
     length = window.granted - window.received
@@ -77,7 +85,7 @@ def use_up(window: ReceiveWindow, now: float, round_trip: float) -> int:
 
 
 def test_a_window_doubles_while_it_is_used_up_within_two_round_trips() -> None:
-    window = new_window(16384)
+    window = proven_window(16384)
     sizes = [use_up(window, now / 100, round_trip=0.01) for now in range(1, 4)]
     assert sizes == [32768, 65536, 131072]
 
@@ -87,21 +95,38 @@ def test_a_window_doubles_while_it_is_used_up_within_two_round_trips() -> None:
     [(0.0, True), (0.019, True), (0.020, False), (0.021, False), (5.0, False)],
 )
 def test_two_round_trips_are_the_limit(seconds: float, grows: bool) -> None:
-    window = new_window(16384)
+    window = proven_window(16384)
     assert use_up(window, seconds, round_trip=0.010) == (32768 if grows else 16384)
 
 
 def test_the_time_counts_from_the_last_grant() -> None:
-    window = new_window(1000)
+    window = proven_window(1000)
     assert use_up(window, 5.0, round_trip=1.0) == 1000
     assert use_up(window, 6.9, round_trip=1.0) == 2000
 
 
 def test_a_window_grows_to_4_mib() -> None:
-    window = new_window(16384)
+    window = proven_window(16384)
     sizes = [use_up(window, 0.0, FAST) for _ in range(12)]
     assert sizes[-1] == MAX_WINDOW_BYTES == 4 * 1024 * 1024
     assert window.budget.reserved_bytes == MAX_WINDOW_BYTES
+
+
+@pytest.mark.parametrize(
+    ("taken", "size"),
+    [(0, 16384), (511 * 1024, 16384), (512 * 1024, 32768), (768 * 1024, 32768)],
+    ids=[
+        "nothing taken earns nothing",
+        "what the kernel takes for a stopped reader earns nothing",
+        "512 KiB earn a window of 32 KiB",
+        "768 KiB earn no more than the double",
+    ],
+)
+def test_a_window_grows_on_what_the_next_hop_has_taken(taken: int, size: int) -> None:
+    window = new_window(16384)
+    window.received = window.consumed = max(taken - 16384, 0)
+    window.granted = window.consumed + 16384
+    assert use_up(window, 0.0, FAST) == size
 
 
 def test_a_first_window_above_4_mib_stays_as_it_is() -> None:

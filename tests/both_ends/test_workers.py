@@ -1,0 +1,150 @@
+"""Workers one by one: killed under load, with a log that nobody reads, and after a crowd."""
+
+import os
+import signal
+import socket
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+
+from tests.support import session_frames as wire
+from tests.support.exchange_pair import CARRIERS, HOST, PORT, ExchangePair
+from tests.support.hostile_peer import RawPeer
+from tests.support.observation import count, holdings, kill, unread, wait_until
+from tests.support.pair import LinkKind, Pair, echo, is_reset, serving
+from tests.support.traffic import MEBIBYTE
+
+OTHER_CID = 17
+BATCH = 50
+
+
+def converse(sock: socket.socket, text: bytes = b"are you there?") -> None:
+    """Hear an echo."""
+    sock.sendall(text)
+    assert sock.recv(len(text), socket.MSG_WAITALL) == text
+
+
+def test_a_killed_worker_of_the_enclave_takes_its_own_streams_alone(kind: LinkKind) -> None:
+    with ExchangePair(kind, enclave={"workers": 2}) as rig:
+        rig.origin.handler = echo
+        rig.wait_for_links()
+        victim, other = rig.enclave.workers
+        with ExitStack() as stack:
+            streams = {}
+            for accepts, sleeps in ((victim, other), (other, victim)):
+                os.kill(sleeps, signal.SIGSTOP)
+                streams[accepts] = [
+                    stack.enter_context(rig.connect(carrier)) for carrier in CARRIERS
+                ]
+                for sock in streams[accepts]:
+                    converse(sock)
+                os.kill(sleeps, signal.SIGCONT)
+            kill(victim)
+            for sock in streams[victim]:
+                assert is_reset(sock)
+            for sock in streams[other]:
+                converse(sock)
+        rig.enclave.wait_for_event("worker_died", ended="SIGKILL")
+        rig.origin.handler = rig.origin.exchange
+        rig.wait_for_links()
+        for carrier in CARRIERS:
+            rig.complete(carrier, 8, (100_000, 100_000))
+        assert other in rig.enclave.workers
+        assert victim not in rig.enclave.workers
+
+
+def test_a_killed_worker_of_the_parent_takes_its_own_enclaves_alone() -> None:
+    with ExchangePair("unix", parent={"workers": 2}, other_cid=OTHER_CID) as rig:
+        rig.origin.handler = echo
+        # The enclave was the first to connect, so it has the first worker.
+        victim, other = rig.parent.workers
+        with RawPeer.dial(rig.other_path) as stranger, rig.connect("shared") as sock:
+            stranger.greet().open(1, HOST, PORT)
+            stranger.wait_for(wire.OPENED, 1)
+            converse(sock)
+            kill(victim)
+            assert is_reset(sock)
+            stranger.send(stranger.frame(wire.DATA, 1, b"still here"))
+            assert stranger.wait_for(wire.DATA, 1).payload == b"still here"
+            rig.wait_for_links()
+            with rig.connect("shared") as again:
+                converse(again)
+                kill(other)
+                assert stranger.last_word() is None
+                converse(again)
+
+
+def test_each_death_is_one_line_and_the_links_come_back(kind: LinkKind) -> None:
+    with ExchangePair(kind) as rig:
+        for number in (1, 2, 3):
+            kill(rig.parent.workers[0])
+            wait_until(rig.enclave, partial(has_lost_links, rig, number * rig.links))
+            rig.complete("shared", 4, (1000, 1000))
+        assert [line["deaths"] for line in rig.parent.events("worker_died")] == [1, 2, 3]
+
+
+def has_lost_links(rig: ExchangePair, links: int) -> bool:
+    """Whether so many links have ended, in all."""
+    return count(rig.enclave, "link_down") == links
+
+
+def test_a_log_that_nobody_reads_blocks_nobody_and_says_what_it_lost(kind: LinkKind) -> None:
+    requests = 16 * BATCH
+    rules = [
+        {"address": address, "port": PORT, "private": True, "require_tls": False}
+        for address in (HOST, "**.test")
+    ]
+    host = ".".join(["x" * 60] * 4)[:248] + ".test"
+    request = f"CONNECT {host}:{PORT} HTTP/1.1\r\nHost: {host}:{PORT}\r\n\r\n".encode()
+    with serving(echo) as port:
+        dialled = [{**rules[0], "dial": f"127.0.0.1:{port}"}]
+        with Pair(kind, rules, parent_rules=dialled) as pair:
+            assert pair.parent is not None
+            assert pair.enclave is not None
+            with unread(pair.parent), unread(pair.enclave):
+                for _ in range(requests // BATCH):
+                    with ExitStack() as stack:
+                        socks = [
+                            stack.enter_context(
+                                socket.create_connection(("127.0.0.1", pair.proxy_port), 60)
+                            )
+                            for _ in range(BATCH)
+                        ]
+                        for sock in socks:
+                            sock.sendall(request)
+                        for sock in socks:
+                            assert sock.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 403"
+                with pair.connect(HOST, PORT) as sock:
+                    converse(sock)
+            for side in (pair.parent, pair.enclave):
+                for _ in range(100):  # until the backlog has been read, lines are still lost
+                    if side.events("log_lines_dropped"):
+                        break
+                    with pair.connect(HOST, PORT) as sock:
+                        converse(sock)
+                assert side.events("log_lines_dropped")[0]["lines"] > 0
+
+
+@pytest.mark.alone
+def test_two_thousand_short_connections_leave_nothing_behind(kind: LinkKind) -> None:
+    crowd, rounds = 200, 10
+    with ExchangePair(kind, parent={"limits": {"dedicated": crowd}}) as rig:
+
+        def round_of_exchanges() -> None:
+            for carrier in CARRIERS:
+                rig.complete(carrier, crowd // 2, (1000, 3000))
+            rig.wait_until_closed()
+
+        round_of_exchanges()
+        round_of_exchanges()
+        before = holdings(rig.pair)
+        for _ in range(rounds):
+            round_of_exchanges()
+        after = holdings(rig.pair)
+        assert set(after) == set(before)
+        for pid, held in after.items():
+            assert held.descriptors == before[pid].descriptors
+            assert held.resident_bytes - before[pid].resident_bytes < 4 * MEBIBYTE
+        for side in (rig.parent, rig.enclave):
+            assert {line["ended"] for line in side.events("close")} == {"finished"}
