@@ -11,7 +11,7 @@ import pytest
 from tests.support import session_frames as wire
 from tests.support.exchange_pair import CARRIERS, HOST, PORT, ExchangePair
 from tests.support.hostile_peer import RawPeer
-from tests.support.observation import count, holdings, kill, unread, wait_until
+from tests.support.observation import count, descriptors, holdings, kill, unread, wait_until
 from tests.support.pair import LinkKind, Pair, echo, is_reset, serving
 from tests.support.traffic import MEBIBYTE
 
@@ -57,8 +57,8 @@ def test_a_killed_worker_of_the_enclave_takes_its_own_streams_alone(kind: LinkKi
 def test_a_killed_worker_of_the_parent_takes_its_own_enclaves_alone() -> None:
     with ExchangePair("unix", parent={"workers": 2}, other_cid=OTHER_CID) as rig:
         rig.origin.handler = echo
-        # The enclave was the first to connect, so it has the first worker.
-        victim, other = rig.parent.workers
+        rig.wait_for_links()
+        other, victim = sorted(rig.parent.workers, key=descriptors)  # one of them has the links
         with RawPeer.dial(rig.other_path) as stranger, rig.connect("shared") as sock:
             stranger.greet().open(1, HOST, PORT)
             stranger.wait_for(wire.OPENED, 1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -19,7 +20,6 @@ from tests.sandbox.sandboxes import (
     run_sandbox,
 )
 from tests.support.certificates import Authority
-from tests.support.pair import free_port
 from tests.support.postgres_like import postgres_like
 from tests.support.smtp_like import smtp_like
 from tests.support.tls_origin import Origin
@@ -99,12 +99,14 @@ def sandbox(
     directory = tmp_path_factory.mktemp("sandbox")
     with ExitStack() as stack:
         plain = stack.enter_context(Origin())
+        closed = stack.enter_context(socket.socket())
+        closed.bind(("127.0.0.1", 0))  # and it does not listen
         database = stack.enter_context(postgres_like(authority.context("db.test")))
         listed: list[tuple[str, int, str, dict[str, Any]]] = [
             *((host, 443, origin.address, {}) for host in HOSTS),
             ("plain.test", 80, plain.address, NO_TLS),
             ("plain-by-mistake.test", 80, plain.address, {}),
-            ("away.test", 443, f"127.0.0.1:{free_port()}", {}),
+            ("away.test", 443, f"127.0.0.1:{closed.getsockname()[1]}", {}),
             ("db.test", 5432, f"127.0.0.1:{database}", NO_TLS),
             ("db-by-mistake.test", 5432, f"127.0.0.1:{database}", {}),
             ("mail.test", 25, f"127.0.0.1:{mails[0]}", NO_TLS),
@@ -121,13 +123,13 @@ def sandbox(
             "allowlist": [
                 *({"address": host, "port": port, **more} for host, port, _, more in listed),
                 {"address": "enclave-only.test", "port": 443},
-                {"address": "enclave-only.test", "port": 25, **NO_TLS},
+                {"address": "enclave-only-mail.test", "port": 25, **NO_TLS},
             ],
             "forwards": [
                 {"listen": "tcp://127.0.0.1:5432", "to": "db.test:5432"},
                 {"listen": "tcp://127.0.0.1:5433", "to": "db-by-mistake.test:5432"},
                 {"listen": "tcp://127.0.0.1:2525", "to": "mail.test:25"},
-                {"listen": "tcp://127.0.0.1:2526", "to": "enclave-only.test:25"},
+                {"listen": "tcp://127.0.0.1:2526", "to": "enclave-only-mail.test:25"},
             ],
         }
         options = []

@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -82,7 +83,9 @@ class Origin(ThreadingHTTPServer):
             _Handler(tls, client_address, self)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Programs that refuse a certificate, or leave early, are no news."""
+        """Programs that refuse a certificate, or leave early, are no news; other errors are."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # as it came
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -102,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(body_of(int(number)))
         elif word == "chunked" and number.isdigit():
             self._answer_in_chunks(body_of(int(number)))
-        elif word.endswith(".git"):
+        elif self._is_for_git(path):
             self._answer_as_git(b"")
         else:
             self._answer(b"no such page\n", 404)
@@ -115,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if path == "/digest":
             self._answer(digest_of(body).encode())
-        elif path.partition("/")[2].partition("/")[0].endswith(".git"):
+        elif self._is_for_git(path):
             self._answer_as_git(body)
         elif path == "/" and (answer := aws_answers.answer(self.headers, body)) is not None:
             self._answer(answer.body, content_type=answer.content_type)
@@ -127,6 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *values: object) -> None:  # noqa: A002 — the base class's
         """Say nothing."""
+
+    def _is_for_git(self, path: str) -> bool:
+        return self.server.repositories is not None and ".git/" in path
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
