@@ -3,6 +3,7 @@
 import random
 import socket
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from vsockproxy.addresses import Endpoint
 from vsockproxy.config.model import FIRST_WINDOW_BYTES, Limits
@@ -59,6 +60,8 @@ class Links:
         self._instance = instance
         self._log = log
         self._links: dict[Link, Event] = {}
+        self._known: WeakSet[Link] = WeakSet()
+        """Links that are up, or gone while bytes that came over them still wait for a program."""
         self._came = Event()
         self._is_stopping = False
 
@@ -72,6 +75,11 @@ class Links:
     def links(self) -> list[Link]:
         """The links that are up."""
         return list(self._links)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no link is up and programs have taken all that came over those that were."""
+        return not self._links and not any(link.ends for link in self._known)
 
     def go_away(self) -> None:
         """Open no more streams; links close when theirs have ended."""
@@ -171,6 +179,7 @@ class Links:
         left = Event()
         link = Link(sock, session, carrier, self)
         self._links[link] = left
+        self._known.add(link)
         slot.is_told = False
         self._log.info("link_up", link=slot.number, parent=str(self.parent))
         link.begin(rest)
@@ -186,7 +195,7 @@ class Links:
             return
         while True:
             await sleep(min(max(shortest / 8, 0.02), 5.0))
-            for link in self.links:
+            for link in list(self._known):
                 link.check_times(limits.half_closed, limits.idle)
 
     # ------------------------------------------------------------- events of a link

@@ -75,8 +75,15 @@ class Opener:
         """Whether the stream must begin with a ClientHello for its host."""
         return self._policy.requires_tls(destined.decision.rule)
 
-    async def open(self, destined: Destined, *, is_dedicated: bool = False) -> StreamEnd:
-        """Open the stream and wait for the parent's answer; both decision lines are written.
+    async def open(
+        self, destined: Destined, *, is_dedicated: bool = False, is_final: bool = True
+    ) -> StreamEnd:
+        """Open the stream and wait for the parent's answer; the decision line is written.
+
+        Args:
+            destined: where it leads.
+            is_dedicated: whether it has a connection of its own.
+            is_final: false where `read_client_hello` comes after it and has the last word.
 
         Raises:
             Refused: by the parent, for lack of a link, or by a limit.
@@ -107,7 +114,9 @@ class Opener:
             end.reset(ErrorCode.CANCELLED)
             raise
         record.address = answer.address or None
-        record.decide(self._log, allowed=True, reason=destined.decision.reason)
+        record.allow_later(destined.decision.reason)
+        if is_final:
+            record.confirm(self._log)
         if is_dedicated:
             assert answer.token is not None  # the session refuses an answer without one
             end.token = answer.token
@@ -160,6 +169,7 @@ class Opener:
                 "not_tls",
                 f"no ClientHello for {self.limits.handshake:g} s: {self.plain_mend(destined)}",
             )
+        destined.record.confirm(self._log)
         return reader.received
 
     def refuse_plain(self, destined: Destined) -> None:

@@ -71,8 +71,8 @@ class EnclaveSide:
 
     @property
     def is_drained(self) -> bool:
-        """Whether no link is left."""
-        return not self._links.links
+        """Whether nothing is open."""
+        return self._links.is_empty
 
 
 if __name__ == "__main__":

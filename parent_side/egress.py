@@ -1,8 +1,9 @@
 """Serves the streams that enclaves open: decide, resolve, guard, dial, relay; one line for each."""
 
 import socket
+from functools import partial
 
-from parent_side.enclave import Enclave
+from parent_side.enclave import Enclave, Read
 from parent_side.reach import Reach, Reached
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
@@ -42,6 +43,8 @@ class Egress:
         )
         end.hold()
         task = spawn(self._serve(enclave, end, record), f"stream {end.stream.id}")
+        # Not in the task itself: one that is cancelled before its first step runs no `finally`.
+        task.add_done_callback(lambda _: end.let_go())
 
         def closed(end: StreamEnd) -> None:
             if end.stream.is_dedicated:
@@ -70,31 +73,49 @@ class Egress:
             sock = reached.socket
             arm_reset(sock)
             record.address = str(reached.address)
-            record.decide(self._log, allowed=True, reason=reached.decision.reason)
+            record.allow_later(reached.decision.reason)
             address = f"[{reached.address}]" if reached.address.version == 6 else record.address
             text = f"{address}:{reached.port}"
+            needs_tls = enclave.policy.requires_tls(reached.decision.rule)
+            if not needs_tls:
+                record.confirm(self._log)
+            check = partial(self._read_client_hello, end, reached, record)
             if end.stream.is_dedicated:
-                enclave.expect(end, sock, text, self._handshake_seconds)
-                sock = None
+                local, sock = sock, None
+                enclave.expect(
+                    end, local, text, self._handshake_seconds, check if needs_tls else None
+                )
                 return
             end.accept(Opened(address=text))
-            first_bytes = b""
-            if enclave.policy.requires_tls(reached.decision.rule):
-                first_bytes = await self._read_client_hello(end, reached, record)
+            first_bytes = await check(end.read) if needs_tls else b""
             local, sock = sock, None
             end.attach(local, to_local=first_bytes)
         except (CancelledError, ConnectionResetError):
             if not end.is_closed:  # not the stream's end but the process's
                 raise
+        except Exception:  # a fault of ours must not leave the stream unanswered
+            end.reset(ErrorCode.CUT)
+            raise
         finally:
             if sock is not None:
                 reset_socket(sock)
-            end.let_go()
 
     async def _read_client_hello(
-        self, end: StreamEnd, reached: Reached, record: StreamRecord
+        self,
+        end: StreamEnd,
+        reached: Reached,
+        record: StreamRecord,
+        read: Read,
+        first_bytes: bytes = b"",
     ) -> bytes:
         """The stream's first bytes, once they are a ClientHello for the host that was asked for.
+
+        Args:
+            end: the stream.
+            reached: what was asked for.
+            record: for the decision line.
+            read: waits for bytes of the stream, wherever they travel; empty at the end.
+            first_bytes: what has been read already.
 
         Raises:
             ConnectionResetError: they are not, or did not come; the stream is reset.
@@ -102,9 +123,9 @@ class Egress:
         reader = ClientHelloReader()
         try:
             async with timeout(self._handshake_seconds):
-                hello = None
+                hello = reader.receive(first_bytes) if first_bytes else None
                 while hello is None:
-                    data = await end.read()
+                    data = await read()
                     if not data:
                         raise NotTls("the program closed before a ClientHello")
                     hello = reader.receive(data)
@@ -115,4 +136,5 @@ class Egress:
             record.decide(self._log, allowed=False, reason=reason, text=text)
             end.reset(ErrorCode.NOT_TLS)
             raise ConnectionResetError(text) from error
+        record.confirm(self._log)
         return reader.received

@@ -2,7 +2,7 @@
 
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
@@ -12,6 +12,9 @@ from vsockproxy.dataplane.stream_end import ENDED_TIMED_OUT, StreamEnd
 from vsockproxy.policy import Policy
 from vsockproxy.session import ErrorCode, Opened, ReceiveBudget
 from vsockproxy.session.messages import TOKEN_BYTES
+
+Read = Callable[[], Awaitable[bytes]]
+Check = Callable[[Read, bytes], Awaitable[bytes]]
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +28,9 @@ class Expected:
     local: socket.socket
     forget: Callable[[], object]
     """Takes the token back."""
+    check: Check | None
+    """Reads the connection's first bytes where they must be a ClientHello, and gives them back;
+    ConnectionResetError when they are none, and the stream is reset."""
     bytes_sent: int = 0
     bytes_received: int = 0
 
@@ -52,7 +58,12 @@ class Enclave:
     dedicated_streams: int = 0
 
     def expect(
-        self, end: StreamEnd, local: socket.socket, address: str, wait_seconds: float
+        self,
+        end: StreamEnd,
+        local: socket.socket,
+        address: str,
+        wait_seconds: float,
+        check: Check | None,
     ) -> None:
         """Answer a dedicated stream, and wait for the connection that presents its token.
 
@@ -61,13 +72,14 @@ class Enclave:
             local: the socket behind it; owned from now on.
             address: what was dialled.
             wait_seconds: after this the stream is reset.
+            check: for the first bytes of the connection.
         """
         if end.is_closed:
             reset_socket(local)
             return
         arm_reset(local)
         token = secrets.token_bytes(TOKEN_BYTES)
-        expected = Expected(end, local, lambda: self.expected.pop(token, None))
+        expected = Expected(end, local, lambda: self.expected.pop(token, None), check)
         self.expected[token] = end.dedicated = expected
         end.accept(Opened(address=address, token=token))
         call_later(wait_seconds, self._expire, token)

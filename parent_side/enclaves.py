@@ -2,6 +2,9 @@
 
 import secrets
 import socket
+from dataclasses import replace
+from functools import partial
+from weakref import WeakSet
 
 from parent_side.egress import Egress
 from parent_side.enclave import Enclave
@@ -9,10 +12,10 @@ from vsockproxy.config.document import Document
 from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, ParentConfig
 from vsockproxy.dataplane.carriers import Carrier
 from vsockproxy.dataplane.dedicated import DedicatedRelay
-from vsockproxy.dataplane.greeting import carrier_of, make_hello, read_preface
+from vsockproxy.dataplane.greeting import READ_BYTES, carrier_of, make_hello, read_preface
 from vsockproxy.dataplane.link import Link, code_name
 from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
-from vsockproxy.dataplane.sockets import send_all
+from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy
@@ -29,6 +32,9 @@ from vsockproxy.session.messages import Open, Resolve, Resolved
 
 GREETINGS_AT_ONCE = 256
 """Connections of one CID whose first bytes are awaited; more are closed, with one log line."""
+
+LINKS_AT_ONCE = 1024
+"""Links of one enclave: each has buffers of its own, which no budget counts."""
 
 STOPPING_TEXT = "the parent is shutting down"
 
@@ -51,6 +57,8 @@ class Enclaves:
         self._egress = egress
         self._log = log
         self._enclaves: dict[int, Enclave] = {}
+        self._known: WeakSet[Link] = WeakSet()
+        """Links that are up, or gone while bytes that came over them still wait to be taken."""
         self._policies: dict[int, Policy] = {}
         self._greetings: dict[int, int] = {}
         self._crowded: set[int] = set()
@@ -74,8 +82,8 @@ class Enclaves:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no link is left."""
-        return not any(enclave.links for enclave in self._enclaves.values())
+        """Whether no link is up, and all that came over those that were has been taken."""
+        return not any(link.ends or not link.is_closed for link in self._known)
 
     def drain(self) -> None:
         """Take no new streams; links close when theirs have ended."""
@@ -105,7 +113,7 @@ class Enclaves:
             async with timeout(self.limits.handshake):
                 preface, rest = await read_preface(sock, may_be_dedicated=True)
                 if isinstance(preface, DedicatedPreface):
-                    self._attach(sock, cid, preface, rest)
+                    await self._attach(sock, cid, preface, rest)
                 else:
                     await self._begin(sock, cid, preface, rest)
         except (PeerProtocolError, TimeoutError) as error:
@@ -135,8 +143,15 @@ class Enclaves:
         except PeerProtocolError:
             await send_all(sock, hello.encode())  # so that the other side can say it as well
             raise
-        enclave = self._enclave(cid, remote.instance)
+        known = self._enclaves.get(cid)
+        is_again = known is not None and known.instance == remote.instance
+        if known is not None and is_again and len(known.links) >= LINKS_AT_ONCE:
+            text = f"{LINKS_AT_ONCE} links are up"
+            await send_all(sock, replace(hello, refusal=text).encode())
+            raise PeerProtocolError(ErrorCode.NONE, text)
         await send_all(sock, hello.encode())
+        # Looked up after the last wait: until it has a link, an enclave may be forgotten.
+        enclave = self._enclave(cid, remote.instance)
         carrier = carrier_of(sock)
         session = Session(
             is_initiator=False,
@@ -148,6 +163,7 @@ class Enclaves:
         )
         link = Link(sock, session, carrier, EnclaveLink(self, enclave))
         enclave.links.add(link)
+        self._known.add(link)
         self._log.info("link_up", cid=cid, enclave=enclave.name, links=len(enclave.links))
         if self._is_draining:
             link.go_away(STOPPING_TEXT)
@@ -171,13 +187,21 @@ class Enclaves:
         )
         return enclave
 
-    def _attach(
+    async def _attach(
         self, sock: socket.socket, cid: int, preface: DedicatedPreface, rest: bytes
     ) -> None:
         enclave = self._enclaves.get(cid)
         expected = enclave.expected.pop(preface.token, None) if enclave is not None else None
         if expected is None:
             raise PeerProtocolError(ErrorCode.PROTOCOL, "a token that no stream expects")
+        if expected.check is not None:
+            try:
+                rest = await expected.check(partial(receive, sock, READ_BYTES), rest)
+            except BaseException:
+                expected.end.reset(ErrorCode.NOT_TLS)  # closes the local socket, too
+                raise
+            if expected.end.is_closed:
+                raise ConnectionResetError("the stream ended before its connection was read")
         carrier: Carrier = carrier_of(sock)
         DedicatedRelay(expected.end, expected.local, sock, carrier, to_local=rest).start()
 
@@ -186,9 +210,8 @@ class Enclaves:
         shortest = min((limit for limit in (limits.half_closed, limits.idle) if limit), default=0)
         while shortest:
             await sleep(min(max(shortest / 8, 0.02), 5.0))
-            for enclave in list(self._enclaves.values()):
-                for link in list(enclave.links):
-                    link.check_times(limits.half_closed, limits.idle)
+            for link in list(self._known):
+                link.check_times(limits.half_closed, limits.idle)
 
     def stream_opened(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """An enclave opened a stream."""

@@ -103,7 +103,7 @@ class Forwards:
                 return
             undo.callback(reset_socket, reached.socket)
             record.address = str(reached.address)
-            record.decide(self._log, allowed=True, reason=reached.decision.reason)
+            record.allow_later(reached.decision.reason)
             first_bytes = b""
             if policy.requires_tls(reached.decision.rule):
                 try:
@@ -114,6 +114,7 @@ class Forwards:
                         record.decide(self._log, allowed=False, reason=reason, text=text)
                     self._close(record, ENDED_LOCAL_RESET, 0, 0)
                     return
+            record.confirm(self._log)
             undo.pop_all()
 
         def closed(is_clean: bool) -> None:

@@ -86,14 +86,15 @@ class HttpProxy:
         end: StreamEnd | None = None
         try:
             destined = opener.decide(asked.host.text, asked.port, WAY)
-            end = await opener.open(destined)
+            needs_tls = opener.requires_tls(destined)
+            end = await opener.open(destined, is_final=not needs_tls)
         except Refused as refused:
             await self._refuse(sock, str(asked), refused)
             return
         try:
             await send_all(sock, connect_established())
             first_bytes = request.trailing
-            if opener.requires_tls(destined):
+            if needs_tls:
                 first_bytes = await opener.read_client_hello(destined, sock, first_bytes)
             await opener.relay(destined, end, sock, first_bytes)
         except Refused as refused:

@@ -1,6 +1,7 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.http_targets import HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
 from tests.fuzz.target import Target
 from tests.fuzz.text_targets import CONFIG, DESTINATION, ENDPOINT, HOST
 from tests.fuzz.tls_targets import CLIENT_HELLO
@@ -15,5 +16,8 @@ TARGETS: dict[str, Target] = {
         HOST,
         ENDPOINT,
         DESTINATION,
+        SESSION_HELLO,
+        SESSION_LINK,
+        SESSION_SCRIPT,
     )
 }

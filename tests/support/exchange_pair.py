@@ -85,6 +85,7 @@ class ExchangePair:
 
     def __enter__(self) -> Self:
         self.pair.__enter__()
+        self.wait_for_links()
         return self
 
     def __exit__(

@@ -31,10 +31,22 @@ class StreamRecord:
     decided_by: str | None = None
     is_open: bool = False
     """Whether an allowing decision was written, so that a close is to follow."""
+    allowed_later: str = ""
+    """The reason of an allowing decision that the first bytes may still overturn."""
+
+    def allow_later(self, reason: str) -> None:
+        """Allow what `confirm` or `close` will write, unless it is refused before."""
+        self.allowed_later = reason
+
+    def confirm(self, log: Log) -> None:
+        """Write the decision that `allow_later` left open, if it did."""
+        if self.allowed_later:
+            self.decide(log, allowed=True, reason=self.allowed_later)
 
     def decide(self, log: Log, *, allowed: bool, reason: str, text: str | None = None) -> None:
         """Write the decision line; `text` says what to do about a refusal."""
         self.reason = reason
+        self.allowed_later = ""
         self.is_open = self.is_open or allowed
         fields = self._common()
         fields["allowed"] = allowed
@@ -43,6 +55,7 @@ class StreamRecord:
 
     def close(self, log: Log, *, ended: str, bytes_out: int, bytes_in: int, now: float) -> None:
         """Write the close line, if the stream was open. Bytes are as the program sees them."""
+        self.confirm(log)
         if not self.is_open:
             return
         fields = self._common()

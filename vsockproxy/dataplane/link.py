@@ -105,7 +105,10 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._is_closed = False
         self._is_dispatching = False
+        self._is_reading_on = False
+        self._is_serving = False
         self._is_flush_due = False
+        """`_flush_soon` is scheduled: once, however often streams queue."""
         self._output = bytearray()
         """What the kernel did not take: at most one turn and the control frames before it."""
         self._resolves: dict[int, asyncio.Future[Resolved]] = {}
@@ -215,10 +218,15 @@ class Link:
             if self._is_closed:
                 return
         else:
-            self._loop.call_soon(self._read_on)
+            # Once, though the kernel says that the link is readable as well: two of these would
+            # each call for another, and reads without end keep the rest of the loop waiting.
+            if not self._is_reading_on:
+                self._is_reading_on = True
+                self._loop.call_soon(self._read_on)
         self.flush()
 
     def _read_on(self) -> None:
+        self._is_reading_on = False
         if not self._is_closed:
             self._on_readable()
 
@@ -234,6 +242,19 @@ class Link:
         self._is_dispatching = True
         try:
             self._dispatch_all(events, now)
+        except Exception:
+            # A fault of ours. Payloads that wait in `views` are about to be overwritten, so no
+            # stream of this link can be trusted any more.
+            if not self._is_closed:
+                ended = self.session.abort(ErrorCode.SHUTDOWN, "an internal fault")
+                for event in (*events, *ended):
+                    if isinstance(event, SessionEnded):
+                        self._ended(event)
+            for end in list(self.ends):
+                if end.views:
+                    end.views.clear()
+                    end.reset(ErrorCode.CUT)
+            raise
         finally:
             self._is_dispatching = False
 
@@ -338,7 +359,11 @@ class Link:
     def queue(self, end: StreamEnd) -> None:
         """A stream has something to send: it gets its turn when the link takes frames."""
         self.ready.append(end)
-        if not self.is_blocked and not self._is_flush_due and not self._is_dispatching:
+        if not self.is_blocked and not self._is_serving and not self._is_dispatching:
+            self._flush_later()
+
+    def _flush_later(self) -> None:
+        if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush_soon)
 
@@ -347,24 +372,34 @@ class Link:
         self.flush()
 
     def flush(self) -> None:
-        """Send the control frames that are due, and give waiting streams their turns."""
-        if self._is_dispatching or self._is_closed:
+        """Send the control frames that are due, and give waiting streams their turns.
+
+        Within a turn it does nothing: streams that end in their turns would nest without bound,
+        and what they have to say is said after the turns.
+        """
+        if self._is_dispatching or self._is_serving or self._is_closed:
             return
-        if not self.is_blocked and self.session.has_control:
-            self._write(self.session.control_to_send())
+        self._send_control()
         if self.ready and not self.is_blocked:
             self._serve_ready()
+            self._send_control()
         self._close_if_drained()
 
+    def _send_control(self) -> None:
+        if not self.is_blocked and self.session.has_control:
+            self._write(self.session.control_to_send())
+
     def _serve_ready(self) -> None:
-        self._is_flush_due = True  # streams that queue again within their turn need no other
-        for _ in range(min(len(self.ready), TURNS_PER_WRITABLE)):
-            if self.is_blocked or self._is_closed or not self.ready:
-                break
-            self.ready.popleft().take_turn()
-        self._is_flush_due = bool(self.ready) and not self.is_blocked and not self._is_closed
-        if self._is_flush_due:
-            self._loop.call_soon(self._flush_soon)
+        self._is_serving = True
+        try:
+            for _ in range(min(len(self.ready), TURNS_PER_WRITABLE)):
+                if self.is_blocked or self._is_closed or not self.ready:
+                    break
+                self.ready.popleft().take_turn()
+        finally:
+            self._is_serving = False
+            if self.ready and not self.is_blocked and not self._is_closed:
+                self._flush_later()
 
     def _write(self, data: bytearray | memoryview) -> None:
         if self._is_closed or not data:

@@ -6,6 +6,7 @@ bytes are relayed by readiness callbacks, without tasks.
 """
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from enum import Enum, auto
@@ -84,6 +85,7 @@ class StreamEnd:
         "_counted",
         "_fd",
         "_holds",
+        "_is_cut",
         "_is_discarding",
         "_is_reading",
         "_is_waiting_for_credit",
@@ -135,6 +137,8 @@ class StreamEnd:
         self._is_reading = False
         self._is_waiting_for_credit = False
         self._is_discarding = False
+        self._is_cut = False
+        """The program's connection was reset, and a write took the error that told."""
         self._answer: asyncio.Future[Opened] | None = None
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
@@ -248,30 +252,30 @@ class StreamEnd:
         Raises:
             ConnectionResetError: when the stream is over.
         """
-        while data:
-            if self.ended or self.is_local_finished:
-                raise ConnectionResetError(self.ended or "the peer stopped listening")
-            room = self.stream.send.limit - self.stream.send.sent
-            if room <= 0 or self.link.is_blocked:
-                self._write_waiter = asyncio.get_running_loop().create_future()
-                if room <= 0:
-                    self._is_waiting_for_credit = True
-                else:
-                    self.link.queue(self)
-                await self._write_waiter
-                continue
-            piece = data[: min(room, self.link.turn_bytes)]
-            self.link.put_turn(piece)
-            self.link.send_turn(self.stream, len(piece))
-            data = data[len(piece) :]
+        self._check_writable()
+        if not data:
+            return
+        self._prefix = data
+        self.link.queue(self)
+        self.link.flush()
+        # The turns send it, as they send what sockets have: a task that is woken for its turn would
+        # find a busy link full again, every time.
+        while self._prefix:  # emptied when the stream ends, too
+            self._write_waiter = asyncio.get_running_loop().create_future()
+            await self._write_waiter
+        self._check_writable()
+
+    def _check_writable(self) -> None:
+        if self.ended or self.is_local_finished:
+            raise ConnectionResetError(self.ended or "the peer stopped listening")
 
     def finish(self) -> None:
         """No more bytes follow from this end."""
         if not self.ended and not self.is_local_finished:
             self.is_local_finished = True
             self.link.session.finish(self.stream)
-            self.link.flush()
             self._close_if_done()
+            self.link.flush()
 
     def _wake(self) -> None:
         for waiter in (self._read_waiter, self._write_waiter):
@@ -324,9 +328,8 @@ class StreamEnd:
         """The link: the stream waited in `ready`, and the link takes frames again."""
         if self.ended:
             return
-        if self._write_waiter is not None:
-            self._wake()
-        elif self._sock is not None and not self.is_local_finished and not self._is_reading:
+        has_source = self._prefix or (self._sock is not None and not self._is_reading)
+        if has_source and not self.is_local_finished:
             turn = self._turn()
             if turn is Turn.MORE:
                 self.link.queue(self)
@@ -347,6 +350,8 @@ class StreamEnd:
             link.put_turn(self._prefix[:length])
             link.send_turn(stream, length)
             self._prefix = self._prefix[length:]
+            if not self._prefix and self._write_waiter is not None:
+                self._wake()
             return Turn.MORE
         assert self._sock is not None
         try:
@@ -359,6 +364,9 @@ class StreamEnd:
         if length:
             link.send_turn(stream, length)
             return Turn.MORE
+        if self._is_cut:
+            self.reset(ErrorCode.CUT, ENDED_LOCAL_RESET)
+            return Turn.HALTED
         self._pause_reading()
         self.finish()
         return Turn.HALTED
@@ -384,9 +392,9 @@ class StreamEnd:
                 sent = sock.sendmsg(data) if len(data) > 1 else sock.send(data[0])
             except (BlockingIOError, InterruptedError):
                 sent = 0
-            except OSError:
+            except OSError as error:
                 views.clear()
-                self._local_write_failed()
+                self._local_write_failed(error)
                 return
             if sent:
                 self._consumed(sent, now)
@@ -407,8 +415,8 @@ class StreamEnd:
                 sent = self._sock.send(view)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:
-            self._local_write_failed()
+        except OSError as error:
+            self._local_write_failed(error)
             return
         del self._pending[:sent]
         if not self._pending:
@@ -503,8 +511,14 @@ class StreamEnd:
         if limit and now - self._marked_at >= limit:
             self.reset(ErrorCode.TIMED_OUT, ENDED_TIMED_OUT)
 
-    def _local_write_failed(self) -> None:
-        """The program reads no more. It may still have sent bytes that wait to be read."""
+    def _local_write_failed(self, error: OSError) -> None:
+        """The program reads no more. It may still have sent bytes that wait to be read.
+
+        A socket tells of a reset once. After the write that was told, reads give the bytes that
+        came before, and then what looks like an end of file. Only EPIPE says that a true one came
+        first (tcp_reset in net/ipv4/tcp_input.c).
+        """
+        self._is_cut = error.errno != errno.EPIPE
         self._pending = bytearray()
         asyncio.get_running_loop().remove_writer(self._fd)
         if self.is_local_finished or self.is_remote_finished:

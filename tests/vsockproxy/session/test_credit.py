@@ -161,6 +161,7 @@ def test_a_window_grows_to_a_quarter_of_what_is_unreserved(
     first=st.integers(1, 20),
     steps=st.lists(st.tuples(st.integers(0, 9), st.sampled_from("odcgw")), max_size=80),
 )
+@pytest.mark.usefixtures("small_windows_grow")
 def test_what_is_granted_is_always_reserved(
     total: int, first: int, steps: list[tuple[int, str]]
 ) -> None:

@@ -9,6 +9,7 @@ go away or ask for names. At the end all is delivered, and everything must have 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from tests.support.session_events import Described, describe, join
@@ -542,8 +544,11 @@ class TwoSessions(RuleBasedStateMachine):
             assert end.received == other.written
 
 
-TestTwoSessions = TwoSessions.TestCase
-TestTwoSessions.settings = settings(max_examples=80, stateful_step_count=60)
+@pytest.mark.usefixtures("small_windows_grow")
+def test_two_sessions() -> None:
+    run_state_machine_as_test(
+        TwoSessions, settings=settings(max_examples=80, stateful_step_count=60)
+    )
 
 
 # ------------------------------------------------------------------- the same bytes, cut anew
