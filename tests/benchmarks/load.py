@@ -86,7 +86,7 @@ def _whole(wanted: int, total: int, seconds: float) -> Work:
 
 def round_trips(port: int, count: int) -> Work:
     """512 bytes there and back on one stream, one after the other."""
-    latencies = []
+    latencies: list[float] = []
     with open_stream(port) as sock:
         _round_trip(sock)
         began = now = time.perf_counter()
@@ -140,7 +140,7 @@ def round_trips_at_once(port: int, count: int, streams: int) -> Work:
 
 def connections(port: int, count: int) -> Work:
     """Connect, one byte there and back, close; one after the other."""
-    latencies = []
+    latencies: list[float] = []
     began = now = time.perf_counter()
     for _ in range(count):
         before = now
@@ -154,7 +154,7 @@ def connections(port: int, count: int) -> Work:
 
 def connections_at_once(port: int, count: int, at_once: int) -> Work:
     """Connect, one byte there and back, close; always `at_once` under way."""
-    latencies = []
+    latencies: list[float] = []
     under_way: dict[int, tuple[socket.socket, float]] = {}
     with select.epoll() as epoll:
         try:

@@ -1,4 +1,4 @@
-"""Moving many bytes with as little work as possible, so that the pair in between is what is timed."""
+"""Moving many bytes with so little work that the pair in between is what is timed."""
 
 import socket
 import struct
