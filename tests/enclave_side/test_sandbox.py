@@ -4,6 +4,7 @@ import shutil
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -187,13 +188,21 @@ def test_nothing_is_left_behind(victim: str | None, temporary: Path) -> None:
 
 
 def pid_of(*texts: str) -> int:
-    (pid,) = (
+    found = {
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
         if all(text in path.read_bytes().decode().replace("\0", " ") for text in texts)
         and path.read_bytes().split(b"\0")[2] == b"-m"
-    )
+    }
+    # A child that it is starting has its command line too, until it execs.
+    (pid,) = (pid for pid in found if parent_of(pid) not in found)
     return pid
+
+
+def parent_of(pid: int) -> int:
+    with suppress(FileNotFoundError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def test_a_parent_service_that_cannot_start_ends_it(tmp_path: Path) -> None:
