@@ -188,19 +188,19 @@ def test_nothing_is_left_behind(victim: str | None, temporary: Path) -> None:
 
 
 def pid_of(*texts: str) -> int:
-    found = {
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if all(text in path.read_bytes().decode().replace("\0", " ") for text in texts)
-        and path.read_bytes().split(b"\0")[2] == b"-m"
-    }
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if words[2:3] == ["-m"] and all(text in " ".join(words) for text in texts):
+                found.add(int(path.parent.name))
     # A child that it is starting has its command line too, until it execs.
     (pid,) = (pid for pid in found if parent_of(pid) not in found)
     return pid
 
 
 def parent_of(pid: int) -> int:
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0
 
