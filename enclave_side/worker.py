@@ -63,6 +63,10 @@ class EnclaveSide:
         del message
         sock.close()
 
+    def connection_failed(self, text: str) -> None:
+        """Enclaves accept their own connections."""
+        self._log.error("connection_failed", text=text)
+
     def drain(self) -> None:
         """Accept no more; the open streams may end."""
         for acceptor in self._acceptors:

@@ -32,15 +32,7 @@ class Egress:
 
     def serve(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """Serve one stream; returns at once."""
-        record = StreamRecord(
-            host=request.host,
-            port=request.port,
-            way="session",
-            opened_at=now(),
-            cid=enclave.cid,
-            enclave=enclave.name,
-            stream=end.stream.id,
-        )
+        record = self._record(enclave, end, request)
         end.hold()
         task = spawn(self._serve(enclave, end, record), f"stream {end.stream.id}")
         # Not in the task itself: one that is cancelled before its first step runs no `finally`.
@@ -60,6 +52,26 @@ class Egress:
             )
 
         end.when_closed(closed)
+
+    def refuse(
+        self, enclave: Enclave, end: StreamEnd, request: Open, reason: str, text: str
+    ) -> None:
+        """Refuse one stream without a look at the lists."""
+        record = self._record(enclave, end, request)
+        record.decide(self._log, allowed=False, reason=reason, text=text)
+        end.refuse(reason, text)
+
+    @staticmethod
+    def _record(enclave: Enclave, end: StreamEnd, request: Open) -> StreamRecord:
+        return StreamRecord(
+            host=request.service or request.host,
+            port=request.port,
+            way="session",
+            opened_at=now(),
+            cid=enclave.cid,
+            enclave=enclave.name,
+            stream=end.stream.id,
+        )
 
     async def _serve(self, enclave: Enclave, end: StreamEnd, record: StreamRecord) -> None:
         sock: socket.socket | None = None

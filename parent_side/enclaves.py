@@ -216,11 +216,13 @@ class Enclaves:
     def stream_opened(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """An enclave opened a stream."""
         if request.service:
-            end.refuse("not_listed", "services are the enclave's to offer, not the parent's")
+            text = "services are the enclave's to offer, not the parent's"
+            self._egress.refuse(enclave, end, request, "not_listed", text)
             return
         if request.dedicated:
             if enclave.dedicated_streams >= self.limits.dedicated:
-                end.refuse("limit", f"{self.limits.dedicated} dedicated streams are open")
+                text = f"{self.limits.dedicated} dedicated streams are open"
+                self._egress.refuse(enclave, end, request, "limit", text)
                 return
             enclave.dedicated_streams += 1
         self._egress.serve(enclave, end, request)

@@ -6,10 +6,11 @@ The sandbox has it in a process of its own, which ends with the sandbox:
 """
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
@@ -103,8 +104,8 @@ def main() -> None:
     try:
         code = run(document, worker_module=worker_module)
     finally:
-        with suppress(OSError):  # the sandbox removes it too; neither knows which of them is last
-            os.rmdir(directory)
+        # The sandbox removes it too; neither knows which of them is last.
+        shutil.rmtree(directory, ignore_errors=True)
     sys.exit(code)
 
 

@@ -30,7 +30,7 @@ class ParentSide:
     def __init__(self, message: Configure, document: Document) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
-        log = Log("parent", message.log_format, message.log_level)
+        self._log = log = Log("parent", message.log_format, message.log_level)
         resolver = Resolver(config.resolver)
         reach = Reach(resolver, config.limits.connect)
         self._forwards_config = config.forwards
@@ -50,6 +50,10 @@ class ParentSide:
         name = self._enclaves.name_of(cid)
         ip_version = self._ip_versions[message.listener]
         self._forwards.connected(sock, to, policy, cid, name, ip_version=ip_version)
+
+    def connection_failed(self, text: str) -> None:
+        """Say so; whoever connected sees its connection closed."""
+        self._log.error("connection_failed", text=text)
 
     def drain(self) -> None:
         """Take no new streams."""

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from tests.support import session_frames as wire
-from tests.support.exchange_pair import CARRIERS, HOST, PORT, ExchangePair
+from tests.support.exchange_pair import CARRIERS, HOST, PORT, ExchangePair, converse
 from tests.support.hostile_peer import RawPeer
 from tests.support.observation import count, descriptors, holdings, kill, unread, wait_until
 from tests.support.pair import LinkKind, Pair, Side, echo, is_reset, serving
@@ -17,12 +17,6 @@ from tests.support.traffic import MEBIBYTE
 
 OTHER_CID = 17
 BATCH = 50
-
-
-def converse(sock: socket.socket, text: bytes = b"are you there?") -> None:
-    """Hear an echo."""
-    sock.sendall(text)
-    assert sock.recv(len(text), socket.MSG_WAITALL) == text
 
 
 def test_a_killed_worker_of_the_enclave_takes_its_own_streams_alone(kind: LinkKind) -> None:
@@ -133,7 +127,7 @@ def refuse_batch(proxy_port: int, request: bytes) -> None:
 
 def has_accounted_for(side: Side, lines: int) -> bool:
     """Whether so many audit lines were written, or are known to be lost."""
-    lost = sum(line["lines"] for line in side.events("log_lines_dropped"))
+    lost: int = sum(line["lines"] for line in side.events("log_lines_dropped"))
     return lost > 0 and count(side, "decision") + count(side, "close") + lost == lines
 
 

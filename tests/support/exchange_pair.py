@@ -3,7 +3,7 @@
 import itertools
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
@@ -36,6 +36,8 @@ class ExchangePair:
         enclave: further keys of enclave.yaml.
         link_path: where the enclave dials, where something stands between.
         other_cid: of whoever connects to `other_path`, a second listener of the parent (unix only).
+        rules: further allow rules, for both sides.
+        awaits_links: whether the `with` block begins when all links are up, or with the first.
     """
 
     def __init__(
@@ -46,12 +48,15 @@ class ExchangePair:
         enclave: Mapping[str, Any] | None = None,
         link_path: str | None = None,
         other_cid: int | None = None,
+        rules: Sequence[dict[str, Any]] = (),
+        awaits_links: bool = True,
     ) -> None:
         print(f"seed {SEED}")
         self.origin = Origin(SEED)
         self.program = Program(SEED)
         self.ports: dict[Carrier, int] = {carrier: free_port() for carrier in CARRIERS}
         self.links = (enclave or {}).get("links", DEFAULT_LINKS) * (enclave or {}).get("workers", 1)
+        self._awaits_links = awaits_links
         self._numbers = itertools.count()
         self._stack = ExitStack()
         self.origin_port = self._stack.enter_context(serving(self.origin.serve))
@@ -65,8 +70,8 @@ class ExchangePair:
         rule = {"address": HOST, "port": PORT, "private": True, "require_tls": False}
         self.pair = Pair(
             kind,
-            [rule],
-            parent_rules=[{**rule, "dial": f"127.0.0.1:{self.origin_port}"}],
+            [rule, *rules],
+            parent_rules=[{**rule, "dial": f"127.0.0.1:{self.origin_port}"}, *rules],
             parent={**listen, **(parent or {})},
             enclave={
                 "forwards": [
@@ -85,7 +90,8 @@ class ExchangePair:
 
     def __enter__(self) -> Self:
         self.pair.__enter__()
-        self.wait_for_links()
+        if self._awaits_links:
+            self.wait_for_links()
         return self
 
     def __exit__(
@@ -160,3 +166,14 @@ class ExchangePair:
         return {
             pid: descriptors(pid) for side in (self.parent, self.enclave) for pid in side.workers
         }
+
+
+def converse(sock: socket.socket, text: bytes = b"are you there?") -> None:
+    """Hear an echo, of any length that the way there and back can hold."""
+    sock.sendall(text)
+    heard = bytearray()
+    while len(heard) < len(text):
+        piece = sock.recv(65_536)
+        assert piece, f"an end after {len(heard)} of {len(text)} bytes"
+        heard += piece
+    assert heard == text

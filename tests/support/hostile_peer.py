@@ -23,7 +23,7 @@ HEADER_BYTES = 12
 def make_hello(**fields: Any) -> Hello:
     """A hello that nobody objects to, but for what `fields` change."""
     usual = {
-        "instance": b"an instance of us"[:16],
+        "instance": b"hostile-instance",
         "first_sequence": 7,
         "first_window_bytes": 16 * 1024,
         "max_streams": 1024,
@@ -45,10 +45,14 @@ class RawPeer(AbstractContextManager["RawPeer"]):
     Args:
         sock: a connected socket; closed at the end of the `with` block.
         hello: what it says of itself.
+        is_initiator: whether it dialled.
     """
 
-    def __init__(self, sock: socket.socket, hello: Hello | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, hello: Hello | None = None, *, is_initiator: bool = True
+    ) -> None:
         self.sock = sock
+        self.first_stream = 1 if is_initiator else 2
         self.hello = make_hello() if hello is None else hello
         self.sequence = self.hello.first_sequence
         self.remote: Hello | None = None

@@ -35,6 +35,9 @@ class Side(Protocol):
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """A connection that the supervisor accepted."""
 
+    def connection_failed(self, text: str) -> None:
+        """One could not be taken, and is closed; called once until one has been taken again."""
+
     def drain(self) -> None:
         """Take nothing new; `is_drained` tells when the open streams have ended."""
 
@@ -60,6 +63,8 @@ class Worker:
         self._side: Side | None = None
         self._stop = Event()
         self._is_orphan = False
+        self._is_failing = False
+        """The last connection could not be taken."""
 
     async def live(self) -> None:
         """Serve until the supervisor says stop or is gone."""
@@ -95,6 +100,13 @@ class Worker:
             except ChannelClosed:
                 self._leave()
                 return
+            except MessageError as error:
+                if self._side is None:
+                    raise
+                if not self._is_failing:
+                    self._is_failing = True
+                    self._side.connection_failed(f"are descriptors used up (LimitNOFILE)? {error}")
+                continue
             if isinstance(message, Configure):
                 try:
                     document = read_document(descriptors[0])
@@ -105,6 +117,7 @@ class Worker:
                 self._say(Ready())
             elif isinstance(message, Connection):
                 sock = socket.socket(fileno=descriptors[0])
+                self._is_failing = False
                 if self._side is None or self._stop.is_set():
                     sock.close()
                 else:

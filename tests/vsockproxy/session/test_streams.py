@@ -805,6 +805,7 @@ def test_a_larger_window_is_reserved_before_it_is_granted() -> None:
     assert [type(event) for event in alone.send(DATA, 1, b"x" * 6384)] == [DataReceived]
 
 
+@pytest.mark.usefixtures("small_windows_grow")
 def test_no_budget_is_taken_for_a_direction_that_is_over() -> None:
     alone, stream = accepted()
     alone.send(DATA, 1, b"x" * 16384, flags=FIN)
@@ -813,6 +814,7 @@ def test_no_budget_is_taken_for_a_direction_that_is_over() -> None:
     assert alone.budget.reserved_bytes == 16384
 
 
+@pytest.mark.usefixtures("small_windows_grow")
 def test_no_budget_is_lost_to_a_stream_that_is_released() -> None:
     alone, stream = accepted()
     alone.send(DATA, 1, b"x" * 16384)

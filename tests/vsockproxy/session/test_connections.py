@@ -1,14 +1,15 @@
-"""Dedicated streams on the wire: an enclave written by hand against a real parent's process."""
+"""Whole connections: an enclave written by hand against a real parent's process."""
 
 import queue
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from tests.support import session_frames as wire
-from tests.support.hostile_peer import RawPeer
+from tests.support.hostile_peer import RawPeer, make_hello
 from tests.support.pair import Pair, serving
 from tests.support.wire_rules import covers
 
@@ -86,6 +87,41 @@ def read_all(sock: socket.socket) -> bytes:
 def test_it_is_closed_without_a_byte(parent: Parent, first_bytes: bytes) -> None:
     with present(parent, first_bytes) as sock:
         assert read_all(sock) == b""
+
+
+@covers("W-005", "W-008")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"lowest_version": 2, "highest_version": 3}, id="no common version"),
+        pytest.param({"refusal": "never mind"}, id="a refusal"),
+    ],
+)
+def test_a_hello_that_comes_to_nothing_is_answered_and_closed(
+    parent: Parent, fields: dict[str, Any]
+) -> None:
+    with RawPeer.dial(parent.path, make_hello(**fields)) as link:
+        assert list(link.greet().frames()) == []
+        assert link.remote is not None
+        assert link.remote.lowest_version == 1
+
+
+@covers("W-110", "W-113", "W-114")
+@pytest.mark.parametrize(
+    ("kind", "payload", "answers"),
+    [
+        pytest.param(wire.GOAWAY, wire.goaway(0), [0], id="GOAWAY 0 is answered"),
+        pytest.param(wire.GOAWAY, wire.goaway(7), [], id="GOAWAY 7 is not"),
+        pytest.param(99, b"", [1], id="an error is told"),
+    ],
+)
+def test_the_last_word(parent: Parent, kind: int, payload: bytes, answers: list[int]) -> None:
+    with RawPeer.dial(parent.path) as link:
+        link.greet().send(link.frame(kind, 0, payload))
+        frames = list(link.frames())
+        words = [frame.payload for frame in frames if frame.type == wire.GOAWAY]
+        assert [int.from_bytes(word[4:8]) for word in words] == answers
+        assert not words or frames[-1].type == wire.GOAWAY
 
 
 @covers("W-083")
