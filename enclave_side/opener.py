@@ -11,7 +11,7 @@ from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.loop import now, timeout
 from vsockproxy.dataplane.sockets import receive
-from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.stream_end import ENDED_LINK_LOST, StreamEnd
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.policy import Decision, Policy
@@ -106,6 +106,9 @@ class Opener:
             record.decided_by = "parent"
             self._refuse(record, refused.reason, refused.text)
         except ConnectionResetError:
+            if end.ended != ENDED_LINK_LOST:
+                record.decided_by = "parent"
+                self._refuse(record, "dial_refused", "it was reset as soon as it was open")
             self._refuse(record, "parent_away", "the link to the parent ended before its answer")
         except TimeoutError:
             end.reset(ErrorCode.TIMED_OUT)

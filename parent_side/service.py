@@ -92,16 +92,22 @@ def serve(
         return serve_parent(service, partial(may_connect, document))
 
 
+def _leave(number: int, _: object) -> None:
+    sys.exit(processes.SIGNAL_BASE + number)
+
+
 def main() -> None:
     """Run beside a sandbox: end when it ends, and remove the directory of its link."""
     descriptor_text, worker_module, starter_text, directory = sys.argv[1:]
     # A background process group that writes to a terminal is stopped by it (stty tostop).
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    processes.die_with_starter(int(starter_text), signal.SIGTERM)
-    descriptor = int(descriptor_text)
-    document = read_document(descriptor)
-    os.close(descriptor)
     try:
+        # Until the service takes its signals, one has to come through here, or the directory stays.
+        signal.signal(signal.SIGTERM, _leave)
+        processes.die_with_starter(int(starter_text), signal.SIGTERM)
+        descriptor = int(descriptor_text)
+        document = read_document(descriptor)
+        os.close(descriptor)
         code = run(document, worker_module=worker_module)
     finally:
         # The sandbox removes it too; neither knows which of them is last.

@@ -152,11 +152,15 @@ class HttpProxy:
                 await send_all(sock, answer)
             uploading.cancel()
             end.finish()
-            if not end.is_closed:
-                end.reset(ErrorCode.CANCELLED)
             with suppress(CancelledError):
                 await uploading  # it may wait for the socket, which has one reader at a time
             await self._linger(sock)
+            # The origin was told to close: with its end of file the stream ends cleanly.
+            with suppress(OSError):
+                async with timeout(LINGER_SECONDS):
+                    while await end.read():
+                        pass
+            end.reset(ErrorCode.CANCELLED)
         except HttpResponseError as error:
             end.reset(ErrorCode.CUT)
             if exchange.may_answer:
@@ -167,6 +171,9 @@ class HttpProxy:
         except OSError:
             end.reset(ErrorCode.CUT)
             reset_socket(sock)
+        except BaseException:  # whatever it was, the stream is not left open
+            end.reset(ErrorCode.CUT)
+            raise
         finally:
             uploading.cancel()
 

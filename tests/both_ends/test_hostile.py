@@ -270,7 +270,7 @@ ANSWERS: dict[str, tuple[Callable[[RawPeer, int], bytes], bytes]] = {
     ),
     "a reset in place of an answer": (
         lambda peer, stream: peer.frame(wire.RESET, stream, wire.reset(16, 0)),
-        b"HTTP/1.1 503 ",
+        b"HTTP/1.1 502 ",
     ),
     "two answers": (lambda peer, stream: opened(peer, stream) + opened(peer, stream), b""),
     "more data than was granted": (

@@ -17,6 +17,7 @@ from parent_side.resolver import LOOKUPS_AT_ONCE
 from tests.support import session_frames as wire
 from tests.support.dns_server import Addresses, DnsServer, Silent
 from tests.support.exchange_pair import HOST, PORT, ExchangePair, converse
+from tests.support.full_backlog import full_backlog
 from tests.support.hostile_peer import RawPeer
 from tests.support.observation import descriptors, plain_lines
 from tests.support.pair import Side, echo, is_refused
@@ -34,19 +35,6 @@ CONNECT_SECONDS = 0.3
 GREETING_SECONDS = 1
 SPARE_DESCRIPTORS = 8
 SECONDS = 30.0
-
-
-@contextlib.contextmanager
-def full_backlog() -> Iterator[int]:
-    """The port of a listener that takes no more connections: SYNs to it are dropped."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        port: int = listener.getsockname()[1]
-        for _ in range(4):
-            sock = stack.enter_context(socket.socket())
-            sock.setblocking(False)
-            sock.connect_ex(("127.0.0.1", port))
-        yield port
 
 
 def rule(address: str, **more: Any) -> dict[str, Any]:
@@ -252,15 +240,15 @@ def test_lookups_of_one_enclave_share_its_turns_and_leave_others_theirs(
 
 
 @contextlib.contextmanager
-def few_descriptors(pid: int) -> Iterator[None]:
-    """While the body runs, a process can open only a few more."""
+def few_descriptors(pid: int) -> Iterator[int]:
+    """While the body runs, a process can open only a few more; gives how many."""
     usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = descriptors(pid)
     highest = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())
-    gaps = highest + 1 - descriptors(pid)
-    limit = highest + 1 + max(0, SPARE_DESCRIPTORS - gaps)
+    limit = max(highest + 1, used + SPARE_DESCRIPTORS)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, usual[1]))
     try:
-        yield
+        yield limit - used
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
 
@@ -278,8 +266,8 @@ def test_an_enclave_without_descriptors_accepts_no_more_and_recovers(
     (worker,) = rig.enclave.workers
     with rig.connect("shared") as sock:
         converse(sock)
-        with few_descriptors(worker), ExitStack() as stack:
-            for _ in range(SPARE_DESCRIPTORS + 16):
+        with few_descriptors(worker) as left, ExitStack() as stack:
+            for _ in range(left + 16):
                 address = ("127.0.0.1", rig.pair.proxy_port)
                 stack.enter_context(socket.create_connection(address, SECONDS))
             rig.enclave.wait_for_event("accept_paused", after=after)
@@ -301,11 +289,8 @@ def test_a_parent_without_descriptors_serves_what_stands_and_recovers(
     (worker,) = rig.parent.workers
     with rig.connect("shared") as sock, ExitStack() as stack:
         converse(sock)
-        with few_descriptors(worker):
-            peers = [
-                stack.enter_context(RawPeer.dial(rig.other_path))
-                for _ in range(SPARE_DESCRIPTORS + 16)
-            ]
+        with few_descriptors(worker) as left:
+            peers = [stack.enter_context(RawPeer.dial(rig.other_path)) for _ in range(left + 16)]
             assert peers[-1].last_word() is None
             rig.parent.wait_for_event("connection_failed", after=after)
             head, text = ask(rig, HOST)

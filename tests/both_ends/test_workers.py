@@ -67,14 +67,36 @@ def test_a_killed_worker_of_the_parent_takes_its_own_enclaves_alone() -> None:
                 converse(again)
 
 
-def test_each_death_is_one_line_and_the_links_come_back(kind: LinkKind) -> None:
+ANSWERS = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nthe beginning",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nd\r\nthe beginning\r\n",
+    b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nthe beginning",
+)
+"""Beginnings of HTTP answers that end by their length, by a last chunk, by the end of file."""
+
+
+def test_each_death_is_one_line_and_cuts_the_answers_that_were_passed_on(kind: LinkKind) -> None:
+    request = f"GET http://{HOST}:{PORT}/ HTTP/1.1\r\nHost: {HOST}:{PORT}\r\n\r\n"
     with ExchangePair(kind) as rig:
-        for number in (1, 2, 3):
-            kill(rig.parent.workers[0])
+        for number, answer in enumerate(ANSWERS, 1):
+            rig.origin.handler = partial(begin_to_answer, answer)
+            sock, head = rig.pair.ask(request)
+            with sock:
+                assert head.startswith(b"HTTP/1.1 200 ")
+                kill(rig.parent.workers[0])
+                assert is_reset(sock)
             wait_until(rig.enclave, partial(has_lost_links, rig, number * rig.links))
             rig.wait_for_links()
+            rig.origin.handler = rig.origin.exchange
             rig.complete("shared", 4, (1000, 1000))
         assert [line["deaths"] for line in rig.parent.events("worker_died")] == [1, 2, 3]
+
+
+def begin_to_answer(answer: bytes, connection: socket.socket) -> None:
+    """Answer a request, but not to the end."""
+    connection.recv(10_000)
+    connection.sendall(answer)
+    connection.recv(1)
 
 
 def has_lost_links(rig: ExchangePair, links: int) -> bool:

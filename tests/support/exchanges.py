@@ -221,6 +221,12 @@ class Origin:
         with self._changed:
             assert self._changed.wait_for(are_under_way, SECONDS), "the exchanges do not go on"
 
+    def take(self, number: int, seconds: float) -> Outcome | None:
+        """What became of an exchange, once; None if it is not over in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: number in self._outcomes, seconds)
+            return self._outcomes.pop(number, None)
+
     def wait_for_all(self, seconds: float = SECONDS) -> dict[int, Outcome]:
         """All outcomes, once every connection is over; those of before are forgotten."""
         with self._changed:

@@ -85,6 +85,13 @@ def holdings(pair: Pair) -> dict[int, Holding]:
     return found
 
 
+def forget_lines(side: Side, kept: int = 1000) -> None:
+    """Forget all but the latest lines of a side that runs for long, and those that are no lines."""
+    with side._changed:
+        del side.lines[:-kept]
+        side.raw[:] = plain_lines(side) + [text for text in side.raw[-kept:] if text[:1] == "{"]
+
+
 def plain_lines(side: Side) -> list[str]:
     """What a side wrote that is no log line: a traceback, or a warning of Python's."""
     return [text for text in side.raw if not text.startswith("{")]

@@ -166,6 +166,8 @@ class Link:
             Refused: with reason limit.
             ConnectionResetError: when the link ends before the answer.
         """
+        if self._is_closed:
+            raise ConnectionResetError("the link is closed")
         request_id = self.session.resolve(question)
         future: asyncio.Future[Resolved] = self._loop.create_future()
         self._resolves[request_id] = future

@@ -467,6 +467,7 @@ class StreamEnd:
         self.is_remote_finished = True
         if self._sock is None:
             self._wake()
+            self._close_if_done()
         elif not self._pending:
             self._finish_local()
 
