@@ -150,7 +150,9 @@ def test_all_streams_but_one_stalled_from_their_first_byte(kind: LinkKind) -> No
         fill(stalled)
         assert pair.enclave is not None
         pair.enclave.wait_for_count("decision", streams + 2)
-        loaded = sorted(rate(number) for number in range(3, 6))[1]
+        # The best of several: what else runs on the machine slows some, a window that cannot grow
+        # slows them all (to a fifth, when windows grew on what only the kernel had taken).
+        loaded = max(rate(number) for number in range(3, 9))
         grown = {pid: size - before[pid] for pid, size in resident(pair).items()}
         print(f"unloaded {unloaded / MEBIBYTE:.0f} MiB/s, loaded {loaded / MEBIBYTE:.0f} MiB/s")
         print(f"growth in MiB: {[size // MEBIBYTE for size in grown.values()]}")
