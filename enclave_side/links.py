@@ -118,7 +118,8 @@ class Links:
             Refused: with parent_away, when the parent does not take it.
         """
         try:
-            sock = await connect(self.parent, timeout_seconds=DIAL_SECONDS)
+            # The parent expects it for as long; it is not dialled again, as a link is.
+            sock = await connect(self.parent, timeout_seconds=self.limits.handshake)
         except DialError as error:
             raise Refused("parent_away", error.text) from error
         try:

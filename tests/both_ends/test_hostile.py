@@ -181,6 +181,7 @@ class HostileParent:
             self.words[name] = peer.last_word()
 
 
+@pytest.mark.alone  # a hello that is late on a busy machine is one more kind of failure
 def test_a_hostile_parent_costs_the_enclave_nothing_but_the_links_to_it() -> None:
     hostile = HostileParent()
     with Cutter(hostile.treat) as cutter:
@@ -204,8 +205,10 @@ def test_a_hostile_parent_costs_the_enclave_nothing_but_the_links_to_it() -> Non
             assert codes == Counter(case.logged_code for case in BROKEN.values())
             texts = [line["text"] for line in rig.enclave.events("link_failed")]
             assert texts
-            for text in texts:  # of each link's first failure
-                assert any(known in text for _, known in OPENINGS.values())
+            # Of each link's first failure; a peer that hangs up with bytes unread resets.
+            expected = [*(known for _, known in OPENINGS.values()), "Connection reset by peer"]
+            for text in texts:
+                assert any(known in text for known in expected)
 
 
 class ScriptedParent:

@@ -39,6 +39,7 @@ def all_reset(running: list[Future[End]], since: float) -> None:
     assert time.monotonic() - since < AT_ONCE_SECONDS
 
 
+@pytest.mark.alone
 def test_a_killed_parent_resets_its_streams_and_is_found_again(kind: LinkKind) -> None:
     with ExchangePair(kind, enclave={"limits": {"link_wait": 30}}) as rig:
         running = load(rig)
@@ -55,14 +56,7 @@ def test_a_killed_parent_resets_its_streams_and_is_found_again(kind: LinkKind) -
             assert logged_at(line) - ready_at < RECONNECTED_SECONDS
 
 
-def test_while_the_parent_is_away_a_forward_waits_link_wait_and_is_reset(kind: LinkKind) -> None:
-    with ExchangePair(kind, enclave={"limits": {"link_wait": 0.2}}) as rig:
-        kill_all(rig.parent)
-        for port in rig.ports.values():
-            assert is_refused(port)
-        wait_until(rig.enclave, lambda: count(rig.enclave, "decision", reason="parent_away") == 2)
-
-
+@pytest.mark.alone
 def test_a_killed_enclave_resets_its_streams_and_is_served_again(kind: LinkKind) -> None:
     with ExchangePair(kind) as rig:
         workers = rig.parent.workers
@@ -130,6 +124,8 @@ def test_a_side_that_is_told_to_stop_lets_streams_end_and_takes_no_new_ones(
         refused = [start(partial(is_refused, port)) for port in rig.ports.values()]
         if stopped == "parent":
             assert all(future.result(60) for future in refused)
+            away = partial(count, rig.enclave, "decision", reason="parent_away")
+            wait_until(rig.enclave, lambda: away() == len(refused))
         for sock in socks:
             with sock:
                 sock.sendall(b"second")

@@ -3,6 +3,7 @@
 import itertools
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -89,9 +90,13 @@ class ExchangePair:
         self._stack.push(self.pair)
 
     def __enter__(self) -> Self:
-        self.pair.__enter__()
-        if self._awaits_links:
-            self.wait_for_links()
+        try:
+            self.pair.__enter__()
+            if self._awaits_links:
+                self.wait_for_links()
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(
@@ -138,7 +143,10 @@ class ExchangePair:
         """Run so many exchanges at once, which must all be complete, at both ends."""
         for running in self.begin(carrier, exchanges, sizes):
             assert running.result(RESULT_SECONDS) is End.COMPLETE
-        assert {outcome.end for outcome in self.origin.wait_for_all().values()} == {End.COMPLETE}
+        far_ends = Counter(outcome.end for outcome in self.origin.wait_for_all().values())
+        # The origin may have been late to see how earlier ones ended.
+        assert far_ends[End.COMPLETE] >= exchanges
+        assert set(far_ends) <= {End.COMPLETE, End.RESET}
 
     def wait_for_links(self) -> None:
         """Wait until every link is up."""

@@ -189,6 +189,7 @@ class Origin:
                 self._changed.notify_all()
 
     def exchange(self, connection: socket.socket) -> None:
+        """Serve one exchange, and keep its outcome."""
         connection.settimeout(SECONDS)
         head = b""
         while len(head) < HEAD.size:
