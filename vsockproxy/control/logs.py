@@ -20,6 +20,10 @@ __all__ = ("STDERR", "EventLog", "Relay", "open_log")
 
 STDERR: Final = 2
 PIECE_BYTES: Final = 64 * 1024
+REST_SECONDS: Final = 0.01
+"""After lines were passed on, those that follow gather in the pipe for so long: waking up for each
+line of a busy worker would cost more than the connections that the lines tell of."""
+
 FLUSH_SECONDS: Final = 1.0
 """How long the end of the process waits for a stderr that blocks."""
 
@@ -86,6 +90,8 @@ async def _copy_lines(pipe: int, pieces: trio.MemorySendChannel[bytes]) -> None:
                 if len(rest) > PIECE_BYTES:
                     await pieces.send(rest + b"\n")
                     rest = b""
+                if len(data) < PIECE_BYTES:
+                    await trio.sleep(REST_SECONDS)
             if rest:
                 await pieces.send(rest + b"\n")
     finally:
