@@ -2,7 +2,9 @@
 
 As PID 1, or in the sandbox, it is a process of its own below `enclave_side.init`:
 
-    python -m enclave_side.entrypoint DOCUMENT-DESCRIPTOR WORKER-MODULE [COMMAND ARG...]
+    python -m enclave_side.entrypoint DOCUMENT-DESCRIPTOR WORKER-MODULE FILES [COMMAND ARG...]
+
+FILES is `own`, or `shared` where they are another machine's, as in the sandbox.
 """
 
 import os
@@ -11,8 +13,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final, NoReturn
 
-from enclave_side.namespaces import NamespaceError, bring_up_loopback
+from enclave_side.fence import FenceError, plan_fence
+from enclave_side.machine import Machine, set_up_machine
+from enclave_side.namespaces import NamespaceError
 from enclave_side.shim.environment import STREAMS_SOCKET, command_environment
+from enclave_side.shim.names.listeners import open_names_listeners
 from vsockproxy import processes
 from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document
@@ -20,12 +25,7 @@ from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
-from vsockproxy.worker_messages import (
-    MAX_DESCRIPTORS,
-    ListenerKind,
-    document_descriptor,
-    read_document,
-)
+from vsockproxy.worker_messages import ListenerKind, document_descriptor, read_document
 
 __all__ = ("WORKER_MODULE", "become_init", "main", "run", "supervisor_command")
 
@@ -37,11 +37,10 @@ FAILED: Final = 1
 """Exit code where nothing could be started."""
 
 HTTP_PROXY_NAME: Final = "shim.http_proxy"
+SOCKS5_NAME: Final = "shim.socks5"
 
-LEFT_OUT: Final = (
-    "machine set-up was left out, since this is neither PID 1 nor --take-over: "
-    "the interface lo is used as it is"
-)
+OWN_FILES: Final = "own"
+SHARED_FILES: Final = "shared"
 
 
 def run(
@@ -49,6 +48,7 @@ def run(
     command: Sequence[str],
     *,
     takes_over: bool,
+    shares_files: bool = False,
     worker_module: str = WORKER_MODULE,
 ) -> int:
     """Serve until the command ends, or without one until a signal; the exit code.
@@ -56,7 +56,8 @@ def run(
     Args:
         document: an enclave's configuration.
         command: the user's command; may be empty.
-        takes_over: whether this machine is ours to set up. In this version: brings up lo.
+        takes_over: whether this machine is ours to set up.
+        shares_files: whether its files are another machine's.
         worker_module: the module that is executed as a worker.
     """
     config = document.config
@@ -65,24 +66,32 @@ def run(
         signals = stack.enter_context(SignalDescriptor(PASSED_ON))
         soft_limit = processes.raise_descriptor_limit()
         try:
-            if takes_over:
-                bring_up_loopback()
-            listeners = _open_listeners(config, stack)
-        except (NamespaceError, ListenError) as error:
+            processes.forbid_tracing()
+            fence = plan_fence(config.command)
+            # Workers start up while this process sets the machine up and imports trio.
+            workers = count_workers(config.workers)
+            first_workers = start_first_workers(worker_module, workers)
+            machine = stack.enter_context(
+                set_up_machine(
+                    document,
+                    takes_over=takes_over,
+                    has_command=bool(command),
+                    shares_files=shares_files,
+                )
+            )
+            listeners = _open_listeners(config, machine, stack)
+        except (FenceError, NamespaceError, ListenError) as error:
             processes.tell(error)
             return FAILED
-        # Workers start up while this process imports trio.
-        workers = count_workers(config.workers)
-        first_workers = start_first_workers(worker_module, workers)
         from vsockproxy.control.command import UserCommand
         from vsockproxy.control.enclave import serve_enclave
         from vsockproxy.control.services import NamedListener, Service
 
         environment = command_environment(
-            os.environ,
+            {**os.environ, **fence.environment},
             config.shim,
             http_proxy=_bound_http_proxy(listeners),
-            names_are_active=False,
+            names_are_active=machine.names is not None,
             has_streams_socket=os.path.exists(STREAMS_SOCKET),
         )
         service = Service(
@@ -93,20 +102,34 @@ def run(
             workers=workers,
             first_workers=first_workers,
             log=config.log,
+            answer=machine.names.answer if machine.names is not None else None,
         )
         return serve_enclave(
             service,
-            UserCommand(command, environment, soft_limit) if command else None,
+            UserCommand(
+                command,
+                environment,
+                soft_limit,
+                fence.launcher(machine.namespace),
+                passed=machine.descriptors,
+            )
+            if command
+            else None,
             signals=signals,
-            left_out=None if takes_over else LEFT_OUT,
+            left_out=[*machine.left_out, *(fence.left_out if command else ())],
         )
 
 
 def supervisor_command(
-    document: int, command: Sequence[str], worker_module: str = WORKER_MODULE
+    document: int,
+    command: Sequence[str],
+    worker_module: str = WORKER_MODULE,
+    *,
+    shares_files: bool = False,
 ) -> list[str]:
     """The command line of this module, for a process below PID 1 that inherits `document`."""
-    return processes.module_command(_MODULE, str(document), worker_module, *command)
+    files = SHARED_FILES if shares_files else OWN_FILES
+    return processes.module_command(_MODULE, str(document), worker_module, files, *command)
 
 
 def become_init(document: Document, command: Sequence[str]) -> NoReturn:
@@ -122,23 +145,29 @@ def become_init(document: Document, command: Sequence[str]) -> NoReturn:
 _OpenListener = tuple[str, ListenerKind, Listener]
 
 
-def _open_listeners(config: EnclaveConfig, stack: ExitStack) -> list[_OpenListener]:
+def _open_listeners(
+    config: EnclaveConfig, machine: Machine, stack: ExitStack
+) -> list[_OpenListener]:
     wanted: list[tuple[str, ListenerKind, Endpoint]] = [
         (f"forwards[{index}].listen", "forward", forward.listen)
         for index, forward in enumerate(config.forwards)
     ]
     if config.shim.http_proxy is not None:
         wanted.append((HTTP_PROXY_NAME, "http_proxy", config.shim.http_proxy))
-    if len(wanted) >= MAX_DESCRIPTORS:
-        raise ListenError(
-            f"{len(wanted)} listeners are too many: at most {MAX_DESCRIPTORS - 1}, with the HTTP "
-            "proxy, in this version"
-        )
+    if config.shim.socks5 is not None:
+        wanted.append((SOCKS5_NAME, "socks5", config.shim.socks5))
     listeners: list[_OpenListener] = []
-    for name, kind, endpoint in wanted:
-        listener = open_listener(endpoint)
-        stack.callback(listener.close)
-        listeners.append((name, kind, listener))
+
+    def keep(opened: _OpenListener) -> None:
+        stack.callback(opened[2].close)
+        listeners.append(opened)
+
+    with machine.inside_command_network():
+        for name, kind, endpoint in wanted:
+            keep((name, kind, open_listener(endpoint)))
+    if machine.names is not None:
+        for each in open_names_listeners(machine.names):
+            keep(each)
     return listeners
 
 
@@ -153,11 +182,19 @@ def _bound_http_proxy(listeners: Sequence[_OpenListener]) -> TcpAddress | None:
 
 def main() -> None:
     """Run as the process below PID 1."""
-    descriptor_text, worker_module, *command = sys.argv[1:]
+    descriptor_text, worker_module, files, *command = sys.argv[1:]
     descriptor = int(descriptor_text)
     document = read_document(descriptor)
     os.close(descriptor)
-    sys.exit(run(document, command, takes_over=True, worker_module=worker_module))
+    sys.exit(
+        run(
+            document,
+            command,
+            takes_over=True,
+            shares_files=files == SHARED_FILES,
+            worker_module=worker_module,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ def run(command: Sequence[str], passed: Collection[int] = ()) -> int:
     When PID 1 exits, the kernel ends everything else in its namespace; that is wanted.
 
     Raises:
-        OSError: the command cannot be started.
+        OSError: the command cannot be started, or this process could be traced by it.
     """
+    processes.forbid_tracing()
     block_signals()
     # The supervisor blocks these signals too, and finds what arrived before it did.
     child = processes.start(command, passed=passed, keeps_signal_mask=True)

@@ -111,6 +111,21 @@ class Links:
                 ) from None
         return link
 
+    async def resolve(self, name: str, record_type: int) -> Resolved:
+        """Ask the parent about a name; waits `link_wait` for a link.
+
+        Args:
+            name: in normal form.
+            record_type: a DNS type number.
+
+        Raises:
+            Refused: with parent_away, or with limit when too many questions are open.
+            ConnectionResetError: the link ended before the answer.
+        """
+        up = [link for link in self._links if not link.is_closed]
+        link = random.choice(up) if up else await self.pick()
+        return await link.resolve(Resolve(name, record_type))
+
     async def connect_dedicated(self, token: bytes) -> tuple[socket.socket, Carrier]:
         """A connection of its own for a stream that was opened with `dedicated`.
 

@@ -20,8 +20,10 @@ __all__ = (
     "Namespace",
     "NamespaceError",
     "bring_up_loopback",
+    "enter_namespace",
     "map_to_root",
     "mount",
+    "permit_low_ports",
     "set_host_name",
     "unshare",
     "why_user_namespaces_fail",
@@ -73,6 +75,17 @@ def unshare(namespaces: Namespace) -> None:
     if _libc().unshare(int(namespaces)) != 0:
         names = " + ".join(each.name.lower() for each in Namespace if each in namespaces)  # type: ignore[union-attr]  # members of a flag have names
         raise NamespaceError(f"new {names} namespaces", ctypes.get_errno())
+
+
+def enter_namespace(descriptor: int, kind: Namespace) -> None:
+    """Move this thread into the namespace that `descriptor` (a file of /proc/PID/ns) stands for.
+
+    Raises:
+        NamespaceError: not permitted, or the descriptor is none of that kind.
+    """
+    if _libc().setns(descriptor, int(kind)) != 0:
+        name = (kind.name or "").lower()
+        raise NamespaceError(f"entering a {name} namespace", ctypes.get_errno())
 
 
 def map_to_root(user: int, group: int) -> None:
@@ -136,6 +149,19 @@ def bring_up_loopback() -> None:
             fcntl.ioctl(control, _SIOCSIFFLAGS, _INTERFACE_REQUEST.pack(b"lo", _IFF_UP))
         except OSError as error:
             raise NamespaceError("bringing up the interface lo", error.errno or 0) from error
+
+
+def permit_low_ports() -> None:
+    """Let everybody in this network namespace listen on ports below 1024, capable or not.
+
+    Raises:
+        NamespaceError: not permitted, or /proc/sys is read-only.
+    """
+    path = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")  # and for IPv6 just as well
+    try:
+        path.write_text("0")
+    except OSError as error:
+        raise NamespaceError(f"writing {path}", error.errno or 0) from error
 
 
 def why_user_namespaces_fail(number: int) -> str:

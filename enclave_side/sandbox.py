@@ -34,6 +34,7 @@ from enclave_side.namespaces import (
     unshare,
     why_user_namespaces_fail,
 )
+from enclave_side.system_files import hide_file
 from vsockproxy import processes
 from vsockproxy.config.document import Document
 from vsockproxy.worker_messages import document_descriptor
@@ -48,7 +49,7 @@ HOST_NAME: Final = "enclave"
 HOSTS: Final = f"127.0.0.1 localhost {HOST_NAME}\n::1 localhost\n"
 NSSWITCH: Final = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
 RESOLV: Final = "nameserver 127.0.0.1\noptions ndots:1\n"
-"""Nothing listens there yet, so that a lookup fails at once."""
+"""Nothing listens there, so that a lookup fails at once; names have a server of their own."""
 
 PARENT_STOP_SECONDS: Final = 2.0
 
@@ -161,7 +162,9 @@ def _fork_init(sandbox: Sandbox, document: int) -> int:
         has_lost_starter = bool(select.select([read_end], [], [], 0)[0])
         if not has_lost_starter:
             _set_up_machine()
-            command = supervisor_command(document, sandbox.command, sandbox.worker_module)
+            command = supervisor_command(
+                document, sandbox.command, sandbox.worker_module, shares_files=True
+            )
             code = init.run(command, passed=[document])
     except (NamespaceError, OSError) as error:
         processes.tell(error)
@@ -201,27 +204,8 @@ def _set_up_machine() -> None:
         "/etc/nsswitch.conf": NSSWITCH,
         "/etc/resolv.conf": RESOLV,
     }.items():
-        _replace_file(path, content)
+        hide_file(path, content)
     set_host_name(HOST_NAME)
-
-
-def _replace_file(path: str, content: str) -> None:
-    """Give a file of the system another content, in here only; one that is not there stays so."""
-    target = os.path.realpath(path)
-    if target.startswith("/run/"):  # a link into what is empty now
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        _write(target, content)
-    elif os.path.exists(target):
-        source = f"/run/{os.path.basename(path)}"
-        _write(source, content)
-        mount(source, target, flags=MountFlag.BIND)
-        os.unlink(source)  # the mount keeps it
-
-
-def _write(path: str, content: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(content)
 
 
 def _end(parent: int) -> None:

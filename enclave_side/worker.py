@@ -2,18 +2,30 @@
 
 import re
 import socket
+from collections.abc import Callable
+from typing import Final
 
 from enclave_side.links import Links
 from enclave_side.opener import Opener
 from enclave_side.shim.forwards import Forward
 from enclave_side.shim.http_proxy import HttpProxy
+from enclave_side.shim.names.connections import NamesConnections
+from enclave_side.shim.names.dns_server import DnsServer
+from enclave_side.shim.names.lookups import Lookups
+from enclave_side.shim.names.planning import plan_names
+from enclave_side.shim.names.supervised import SupervisedTable
+from enclave_side.shim.socks5 import Socks5Proxy
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
+from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy
-from vsockproxy.worker_messages import Configure, Connection, ListenerSummary
+from vsockproxy.processes import forbid_tracing
+from vsockproxy.worker_messages import Configure, Connection, ListenerKind, ListenerSummary
+
+DNS_KINDS: Final[tuple[ListenerKind, ...]] = ("dns_udp", "dns_tcp")
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
 
@@ -25,34 +37,59 @@ class EnclaveSide:
         message: the instance and what the listeners are for.
         document: the enclave's file.
         listeners: inherited sockets, in the order of `message.listeners`.
+        questions: asks the supervisor for the addresses of names.
     """
 
     def __init__(
-        self, message: Configure, document: Document, listeners: list[socket.socket]
+        self,
+        message: Configure,
+        document: Document,
+        listeners: list[socket.socket],
+        questions: Questions,
     ) -> None:
         config = document.config
         assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
         self._config = config
         self._log = Log("enclave", message.log_format, message.log_level)
         self._links = Links(config.parent, config.links, message.instance, config.limits, self._log)
-        self._opener = Opener(Policy.compile(document), self._links, self._log)
-        self._acceptors = [
+        policy = Policy.compile(document)
+        self._opener = Opener(policy, self._links, self._log)
+        self._acceptors: list[Acceptor | DnsServer] = []
+        self._names: NamesConnections | None = None
+        named = list(zip(message.listeners, listeners, strict=True))
+        dns = {summary.kind: listener for summary, listener in named if summary.kind in DNS_KINDS}
+        if dns:
+            names = plan_names(document, policy)
+            numberer = SupervisedTable(questions)
+            self._names = NamesConnections(self._opener, names.table, numberer, self._log)
+            lookups = Lookups(
+                policy, names.port_sets, names.table, self._links, numberer, self._log
+            )
+            self._acceptors.append(DnsServer(dns["dns_udp"], dns["dns_tcp"], lookups))
+        self._acceptors += [
             self._serve(summary, listener)
-            for summary, listener in zip(message.listeners, listeners, strict=True)
+            for summary, listener in named
+            if summary.kind not in DNS_KINDS
         ]
         self._links.start()
 
     def _serve(self, summary: ListenerSummary, listener: socket.socket) -> Acceptor:
         listener.setblocking(False)
-        if summary.kind == "http_proxy":
-            assert self._config.shim.http_proxy is not None  # it was bound from it
-            accepted = HttpProxy(
-                self._opener, self._log, self._config.shim.http_proxy.host
-            ).accepted
-        else:
-            number = _FORWARD.match(summary.name)
-            assert number is not None  # the supervisor names listeners by their path in the file
-            accepted = Forward(self._opener, self._config.forwards[int(number[1])]).accepted
+        accepted: Callable[[socket.socket, object], None]
+        match summary.kind:
+            case "http_proxy":
+                assert self._config.shim.http_proxy is not None  # it was bound from it
+                own_host = self._config.shim.http_proxy.host
+                accepted = HttpProxy(self._opener, self._log, own_host).accepted
+            case "socks5":
+                accepted = Socks5Proxy(self._opener, self._log).accepted
+            case "names":
+                assert self._names is not None  # made because there are such listeners
+                accepted = self._names.accepted
+            case _:
+                number = _FORWARD.match(summary.name)
+                assert number is not None  # the supervisor names listeners by their path
+                accepted = Forward(self._opener, self._config.forwards[int(number[1])]).accepted
         return Acceptor(listener, accepted, self._exhausted)
 
     def _exhausted(self, error: OSError) -> None:
@@ -80,4 +117,5 @@ class EnclaveSide:
 
 
 if __name__ == "__main__":
+    forbid_tracing()
     run_worker(EnclaveSide)

@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 from parent_side.egress import Egress
 from parent_side.enclave import Enclave
+from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, ParentConfig
 from vsockproxy.dataplane.carriers import Carrier
@@ -28,7 +29,7 @@ from vsockproxy.session import (
     Session,
     agree_on_version,
 )
-from vsockproxy.session.messages import Open, Resolve, Resolved
+from vsockproxy.session.messages import Open, Resolve
 
 GREETINGS_AT_ONCE = 256
 """Connections of one CID whose first bytes are awaited; more are closed, with one log line."""
@@ -40,21 +41,25 @@ STOPPING_TEXT = "the parent is shutting down"
 
 
 class Enclaves:
-    """Greets connections from enclaves and gives their streams to `egress`.
+    """Greets connections from enclaves; gives their streams and questions to who serves them.
 
     Args:
         document: the parent's file.
         egress: serves the streams.
+        name_answers: serves the questions for names.
         log: for links that come and go.
     """
 
-    def __init__(self, document: Document, egress: Egress, log: Log) -> None:
+    def __init__(
+        self, document: Document, egress: Egress, name_answers: NameAnswers, log: Log
+    ) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
         self.limits: Limits = config.limits
         self._document = document
         self._entries: dict[int, EnclaveEntry] = {entry.cid: entry for entry in config.enclaves}
         self._egress = egress
+        self._name_answers = name_answers
         self._log = log
         self._enclaves: dict[int, Enclave] = {}
         self._known: WeakSet[Link] = WeakSet()
@@ -227,10 +232,17 @@ class Enclaves:
             enclave.dedicated_streams += 1
         self._egress.serve(enclave, end, request)
 
+    def resolve_received(
+        self, enclave: Enclave, link: Link, request_id: int, question: Resolve
+    ) -> None:
+        """An enclave asks for a name."""
+        self._name_answers.serve(enclave, link, request_id, question)
+
     def link_ended(
         self, enclave: Enclave, link: Link, code: int, text: str, is_clean: bool
     ) -> None:
-        """A link is gone, and its streams with it."""
+        """A link is gone, and its streams and questions with it."""
+        self._name_answers.link_ended(link)
         enclave.links.discard(link)
         if not enclave.links and self._enclaves.get(enclave.cid) is enclave:
             del self._enclaves[enclave.cid]
@@ -261,10 +273,8 @@ class EnclaveLink:
         self._enclaves.stream_opened(self._enclave, end, request)
 
     def resolve_received(self, link: Link, request_id: int, question: Resolve) -> None:
-        """The enclave asks for a name; only the names way in does, which later versions have."""
-        link.answer_resolve(
-            request_id, Resolved("lookup_failed", f"not in this version: {question.name}")
-        )
+        """The enclave asks for a name."""
+        self._enclaves.resolve_received(self._enclave, link, request_id, question)
 
     def link_going_away(self, link: Link, text: str) -> None:
         """The enclave opens no more streams here; the link ends with its streams."""

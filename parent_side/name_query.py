@@ -24,13 +24,20 @@ from parent_side.lookup_cache import Answer, Failure, Outcome
 from vsockproxy.addresses import IpAddress
 from vsockproxy.dataplane import loop
 
-__all__ = ("MOST_ADDRESSES", "ask")
+__all__ = (
+    "LOOKUP_FAILED",
+    "MOST_ADDRESSES",
+    "NO_SUCH_NAME",
+    "ask",
+    "first_wait_seconds",
+    "system_servers",
+)
 
 MOST_ADDRESSES: Final = 64
 """Addresses of an answer that are used; a hostile server can send thousands."""
 
 _LEAST_FIRST_WAIT_SECONDS: Final = 0.25
-"""c-ares does not ask a silent server again, nor the next server, sooner than this."""
+"""A silent server is not asked again, nor the next server, sooner than this."""
 _MOST_FIRST_WAIT_SECONDS: Final = 0.5
 
 _LEAST_TIMER_SECONDS: Final = 0.001
@@ -45,19 +52,21 @@ _FLAGS: Final = (
     | pycares.ARES_FLAG_NOALIASES  # HOSTALIASES is the environment's, not the policy's
 )
 
-_NO_SUCH_NAME: Final = {
+NO_SUCH_NAME: Final = {
     pycares.errno.ARES_ENOTFOUND: "there is no such name",
     pycares.errno.ARES_ENODATA: "the name has no address",
     pycares.errno.ARES_EBADNAME: "the name cannot be asked for",
 }
+"""What it means that there is nothing, by c-ares's errors."""
 
-_LOOKUP_FAILED: Final = {
+LOOKUP_FAILED: Final = {
     pycares.errno.ARES_EBADRESP: "malformed answers",
     pycares.errno.ARES_ECONNREFUSED: "no DNS server can be reached",
     pycares.errno.ARES_EREFUSED: "the DNS servers refuse to answer (REFUSED)",
     pycares.errno.ARES_ESERVFAIL: "the DNS servers failed (SERVFAIL)",
     pycares.errno.ARES_ETIMEOUT: "no DNS server answered",
 }
+"""Why nothing could be found out, by c-ares's errors."""
 
 
 async def ask(host: str, *, servers: Sequence[str] = (), timeout_seconds: float) -> Outcome:
@@ -78,12 +87,26 @@ async def ask(host: str, *, servers: Sequence[str] = (), timeout_seconds: float)
         if result is not None and result.nodes:
             return _answer(result)
         code = pycares.errno.ARES_ENODATA if status is None else status
-        if code in _NO_SUCH_NAME:
-            return Failure("no_such_name", f"{host}: {_NO_SUCH_NAME[code]}")
-        text = _LOOKUP_FAILED.get(code) or pycares.errno.errorcode.get(code, str(code))
+        if code in NO_SUCH_NAME:
+            return Failure("no_such_name", f"{host}: {NO_SUCH_NAME[code]}")
+        text = LOOKUP_FAILED.get(code) or pycares.errno.errorcode.get(code, str(code))
         return Failure("lookup_failed", f"{host}: {text} ({exchange.servers})")
     finally:
         exchange.close()
+
+
+def system_servers() -> tuple[str, ...]:
+    """The servers of resolv.conf as it is now: `ADDRESS:PORT`, or `[V6]:PORT%INTERFACE`.
+
+    Raises:
+        pycares.AresError: c-ares cannot be set up.
+    """
+    # A channel without this callback would run a thread.
+    channel = pycares.Channel(sock_state_cb=lambda *_: None)
+    try:
+        return tuple(channel.servers)
+    finally:
+        channel.close()
 
 
 class _Exchange:
@@ -181,12 +204,17 @@ def _answer(result: pycares.AddrInfoResult) -> Answer:
     return Answer(tuple(sorted(addresses, key=lambda address: -address.version)), min(ttls))
 
 
+def first_wait_seconds(timeout_seconds: float) -> float:
+    """How long the first server has for its answer before the next one is asked."""
+    first_wait = max(timeout_seconds / 16, _LEAST_FIRST_WAIT_SECONDS)
+    return min(first_wait, _MOST_FIRST_WAIT_SECONDS)
+
+
 def _retries(timeout_seconds: float) -> tuple[float, int]:
     """Seconds of the first wait, and the tries that outlast `timeout_seconds` for certain.
 
     c-ares doubles the wait for each round over its servers and shortens it by up to half, at
     random: n tries take at least 2 ** (n - 1) first waits.
     """
-    first_wait = max(timeout_seconds / 16, _LEAST_FIRST_WAIT_SECONDS)
-    first_wait = min(first_wait, _MOST_FIRST_WAIT_SECONDS)
+    first_wait = first_wait_seconds(timeout_seconds)
     return first_wait, 1 + max(1, ceil(log2(timeout_seconds / first_wait)))

@@ -1,4 +1,4 @@
-"""Names to addresses for the streams of all enclaves: fixed names, cache, shares, the DNS.
+"""Names to addresses and records for all enclaves: fixed names, cache, shares, the DNS.
 
 Nothing that one enclave does is felt by another: each has its own turns at the DNS, its own room
 in the cache, and its lookups join only each other. (To join another enclave's lookup would mean to
@@ -12,8 +12,18 @@ from collections.abc import Callable, Hashable
 from ipaddress import ip_address
 from typing import Final
 
-from parent_side.lookup_cache import Answer, Failure, LookupCache, Outcome
+from parent_side.lookup_cache import (
+    LONGEST_ANSWER_SECONDS,
+    Answer,
+    Failure,
+    LookupCache,
+    Outcome,
+    Question,
+    Records,
+    RecordType,
+)
 from parent_side.name_query import ask
+from parent_side.record_query import ask_records
 from vsockproxy.addresses import (
     AddressError,
     IpAddress,
@@ -28,13 +38,13 @@ from vsockproxy.errors import VsockproxyError
 __all__ = ("LookupFailed", "NoSuchName", "ResolutionError", "Resolver", "parse_server")
 
 LOOKUPS_AT_ONCE: Final = 64
-"""Names that are asked for at one time for one enclave; further ones wait for their turn."""
+"""Questions to the DNS at one time for one enclave; further ones wait for their turn."""
 
 DNS_PORT: Final = 53
 
 
 class ResolutionError(VsockproxyError):
-    """A name has no addresses that could be used.
+    """A name has no addresses or records that could be used.
 
     Args:
         host: the name.
@@ -48,7 +58,7 @@ class ResolutionError(VsockproxyError):
 
 
 class NoSuchName(ResolutionError):
-    """The name does not exist, or has neither IPv4 nor IPv6 addresses."""
+    """The name does not exist, or addresses were asked for and it has none of either family."""
 
 
 class LookupFailed(ResolutionError):
@@ -100,34 +110,55 @@ class Resolver:
             NoSuchName: the name has no addresses.
             LookupFailed: that could not be found out within the timeout.
         """
-        outcome = self._known(host, enclave)
+        return (await self.look_up_addresses(host, enclave=enclave)).addresses
+
+    async def look_up_addresses(self, host: str, *, enclave: Hashable) -> Answer:
+        """Give the addresses of `host` as `resolve` does, and what is left of their TTL."""
+        outcome = await self._look_up(Question(host), enclave)
+        assert isinstance(outcome, Answer)  # as asked
+        return outcome
+
+    async def look_up_records(
+        self, name: str, record_type: RecordType, *, enclave: Hashable
+    ) -> Records:
+        """Give the records of one type that `name` has; arguments and errors as for `resolve`.
+
+        Fixed names and the hosts file have only addresses, so these come from the DNS.
+        """
+        outcome = await self._look_up(Question(name, record_type), enclave)
+        assert isinstance(outcome, Records)  # as asked
+        return outcome
+
+    async def _look_up(self, question: Question, enclave: Hashable) -> Answer | Records:
+        outcome = self._known(question, enclave)
         if outcome is None:
-            outcome = await self._join(host, enclave)
+            outcome = await self._join(question, enclave)
         match outcome:
-            case Answer(addresses, _):
-                return addresses
             case Failure("no_such_name", text):
-                raise NoSuchName(host, text)
+                raise NoSuchName(question.name, text)
             case Failure(_, text):
-                raise LookupFailed(host, text)
+                raise LookupFailed(question.name, text)
+            case Answer() | Records():
+                return outcome
 
-    def _known(self, host: str, enclave: Hashable) -> Outcome | None:
-        addresses = self._fixed.get(host)
+    def _known(self, question: Question, enclave: Hashable) -> Outcome | None:
+        name = question.name
+        addresses = self._fixed.get(name) if question.record_type is None else None
         if addresses is None:
-            return self._cache.get(enclave, host, self._now())
+            return self._cache.get(enclave, question, self._now())
         if not addresses:
-            return Failure("no_such_name", f"{host}: the configuration gives it no address")
-        return Answer(addresses, 0)
+            return Failure("no_such_name", f"{name}: the configuration gives it no address")
+        return Answer(addresses, LONGEST_ANSWER_SECONDS)
 
-    async def _join(self, host: str, enclave: Hashable) -> Outcome:
+    async def _join(self, question: Question, enclave: Hashable) -> Outcome:
         share = self._shares.get(enclave)
         if share is None:
             share = self._shares[enclave] = _Share(self._lookups_at_once)
-        lookup = share.lookups.get(host)
+        lookup = share.lookups.get(question)
         if lookup is None:
-            lookup = share.lookups[host] = _Lookup()
+            lookup = share.lookups[question] = _Lookup()
             lookup.task = loop.spawn(
-                self._look_up(lookup, share, host, enclave), f"lookup of {host}"
+                self._carry_out(lookup, share, question, enclave), f"lookup of {question.name}"
             )
         lookup.waiters += 1
         try:
@@ -137,32 +168,36 @@ class Resolver:
             if not lookup.waiters and not lookup.done.is_set():
                 # All who wanted it are gone; whoever asks next starts anew.
                 lookup.task.cancel()
-                self._forget(lookup, share, host, enclave)
+                self._forget(lookup, share, question, enclave)
         return lookup.outcome
 
-    async def _look_up(
-        self, lookup: "_Lookup", share: "_Share", host: str, enclave: Hashable
+    async def _carry_out(
+        self, lookup: "_Lookup", share: "_Share", question: Question, enclave: Hashable
     ) -> None:
         try:
-            lookup.outcome = await self._ask_in_turn(share, host)
-            self._cache.put(enclave, host, lookup.outcome, self._now())
+            lookup.outcome = await self._ask_in_turn(share, question)
+            self._cache.put(enclave, question, lookup.outcome, self._now())
         finally:
-            self._forget(lookup, share, host, enclave)
+            self._forget(lookup, share, question, enclave)
             lookup.done.set()
 
-    async def _ask_in_turn(self, share: "_Share", host: str) -> Outcome:
+    async def _ask_in_turn(self, share: "_Share", question: Question) -> Outcome:
         seconds = self._timeout_seconds
         trouble = f"no turn in {seconds:g} s behind other lookups of the same enclave"
         try:
             async with loop.timeout(seconds), share.turns:
                 trouble = f"no answer in {seconds:g} s ({self._asked})"
-                return await ask(host, servers=self._servers, timeout_seconds=seconds)
+                if question.record_type is None:
+                    return await ask(question.name, servers=self._servers, timeout_seconds=seconds)
+                return await ask_records(question, servers=self._servers, timeout_seconds=seconds)
         except TimeoutError:
-            return Failure("lookup_failed", f"{host}: {trouble}")
+            return Failure("lookup_failed", f"{question.name}: {trouble}")
 
-    def _forget(self, lookup: "_Lookup", share: "_Share", host: str, enclave: Hashable) -> None:
-        if share.lookups.get(host) is lookup:
-            del share.lookups[host]
+    def _forget(
+        self, lookup: "_Lookup", share: "_Share", question: Question, enclave: Hashable
+    ) -> None:
+        if share.lookups.get(question) is lookup:
+            del share.lookups[question]
         if not share.lookups and self._shares.get(enclave) is share:
             del self._shares[enclave]
 
@@ -172,7 +207,7 @@ class _Share:
 
     def __init__(self, lookups_at_once: int) -> None:
         self.turns = loop.Semaphore(lookups_at_once)
-        self.lookups: dict[str, _Lookup] = {}
+        self.lookups: dict[Question, _Lookup] = {}
 
 
 class _Lookup:

@@ -9,8 +9,10 @@ from parent_side.enclaves import Enclaves
 from parent_side.forwards import Forwards
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
+from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
+from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log
 from vsockproxy.worker_messages import Configure, Connection, ListenerKind
@@ -34,7 +36,8 @@ class ParentSide:
         resolver = Resolver(config.resolver)
         reach = Reach(resolver, config.limits.connect)
         self._forwards_config = config.forwards
-        self._enclaves = Enclaves(document, Egress(reach, config.limits.handshake, log), log)
+        egress = Egress(reach, config.limits.handshake, log)
+        self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log)
         self._forwards = Forwards(reach, config.limits, log)
         self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
 
@@ -65,9 +68,11 @@ class ParentSide:
         return self._enclaves.is_empty and self._forwards.is_empty
 
 
-def make_side(message: Configure, document: Document, listeners: list[socket.socket]) -> ParentSide:
-    """The parent's side; its listeners stay with the supervisor."""
-    del listeners
+def make_side(
+    message: Configure, document: Document, listeners: list[socket.socket], questions: Questions
+) -> ParentSide:
+    """The parent's side; its listeners stay with the supervisor, and it has nothing to ask."""
+    del listeners, questions
     return ParentSide(message, document)
 
 

@@ -23,6 +23,7 @@ __all__ = (
     "descriptor_limit",
     "die_with_starter",
     "exit_code",
+    "forbid_tracing",
     "module_command",
     "open_pipe",
     "raise_descriptor_limit",
@@ -43,7 +44,10 @@ PIPE_BYTES: Final = 256 * 1024
 """Log lines that wait while stderr blocks."""
 
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
-_PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
+
+# include/uapi/linux/prctl.h
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -143,14 +147,31 @@ def die_with_starter(starter: int | None, number: signal.Signals) -> None:
     Raises:
         OSError: the kernel refused.
     """
+    _prctl(_PR_SET_PDEATHSIG, int(number))
+    if starter is not None and os.getppid() != starter:
+        sys.exit(SIGNAL_BASE + number)
+
+
+def forbid_tracing() -> None:
+    """Have the kernel keep every process without CAP_SYS_PTRACE out of this one.
+
+    Those of the same user too. ptrace, pidfd_getfd, process_vm_writev and what /proc/PID has as
+    mem, fd or environ all ask one question (kernel/ptrace.c, __ptrace_may_access), which this
+    answers. It ends at exec, so each program of ours asks for itself. No core is dumped either.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, argument: int) -> None:
     import ctypes  # not everywhere: systemd's MemoryDenyWriteExecute may forbid it
 
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
+    if libc.prctl(option, argument, 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-    if starter is not None and os.getppid() != starter:
-        sys.exit(SIGNAL_BASE + number)
 
 
 def raise_descriptor_limit() -> int:

@@ -3,22 +3,31 @@
 The channel is an AF_UNIX SOCK_SEQPACKET socket pair; a worker is started with the number of its
 end as its only argument. A message is one packet: a CBOR map whose `type` selects the row.
 
-| type       | to         | other keys                             | descriptors                   |
-|------------|------------|----------------------------------------|-------------------------------|
-| configure  | worker     | worker: its index; instance: 16 bytes, | the document (`read_document`)|
-|            |            | one value for all workers; log_format: | and, in an enclave, then each |
-|            |            | text or json; log_level; listeners:    | listener in the order of      |
-|            |            | list of {name, kind, endpoint}         | `listeners`                   |
-| connection | worker     | listener: name; cid, port: of the peer | the accepted connection       |
-| stop       | worker     |                                        |                               |
-| ready      | supervisor |                                        |                               |
-| heartbeat  | supervisor |                                        |                               |
-| stopped    | supervisor |                                        |                               |
+| type        | to         | other keys                              | descriptors                 |
+|-------------|------------|-----------------------------------------|-----------------------------|
+| configure   | worker     | worker: its index; instance: 16 bytes,  | the document                |
+|             |            | one value for all workers; log_format:  | (`read_document`)           |
+|             |            | text or json; log_level; listeners: a   |                             |
+|             |            | list of {name, kind, endpoint};         |                             |
+|             |            | listeners_follow: true in an enclave    |                             |
+| listeners   | worker     |                                         | the next listeners of       |
+|             |            |                                         | `configure`, in its order   |
+| connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection     |
+| named       | worker     | request; name, address: null if there   |                             |
+|             |            | is none                                 |                             |
+| stop        | worker     |                                         |                             |
+| ready       | supervisor |                                         |                             |
+| number_name | supervisor | request: a number for the answer; name  |                             |
+| name_of     | supervisor | request; address: IPv4, as a number     |                             |
+| heartbeat   | supervisor |                                         |                             |
+| stopped     | supervisor |                                         |                             |
 
-The order: `configure` comes first and once. The worker answers `ready`, once, when it serves; only
-then does it get connections. After `stop` it ends its work, may say `stopped`, and exits with 0. A
-worker whose channel ends exits at once: its supervisor is gone. All sockets that are passed are
-non-blocking. A listener's name is its path in the configuration file: `forwards[0].listen`.
+The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
+The worker answers `ready`, once, when it serves; only then does it get connections. `number_name`
+asks for the address of a name in the command's network, `name_of` for the name of one; both are
+answered by `named`, in any order. After `stop` it ends its work, may say `stopped`, and exits with
+0. A worker whose channel ends exits at once: its supervisor is gone. All sockets that are passed
+are non-blocking. A listener's name is its path in the configuration file: `forwards[0].listen`.
 """
 
 import os
@@ -47,8 +56,13 @@ __all__ = (
     "Heartbeat",
     "ListenerKind",
     "ListenerSummary",
+    "Listeners",
     "Message",
     "MessageError",
+    "NameOf",
+    "Named",
+    "NamesKind",
+    "NumberName",
     "Ready",
     "Stop",
     "Stopped",
@@ -75,10 +89,14 @@ INSTANCE_BYTES: Final = 16
 ForwardKind = Literal["forward", "forward_ipv4", "forward_ipv6"]
 """A raw port; the last two dial addresses of that version only."""
 
-ListenerKind = Literal["link", "http_proxy", ForwardKind]
+NamesKind = Literal["names", "dns_udp", "dns_tcp"]
+"""What the command's lookups and the addresses it gets from them lead to."""
+
+ListenerKind = Literal["link", "http_proxy", "socks5", NamesKind, ForwardKind]
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Unsigned32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+_HostText = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
 _Instance = Annotated[bytes, msgspec.Meta(min_length=INSTANCE_BYTES, max_length=INSTANCE_BYTES)]
 
 
@@ -110,6 +128,11 @@ class Configure(_Record, frozen=True, tag="configure", tag_field="type"):
     log_format: LineFormat
     log_level: Level
     listeners: list[ListenerSummary]
+    listeners_follow: bool = False
+
+
+class Listeners(_Record, frozen=True, tag="listeners", tag_field="type"):
+    """The next listening sockets that `configure` has announced."""
 
 
 class Connection(_Record, frozen=True, tag="connection", tag_field="type"):
@@ -121,12 +144,34 @@ class Connection(_Record, frozen=True, tag="connection", tag_field="type"):
     """The peer's vsock port; 0 on listeners that are not vsock."""
 
 
+class Named(_Record, frozen=True, tag="named", tag_field="type"):
+    """The answer to `number_name` and `name_of`."""
+
+    request: _Unsigned32
+    name: str | None
+    address: _Unsigned32 | None
+
+
 class Stop(_Record, frozen=True, tag="stop", tag_field="type"):
     """End what is open, then exit."""
 
 
 class Ready(_Record, frozen=True, tag="ready", tag_field="type"):
     """The worker serves."""
+
+
+class NumberName(_Record, frozen=True, tag="number_name", tag_field="type"):
+    """The worker needs an address for a name that the parent knows."""
+
+    request: _Unsigned32
+    name: _HostText
+
+
+class NameOf(_Record, frozen=True, tag="name_of", tag_field="type"):
+    """The worker was connected to an address whose name it does not know."""
+
+    request: _Unsigned32
+    address: _Unsigned32
 
 
 class Heartbeat(_Record, frozen=True, tag="heartbeat", tag_field="type"):
@@ -137,8 +182,8 @@ class Stopped(_Record, frozen=True, tag="stopped", tag_field="type"):
     """The worker has ended its work and is about to exit."""
 
 
-ToWorker = Configure | Connection | Stop
-FromWorker = Ready | Heartbeat | Stopped
+ToWorker = Configure | Listeners | Connection | Named | Stop
+FromWorker = Ready | NumberName | NameOf | Heartbeat | Stopped
 Message = ToWorker | FromWorker
 
 
@@ -223,14 +268,13 @@ def _parse(data: bytes) -> Message:
 
 def _check_descriptors(message: Message, count: int) -> None:
     match message:
-        case Configure():
-            # On the parent the supervisor accepts, and the listeners stay with it.
-            allowed = {1, 1 + len(message.listeners)}
-        case Connection():
-            allowed = {1}
+        case Configure() | Connection():
+            allowed = range(1, 2)
+        case Listeners():
+            allowed = range(1, MAX_DESCRIPTORS + 1)
         case _:
-            allowed = {0}
-    if count not in allowed or count > MAX_DESCRIPTORS:
+            allowed = range(1)
+    if count not in allowed:
         raise MessageError(f"a {type(message).__name__} message with {count} descriptors")
 
 

@@ -4,7 +4,9 @@ import socket
 from contextlib import suppress
 
 from enclave_side.opener import Destined, Opener
-from vsockproxy.dataplane.closing import close_cleanly, finish_socket, reset_socket
+from enclave_side.shim.lingering import LINGER_SECONDS, answer_and_close, linger_and_close
+from enclave_side.shim.tunnels import serve_tunnel
+from vsockproxy.dataplane.closing import close_cleanly, reset_socket
 from vsockproxy.dataplane.loop import CancelledError, spawn, timeout
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
@@ -23,9 +25,6 @@ from vsockproxy.session import ErrorCode
 
 READ_BYTES = 16 * 1024
 WAY = "http_proxy"
-LINGER_SECONDS = 2.0
-"""After a last answer, how long the client may take to see it before its unread bytes turn the
-close into a reset that could swallow the answer (RFC 9112 §9.6)."""
 
 
 class HttpProxy:
@@ -81,30 +80,17 @@ class HttpProxy:
         return None
 
     async def _connect(self, sock: socket.socket, request: ConnectRequest) -> None:
-        asked = request.destination
-        opener = self._opener
-        end: StreamEnd | None = None
         try:
-            destined = opener.decide(asked.host.text, asked.port, WAY)
-            needs_tls = opener.requires_tls(destined)
-            end = await opener.open(destined, is_final=not needs_tls)
+            await serve_tunnel(
+                self._opener,
+                sock,
+                request.destination,
+                WAY,
+                announcement=connect_established(),
+                trailing=request.trailing,
+            )
         except Refused as refused:
-            await self._refuse(sock, str(asked), refused)
-            return
-        try:
-            await send_all(sock, connect_established())
-            first_bytes = request.trailing
-            if needs_tls:
-                first_bytes = await opener.read_client_hello(destined, sock, first_bytes)
-            await opener.relay(destined, end, sock, first_bytes)
-        except Refused as refused:
-            # The tunnel stands: a reset is all that can be said.
-            code = ErrorCode.NOT_TLS if refused.reason == "not_tls" else ErrorCode.CANCELLED
-            end.reset(code)
-            reset_socket(sock)
-        except BaseException:
-            end.reset(ErrorCode.CUT)
-            raise
+            await self._refuse(sock, str(request.destination), refused)
 
     async def _forward(self, sock: socket.socket, request: ForwardRequest) -> None:
         asked = request.destination
@@ -154,7 +140,7 @@ class HttpProxy:
             end.finish()
             with suppress(CancelledError):
                 await uploading  # it may wait for the socket, which has one reader at a time
-            await self._linger(sock)
+            await linger_and_close(sock)
             # The origin was told to close: with its end of file the stream ends cleanly.
             with suppress(OSError):
                 async with timeout(LINGER_SECONDS):
@@ -165,7 +151,7 @@ class HttpProxy:
             end.reset(ErrorCode.CUT)
             if exchange.may_answer:
                 asked = f"{destined.host}:{destined.port}"
-                await self._answer_and_close(sock, refusal(502, error.reason, asked, error.text))
+                await answer_and_close(sock, refusal(502, error.reason, asked, error.text))
             else:
                 reset_socket(sock)
         except OSError:
@@ -183,27 +169,11 @@ class HttpProxy:
         answer = refusal(
             status_for(refused.reason), refused.reason, asked, refused.text, has_body=has_body
         )
-        await self._answer_and_close(sock, answer)
+        await answer_and_close(sock, answer)
 
     async def _refuse_request(
         self, sock: socket.socket, asked: str, error: HttpRequestError
     ) -> None:
         self._log.warning("bad_request", way=WAY, status=error.status, text=error.text)
         answer = refusal(error.status, error.reason, asked, error.text)
-        await self._answer_and_close(sock, answer)
-
-    async def _answer_and_close(self, sock: socket.socket, answer: bytes) -> None:
-        """Send a last answer; what the client still sends is dropped unread (RFC 9931)."""
-        with suppress(OSError):
-            async with timeout(LINGER_SECONDS):
-                await send_all(sock, answer)
-        await self._linger(sock)
-
-    async def _linger(self, sock: socket.socket) -> None:
-        """Close once the client has seen the end, or has had the time for it."""
-        finish_socket(sock)
-        with suppress(OSError):
-            async with timeout(LINGER_SECONDS):
-                while await receive(sock, READ_BYTES):
-                    pass
-        close_cleanly(sock)
+        await answer_and_close(sock, answer)

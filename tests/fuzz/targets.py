@@ -2,6 +2,7 @@
 
 from tests.fuzz.http_targets import HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
+from tests.fuzz.socks_targets import SOCKS5
 from tests.fuzz.target import Target
 from tests.fuzz.text_targets import CONFIG, DESTINATION, ENDPOINT, HOST
 from tests.fuzz.tls_targets import CLIENT_HELLO
@@ -11,6 +12,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         HTTP_PROXY,
         HTTP_EXCHANGE,
+        SOCKS5,
         CLIENT_HELLO,
         CONFIG,
         HOST,

@@ -28,16 +28,20 @@ import dns.rrset
 __all__ = (
     "Addresses",
     "Alias",
+    "ByTransport",
     "ByType",
     "DnsServer",
     "Held",
+    "HungUp",
     "InTurn",
     "Late",
     "Question",
     "Raw",
+    "Records",
     "Reply",
     "Silent",
     "Status",
+    "Truncated",
 )
 
 _START_SECONDS = 10.0
@@ -61,6 +65,20 @@ class Addresses:
 
 
 @dataclass(frozen=True)
+class Records:
+    """Records of one type, as a zone file has them; other questions are answered without data."""
+
+    type: str
+    texts: tuple[str, ...]
+    ttl_seconds: int
+
+    def __init__(self, type_: str, *texts: str, ttl_seconds: int = 60) -> None:
+        object.__setattr__(self, "type", type_)
+        object.__setattr__(self, "texts", texts)
+        object.__setattr__(self, "ttl_seconds", ttl_seconds)
+
+
+@dataclass(frozen=True)
 class Alias:
     """A CNAME record, followed by what the script of its target says."""
 
@@ -78,6 +96,16 @@ class Status:
 @dataclass(frozen=True)
 class Silent:
     """No answer at all."""
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """An answer without records that says that it has been cut, over TCP too."""
+
+
+@dataclass(frozen=True)
+class HungUp:
+    """Over TCP the beginning of an answer, then the end of the connection; no answer over UDP."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +148,20 @@ class ByType:
     others: "Reply"
 
 
-Reply = Addresses | Alias | Status | Silent | Raw | Held | Late | InTurn | ByType
-Send = Callable[[bytes], None]
+@dataclass(frozen=True)
+class ByTransport:
+    """One reply over UDP, another over TCP."""
+
+    udp: "Reply"
+    tcp: "Reply"
+
+
+Data = Addresses | Records | Alias
+Reply = (
+    Data | Status | Silent | Truncated | HungUp | Raw | Held | Late | InTurn | ByType | ByTransport
+)
+Send = Callable[[bytes | None], None]
+"""Sends a message; with None it hangs up."""
 Client = tuple[str, int] | tuple[str, int, int, int]
 
 
@@ -214,15 +254,21 @@ class DnsServer:
         wire, client = self._udp.recvfrom(_MOST_UDP_BYTES)
         self._answer(wire, "udp", client[1], lambda message: self._send_udp(message, client))
 
-    def _send_udp(self, message: bytes, client: Client) -> None:
+    def _send_udp(self, message: bytes | None, client: Client) -> None:
+        if message is None:
+            return
         # A client that has gone leaves "port unreachable" behind, a full buffer loses the answer;
         # both are what UDP does.
         with contextlib.suppress(OSError):
             self._udp.sendto(message, client)
 
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        def send(message: bytes) -> None:
-            writer.write(len(message).to_bytes(2, "big") + message)
+        def send(message: bytes | None) -> None:
+            if message is None:
+                writer.write(b"\x10\x00the beginning")
+                writer.close()
+            else:
+                writer.write(len(message).to_bytes(2, "big") + message)
 
         port = writer.get_extra_info("peername")[1]
         try:
@@ -273,16 +319,20 @@ class DnsServer:
                 self._reply(replies[turn - 1], question, query, send)
             case ByType(a, others):
                 self._reply(a if question.type == "A" else others, question, query, send)
+            case ByTransport(udp, tcp):
+                self._reply(udp if question.transport == "udp" else tcp, question, query, send)
+            case HungUp():
+                send(None)
+            case Truncated():
+                send(_truncated(query))
             case Status(rcode):
                 response = dns.message.make_response(query, recursion_available=True)
                 response.set_rcode(rcode)
                 send(response.to_wire())
-            case Addresses() | Alias():
+            case Addresses() | Records() | Alias():
                 send(self._with_records(reply, question, query))
 
-    def _with_records(
-        self, reply: Addresses | Alias, question: Question, query: dns.message.Message
-    ) -> bytes:
+    def _with_records(self, reply: Data, question: Question, query: dns.message.Message) -> bytes:
         response = dns.message.make_response(query, recursion_available=True)
         name, script = f"{question.name}.", reply
         for _ in range(_LONGEST_ALIAS_CHAIN):
@@ -293,7 +343,7 @@ class DnsServer:
                 dns.rrset.from_text(name, script.ttl_seconds, "IN", "CNAME", target)
             )
             following = self._script(script.target)
-            if not isinstance(following, Addresses | Alias):
+            if not isinstance(following, Data):
                 return response.to_wire()
             name, script = target, following
         if isinstance(script, Addresses):
@@ -303,20 +353,29 @@ class DnsServer:
                     response.answer.append(
                         dns.rrset.from_text(name, script.ttl_seconds, "IN", question.type, text)
                     )
+        if isinstance(script, Records) and script.type == question.type:
+            for text in script.texts:
+                response.answer.append(
+                    dns.rrset.from_text(name, script.ttl_seconds, "IN", script.type, text)
+                )
         if question.transport == "tcp":
             return response.to_wire(max_size=_MOST_TCP_BYTES)
         try:
             return response.to_wire(max_size=max(query.payload, _PLAIN_UDP_BYTES))
         except dns.exception.TooBig:
-            truncated = dns.message.make_response(query, recursion_available=True)
-            truncated.flags |= dns.flags.TC
-            return truncated.to_wire()
+            return _truncated(query)
 
     def _release(self, name: str) -> None:
         released = [send for held, send in self._held if held == name]
         self._held = [entry for entry in self._held if entry[0] != name]
         for send in released:
             send()
+
+
+def _truncated(query: dns.message.Message) -> bytes:
+    truncated = dns.message.make_response(query, recursion_available=True)
+    truncated.flags |= dns.flags.TC
+    return truncated.to_wire()
 
 
 def _bind_both(host: str) -> tuple[socket.socket, socket.socket]:

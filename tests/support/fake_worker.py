@@ -19,6 +19,7 @@ from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
     Connection,
+    Listeners,
     Ready,
     Stop,
     Stopped,
@@ -38,6 +39,7 @@ def main() -> int:
     channel.setblocking(False)
     behaviour = os.environ.get("FAKE_WORKER", "")
     listeners: dict[socket.socket, str] = {}
+    names: list[str] = []
     index = -1
     selector = selectors.DefaultSelector()
     selector.register(channel, selectors.EVENT_READ)
@@ -64,14 +66,17 @@ def main() -> int:
                         channel.send(b"garbage")
                     if behaviour == "noisy":
                         os.write(2, b"n" * 100_000)
-                    for summary, descriptor in zip(
-                        message.listeners, descriptors[1:], strict=False
-                    ):
-                        listener = socket.socket(fileno=descriptor)
-                        listeners[listener] = summary.name
-                        selector.register(listener, selectors.EVENT_READ)
+                    names = [each.name for each in message.listeners]
                     print(f"worker {index} has {document.file}", file=sys.stderr, flush=True)
-                    send(channel, Ready())
+                    if not message.listeners_follow:
+                        send(channel, Ready())
+                case Listeners():
+                    for descriptor in descriptors:
+                        listener = socket.socket(fileno=descriptor)
+                        listeners[listener] = names[len(listeners)]
+                        selector.register(listener, selectors.EVENT_READ)
+                    if len(listeners) == len(names):
+                        send(channel, Ready())
                 case Connection():
                     with socket.socket(fileno=descriptors[0]) as connection:
                         answer(connection, message.listener, message.cid, index)

@@ -18,9 +18,13 @@ from vsockproxy.worker_messages import (
     Configure,
     Connection,
     Heartbeat,
+    Listeners,
     ListenerSummary,
     Message,
     MessageError,
+    Named,
+    NameOf,
+    NumberName,
     Ready,
     Stop,
     Stopped,
@@ -67,7 +71,17 @@ def close_all(descriptors: list[int] | tuple[int, ...]) -> None:
     [
         pytest.param(Configure(0, INSTANCE, "json", "info", []), 1, id="configure, the parent's"),
         pytest.param(Configure(255, INSTANCE, "text", "debug", LISTENERS), 1, id="listeners stay"),
-        pytest.param(Configure(7, INSTANCE, "text", "debug", LISTENERS), 3, id="listeners come"),
+        pytest.param(
+            Configure(7, INSTANCE, "text", "debug", LISTENERS, listeners_follow=True),
+            1,
+            id="listeners follow",
+        ),
+        pytest.param(Listeners(), 1, id="one listener"),
+        pytest.param(Listeners(), MAX_DESCRIPTORS, id="most listeners"),
+        pytest.param(NumberName(1, "a.example"), 0, id="number a name"),
+        pytest.param(NameOf(0xFFFF_FFFF, 0xC612_0003), 0, id="name of an address"),
+        pytest.param(Named(1, "a.example", 0xC612_0003), 0, id="named"),
+        pytest.param(Named(1, None, None), 0, id="no name"),
         pytest.param(Connection("listen[0]", 16, 1025), 1, id="connection"),
         pytest.param(Connection("listen[0]", 0xFFFF_FFFF, 0xFFFF_FFFF), 1, id="highest numbers"),
         pytest.param(Stop(), 0, id="stop"),
@@ -204,7 +218,8 @@ def test_a_broken_message_is_an_error_and_its_descriptors_are_closed(
         pytest.param(Connection("listen[0]", 16, 0), 0, id="a connection without"),
         pytest.param(Connection("listen[0]", 16, 0), 2, id="two connections"),
         pytest.param(Configure(0, INSTANCE, "json", "info", []), 0, id="no document"),
-        pytest.param(Configure(0, INSTANCE, "json", "info", LISTENERS), 2, id="half the listeners"),
+        pytest.param(Configure(0, INSTANCE, "json", "info", LISTENERS), 2, id="listeners with it"),
+        pytest.param(Listeners(), 0, id="no listeners"),
     ],
 )
 def test_a_wrong_number_of_descriptors(
@@ -217,10 +232,8 @@ def test_a_wrong_number_of_descriptors(
 
 
 def test_more_descriptors_than_a_message_may_have(channel: Channel) -> None:
-    listeners = [LISTENERS[0]] * MAX_DESCRIPTORS
-    message = Configure(0, INSTANCE, "json", "info", listeners)
     with pytest.raises(MessageError, match="descriptors"):
-        send(channel[0], message, [0] * (1 + MAX_DESCRIPTORS))
+        send(channel[0], Listeners(), [0] * (1 + MAX_DESCRIPTORS))
     before = open_descriptors()
     data = cbor2.dumps({"type": "stop"})
     socket.send_fds(channel[0], [data], [0] * (1 + MAX_DESCRIPTORS))

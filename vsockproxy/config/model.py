@@ -12,6 +12,7 @@ import msgspec
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.scalars import (
     AddressText,
+    CapabilityText,
     DestinationText,
     EndpointText,
     HostText,
@@ -34,6 +35,9 @@ FIRST_WINDOW_BYTES = 16 * KIBIBYTE
 BUDGET_RESERVE_BYTES = 16 * MEBIBYTE
 """What `receive_budget` must exceed `streams * FIRST_WINDOW_BYTES` by, so that windows can grow."""
 
+MAX_NAMES_PORTS = 256
+"""Different ports that the names way in listens on, over all rules without `names: false`."""
+
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 PortRange = Annotated[
@@ -48,6 +52,14 @@ Name = Annotated[
     msgspec.Meta(
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
         description="a name of up to 64 letters, digits, '_', '.' and '-'",
+    ),
+]
+UserNumber = Annotated[
+    int,
+    msgspec.Meta(
+        ge=0,
+        le=0xFFFF_FFFE,  # the last one means "no user" (setresuid(2))
+        description="a user's number within 0-4294967294",
     ),
 ]
 Mode = Literal["enforce", "report"]
@@ -218,10 +230,12 @@ class Shim(Section, frozen=True):
 class Command(Section, frozen=True):
     """How the user's command runs."""
 
-    user: Name | None = None
-    """The user it runs as."""
+    user: Name | UserNumber | None = None
+    """The user it runs as, by the name or number in the machine's passwd file."""
+    capabilities: list[CapabilityText] = []
+    """Capabilities that it keeps, as NET_BIND_SERVICE; none by default, for root neither."""
     vsock: Literal["deny", "allow"] = "deny"
-    """Whether it may open vsock sockets of its own, past the allowlist."""
+    """Whether it may open vsock sockets of its own, past the allowlist; io_uring goes with it."""
 
 
 class ParentConfig(Section, frozen=True):

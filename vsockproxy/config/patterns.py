@@ -34,6 +34,11 @@ METADATA_NETWORKS: Final[tuple[IpNetwork, ...]] = (
 )
 """Where EC2 keeps its metadata, DNS and time services (EC2 User Guide, "Instance metadata")."""
 
+_LOOPBACK_NETWORKS: Final[tuple[IpNetwork, ...]] = (
+    ipaddress.IPv4Network("127.0.0.0/8"),
+    ipaddress.IPv6Network("::1/128"),
+)
+
 
 class NameDepth(Enum):
     """How many labels stand in front of a name pattern's name; the value is what is written."""
@@ -69,6 +74,11 @@ class AddressPattern:
     def is_metadata(self) -> bool:
         """Whether all of it lies in `METADATA_NETWORKS`."""
         return any(_is_within(self.network, metadata) for metadata in METADATA_NETWORKS)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether all of it is the machine that dials (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
+        return any(_is_within(self.network, loopback) for loopback in _LOOPBACK_NETWORKS)
 
     def __str__(self) -> str:
         address = format_ip(self.network.network_address)

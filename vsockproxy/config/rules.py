@@ -6,6 +6,7 @@ rule sees all sections, wherever they stand.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Any, Final
 
 from vsockproxy.addresses import (
@@ -20,6 +21,7 @@ from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
     FIRST_WINDOW_BYTES,
+    MAX_NAMES_PORTS,
     MEBIBYTE,
     Admin,
     AllowRule,
@@ -35,10 +37,18 @@ from vsockproxy.config.model import (
     Shim,
 )
 from vsockproxy.config.patterns import AddressPattern, parse_pattern
-from vsockproxy.config.ports import parse_range
+from vsockproxy.config.ports import PortSpan, parse_range, rule_ports, subtract_ports
 from vsockproxy.config.source import join_path
 
 __all__ = ("check_sections",)
+
+NAMES_BLOCK_PREFIXES: Final = range(8, 29)
+"""Prefix lengths of `shim.names_block`: from 16 addresses on, and no more than a /8."""
+
+_NOT_FOR_NAMES: Final = tuple(
+    map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"))
+)
+"""What cannot be routed, or means something else to programs, may not be given to names."""
 
 _Complaint = tuple[str, str, str]
 """A field of the section, what is wrong, what to write."""
@@ -59,6 +69,7 @@ def check_sections(sections: Sequence[Found]) -> Iterator[Fault]:
                     yield Fault(join_path(found.path, name) if name else found.path, what, mend)
     yield from _check_cids(sections)
     yield from _check_listeners(sections)
+    yield from _check_names_ports(sections)
 
 
 def _check_allow_ports(rule: AllowRule) -> Iterator[_Complaint]:
@@ -125,6 +136,17 @@ def _check_enclave_forward(forward: EnclaveForward) -> Iterator[_Complaint]:
         yield "listen", what, "write tcp://127.0.0.1:PORT or unix:///PATH"
 
 
+def _check_names_block(shim: Shim) -> Iterator[_Complaint]:
+    block = IPv4Network(shim.names_block)
+    if block.prefixlen not in NAMES_BLOCK_PREFIXES:
+        first, last = NAMES_BLOCK_PREFIXES[0], NAMES_BLOCK_PREFIXES[-1]
+        what = f"a block of {block.num_addresses} addresses"
+        yield "names_block", what, f"write a network of /{first} to /{last}, as 198.18.0.0/15"
+    elif any(block.overlaps(network) for network in _NOT_FOR_NAMES):
+        what = f"programs cannot dial the addresses of {block}"
+        yield "names_block", what, "write a network that nothing else uses, as 198.18.0.0/15"
+
+
 _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     AllowRule: (
         _SectionRule(frozenset(("port", "ports")), _check_allow_ports),
@@ -136,6 +158,7 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     EnclaveConfig: (_SectionRule(frozenset(("parent",)), _check_enclave_parent),),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
     EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),
+    Shim: (_SectionRule(frozenset(("names_block",)), _check_names_block),),
 }
 
 
@@ -160,6 +183,45 @@ def _check_listeners(sections: Iterable[Found]) -> Iterator[Fault]:
                 yield Fault(path, what, "write another address or port")
                 break
         alike.append((path, endpoint))
+
+
+def _check_names_ports(sections: Sequence[Found]) -> Iterator[Fault]:
+    """Names listens on each port of its rules; a rule that is too much is reported and left out."""
+    kinds = {type(found.section) for found in sections}
+    is_off = any(
+        isinstance(each.section, Shim) and each.section.names is False for each in sections
+    )
+    if EnclaveConfig not in kinds or is_off:
+        return
+    taken: tuple[PortSpan, ...] = ()
+    for found in sections:
+        if not isinstance(found.section, AllowRule) or found.invalid & _READ_FOR_NAMES:
+            continue
+        ports = _names_ports(found.section)
+        total = sum(high - low + 1 for low, high in (*taken, *subtract_ports(ports, taken)))
+        if total <= MAX_NAMES_PORTS:
+            taken = subtract_ports((*taken, *ports), ())
+        else:
+            what = f"names would listen on {total} different ports, {MAX_NAMES_PORTS} are possible"
+            name = "port" if found.section.port is not None else "ports"
+            mend = "add names: false to the rule, or write fewer ports"
+            yield Fault(join_path(found.path, name), what, mend)
+
+
+_READ_FOR_NAMES: Final = frozenset(("address", "port", "ports", "names"))
+
+
+def _names_ports(rule: AllowRule) -> tuple[PortSpan, ...]:
+    """The ports that names has to listen on for a rule; none for one that is wrong in itself."""
+    if not rule.names or (rule.port is None) == (rule.ports is None):
+        return ()
+    pattern = parse_pattern(rule.address)
+    if isinstance(pattern, AddressPattern) and pattern.is_loopback:
+        return ()  # it leads nowhere but into the command's own namespace
+    try:
+        return rule_ports(rule.port, rule.ports)
+    except ValueError:
+        return ()
 
 
 def _listeners(sections: Iterable[Found]) -> Iterator[tuple[str, Endpoint]]:

@@ -5,6 +5,7 @@ of this module: to a type checker an alias of the value's type, at run time a cl
 does not know and hands to `decode_scalar`. The values count as its instances (`ABC.register`).
 """
 
+import difflib
 import ipaddress
 import re
 from abc import ABC, abstractmethod
@@ -22,10 +23,12 @@ from vsockproxy.addresses import (
     parse_endpoint,
     parse_tcp_address,
 )
+from vsockproxy.config.capabilities import CAPABILITIES
 from vsockproxy.config.patterns import parse_pattern
 
 __all__ = (
     "AddressText",
+    "CapabilityText",
     "DestinationText",
     "EndpointText",
     "HostText",
@@ -148,6 +151,18 @@ def _parse_network(text: str) -> str:
     return text
 
 
+def _parse_capability(text: str) -> str:
+    name = text.upper().removeprefix("CAP_")
+    if name in CAPABILITIES:
+        _demand_normal_form(text, name)
+        return name
+    close = difflib.get_close_matches(name[:80], CAPABILITIES, n=1)
+    raise AddressError(
+        f"{describe_value(text)} is no capability",
+        f"write {close[0]}" if close else "write one of capabilities(7), without CAP_",
+    )
+
+
 def _parse_size(text: str) -> int:
     if not (found := _SIZE.fullmatch(text)):
         if wrong := _WRONG_SIZE_UNIT.fullmatch(text):
@@ -177,6 +192,7 @@ if TYPE_CHECKING:
     AddressText = str
     NameServerText = str
     NetworkText = str
+    CapabilityText = str
     Size = int
 else:
 
@@ -236,6 +252,13 @@ else:
         examples = ("198.18.0.0/15",)
         parse = staticmethod(_parse_network)
 
+    class CapabilityText(Scalar):
+        """A capability of capabilities(7), without `CAP_`."""
+
+        wanted = "the name of a capability, as NET_BIND_SERVICE"
+        examples = ("NET_BIND_SERVICE", "SYS_NICE")
+        parse = staticmethod(_parse_capability)
+
     class Size(Scalar):
         """A number of bytes, an integer or with KiB, MiB, GiB."""
 
@@ -253,6 +276,7 @@ else:
         AddressText: (str,),
         NameServerText: (str,),
         NetworkText: (str,),
+        CapabilityText: (str,),
         Size: (int,),
     }.items():
         for value in values:

@@ -9,12 +9,10 @@ from typing import Any, Final
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
-    Command,
     EnclaveConfig,
     EnclaveForward,
     ParentConfig,
     Section,
-    Shim,
 )
 from vsockproxy.config.source import join_path
 
@@ -33,20 +31,12 @@ def _is_automatic(value: Any) -> bool:
     return bool(value == "auto")
 
 
-def _is_deny(value: Any) -> bool:
-    return bool(value == "deny")
-
-
 _UNBUILT: Final[tuple[tuple[type[Section], str, Callable[[Any], bool], str], ...]] = (
     (ParentConfig, "ingress", _is_not_empty, "remove it"),
     (ParentConfig, "admin", _is_set, "remove it"),
     (ParentConfig, "workers", _is_automatic, "write a number"),
     (EnclaveConfig, "ingress", _is_not_empty, "remove it"),
     (EnclaveConfig, "workers", _is_automatic, "write a number"),
-    (Shim, "names", _is_not_empty, "write false, or remove it"),
-    (Shim, "socks5", _is_set, "remove it"),
-    (Command, "user", _is_set, "remove it"),
-    (Command, "vsock", _is_deny, "write allow, or remove it"),
     (EnclaveForward, "tls", _is_not_empty, "remove it"),
 )
 """The section, the key, which of its values need the feature, what to do."""

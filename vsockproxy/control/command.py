@@ -4,6 +4,8 @@ import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import FileIO
+from typing import Final, Self
 
 import trio
 
@@ -15,16 +17,48 @@ from vsockproxy.signals import ENDING, Received, SignalDescriptor
 __all__ = ("UserCommand", "next_signal", "run_command", "wait_for_ending_signal")
 
 
+FENCE_FAILED: Final = 1
+"""Exit code where the command was not run, because it could not be fenced in."""
+
+MAX_REPORT_BYTES: Final = 4096  # PIPE_BUF
+
+_EXEC_STEP: Final = "exec"
+
+
 @dataclass(frozen=True, slots=True)
 class UserCommand:
-    """The command, all of its environment, and its soft limit on open files.
+    """The command, how it is started, all of its environment, and its limit on open files.
 
-    `arguments` begin with the program, which is looked up in PATH.
+    Args:
+        arguments: they begin with the program, which is looked up in PATH.
+        environment: all variables.
+        soft_descriptor_limit: the soft limit on open files.
+        launcher: a program and arguments of ours. It gets two more: the number of a descriptor for
+            its report, and then `arguments`, into which it turns itself by exec. The descriptor is
+            closed by then; a launcher that cannot go on writes a line to it, `STEP ERRNO TEXT`,
+            where the step `exec` means that the command itself could not be executed.
+        passed: descriptors that `launcher` needs.
     """
 
     arguments: Sequence[str]
     environment: Mapping[str, str]
     soft_descriptor_limit: int
+    launcher: Sequence[str]
+    passed: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What a launcher reports."""
+
+    step: str
+    number: int
+    text: str
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        step, number, text = data.decode(errors="replace").split(" ", 2)
+        return cls(step, int(number), text)
 
 
 async def next_signal(signals: SignalDescriptor) -> list[Received]:
@@ -49,27 +83,71 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
     Args:
         command: what to run.
         signals: what arrives here is passed on.
-        log: is told why a command could not be started.
+        log: is told why a command could not be started, or not be fenced in.
 
     Returns:
         What a shell reports: its exit code, 128+N for signal N, 127 if there is no such program,
-        126 if it cannot be executed.
+        126 if it cannot be executed. `FENCE_FAILED` if the launcher could not do its part.
     """
     program = command.arguments[0]
     try:
-        with processes.descriptor_limit(command.soft_descriptor_limit):
-            pid = processes.start(command.arguments, environment=command.environment)
+        pid, report = _start(command)
     except OSError as error:
-        text = os.strerror(error.errno or 0)
+        text = f"{command.launcher[0]}: {os.strerror(error.errno or 0)}"
         log.write("error", "command_not_started", {"command": program, "text": text})
-        is_missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        return processes.NOT_FOUND if is_missing else processes.NOT_EXECUTABLE
-    with Child(pid) as child:
+        return processes.NOT_EXECUTABLE
+    with Child(pid) as child, report:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_pass_on, signals, child)
+            failure = await _read_report(report)
             status = await child.wait()
             nursery.cancel_scope.cancel()
-    return processes.exit_code(status)
+    if failure is None:
+        return processes.exit_code(status)
+    if failure.step != _EXEC_STEP:
+        log.write(
+            "error",
+            "fence_failed",
+            {"step": failure.step, "command": program, "text": failure.text},
+        )
+        return FENCE_FAILED
+    log.write("error", "command_not_started", {"command": program, "text": failure.text})
+    is_missing = failure.number in (errno.ENOENT, errno.ENOTDIR)
+    return processes.NOT_FOUND if is_missing else processes.NOT_EXECUTABLE
+
+
+def _start(command: UserCommand) -> tuple[int, FileIO]:
+    """Start the launcher; its process id and, non-blocking, its report.
+
+    Raises:
+        OSError: the system has no process or descriptor to spare, or the arguments are too long.
+    """
+    read_end, write_end = os.pipe()
+    report = FileIO(read_end)
+    try:
+        with processes.descriptor_limit(command.soft_descriptor_limit):
+            pid = processes.start(
+                [*command.launcher, str(write_end), *command.arguments],
+                environment=command.environment,
+                passed=[write_end, *command.passed],
+                keeps_signal_mask=True,  # what comes before the exec is for the command
+            )
+    except BaseException:
+        report.close()
+        raise
+    finally:
+        os.close(write_end)
+    os.set_blocking(read_end, False)
+    return pid, report
+
+
+async def _read_report(report: FileIO) -> _Failure | None:
+    """Wait until the launcher has become the command (None), or cannot."""
+    while True:
+        await trio.lowlevel.wait_readable(report)
+        data = report.read(MAX_REPORT_BYTES)  # a pipe does not part what is written at once
+        if data is not None:
+            return _Failure.parse(data) if data else None
 
 
 async def _pass_on(signals: SignalDescriptor, child: Child) -> None:

@@ -1,6 +1,7 @@
 """The enclave's supervisor on trio: its workers accept connections, and the command runs."""
 
 import signal
+from collections.abc import Sequence
 
 import trio
 
@@ -17,7 +18,7 @@ def serve_enclave(
     command: UserCommand | None,
     *,
     signals: SignalDescriptor,
-    left_out: str | None,
+    left_out: Sequence[str],
 ) -> int:
     """Run the workers, and the command as soon as they serve; the exit code.
 
@@ -25,17 +26,20 @@ def serve_enclave(
         service: the enclave's side.
         command: the user's command; None to run until a signal.
         signals: the signals of this process.
-        left_out: what this start does not set up, for one log line; None if nothing.
+        left_out: what this start does not set up, a log line for each.
     """
     return trio.run(_serve_enclave, service, command, signals, left_out)
 
 
 async def _serve_enclave(
-    service: Service, command: UserCommand | None, signals: SignalDescriptor, left_out: str | None
+    service: Service,
+    command: UserCommand | None,
+    signals: SignalDescriptor,
+    left_out: Sequence[str],
 ) -> int:
     async with supervision(service, passes_listeners=True) as (supervisor, log):
-        if left_out is not None:
-            log.info("left_out", text=left_out)
+        for text in left_out:
+            log.info("left_out", text=text)
         ended_by: int | None = None
         async with trio.open_nursery() as nursery:
 

@@ -11,7 +11,7 @@ import trio
 from vsockproxy.config import model
 from vsockproxy.config.document import Document
 from vsockproxy.control.logs import STDERR, open_log
-from vsockproxy.control.supervisor import Supervisor
+from vsockproxy.control.supervisor import Answer, Supervisor
 from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import StartedWorker, start_worker
 from vsockproxy.listening import Listener
@@ -54,6 +54,7 @@ class Service:
         workers: how many there are to be.
         first_workers: those that have been started already.
         log: how lines are written.
+        answer: answers what workers ask of the supervisor; None if they have nothing to ask.
     """
 
     side: str
@@ -63,6 +64,7 @@ class Service:
     workers: int
     first_workers: Sequence[StartedWorker]
     log: model.Log
+    answer: Answer | None = None
 
     @property
     def line_format(self) -> LineFormat:
@@ -95,10 +97,19 @@ async def supervision(
             supervisor = Supervisor(
                 launch=launch,
                 configurations=[
-                    Configure(index, instance, service.line_format, service.log.level, summaries)
+                    Configure(
+                        index,
+                        instance,
+                        service.line_format,
+                        service.log.level,
+                        summaries,
+                        listeners_follow=passes_listeners and bool(sockets),
+                    )
                     for index in range(service.workers)
                 ],
-                descriptors=[document, *sockets] if passes_listeners else [document],
+                document=document,
+                listeners=sockets if passes_listeners else (),
+                answer=service.answer,
                 log=log,
             )
             nursery.start_soon(supervisor.run)

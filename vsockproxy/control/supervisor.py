@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,17 +15,31 @@ from vsockproxy.control.logs import EventLog
 from vsockproxy.control.restarts import RestartDelay
 from vsockproxy.control.worker_process import Launcher, WorkerProcess
 from vsockproxy.worker_messages import (
+    MAX_DESCRIPTORS,
     ChannelClosed,
     Configure,
     Connection,
     Heartbeat,
+    Listeners,
     MessageError,
+    Named,
+    NameOf,
+    NumberName,
     Ready,
     Stop,
     Stopped,
 )
 
-__all__ = ("MAX_WAITING_CONNECTIONS", "STOP_GRACE_SECONDS", "AcceptedConnection", "Supervisor")
+__all__ = (
+    "MAX_WAITING_CONNECTIONS",
+    "STOP_GRACE_SECONDS",
+    "AcceptedConnection",
+    "Answer",
+    "Supervisor",
+)
+
+Answer = Callable[[NumberName | NameOf], Named]
+"""Answers a question of a worker, at once."""
 
 STOP_GRACE_SECONDS: Final = 5.0
 """From the message `stop` until SIGKILL."""
@@ -66,7 +80,9 @@ class Supervisor:
     Args:
         launch: starts one worker.
         configurations: what each worker is told; there are as many workers.
-        descriptors: what goes with that: the document, and the listeners if workers accept.
+        document: the descriptor of the document that goes with that.
+        listeners: descriptors of the listeners, if it is the workers that accept.
+        answer: answers what workers ask of this process; None if they have nothing to ask.
         log: gets one line for each death.
     """
 
@@ -75,11 +91,15 @@ class Supervisor:
         *,
         launch: Launcher,
         configurations: Sequence[Configure],
-        descriptors: Sequence[int],
+        document: int,
+        listeners: Sequence[int] = (),
+        answer: Answer | None = None,
         log: EventLog,
     ) -> None:
         self._launch = launch
-        self._descriptors = tuple(descriptors)
+        self._document = document
+        self._listeners = tuple(listeners)
+        self._answer = answer
         self._log = log
         self._places = [_Place(each) for each in configurations]
         self._stop_requested = trio.Event()
@@ -167,7 +187,11 @@ class Supervisor:
         is_serving = False
         try:
             async with trio.open_nursery() as nursery:
-                await process.send(place.configuration, self._descriptors)
+                await process.send(place.configuration, [self._document])
+                for first in range(0, len(self._listeners), MAX_DESCRIPTORS):
+                    await process.send(
+                        Listeners(), self._listeners[first : first + MAX_DESCRIPTORS]
+                    )
                 while True:
                     match message := await process.receive():
                         case Ready() if not is_serving:
@@ -176,6 +200,8 @@ class Supervisor:
                             nursery.start_soon(self._deliver, place, process)
                         case Heartbeat() | Stopped():
                             pass
+                        case NumberName() | NameOf() if self._answer is not None:
+                            await process.send(self._answer(message))
                         case _:
                             raise MessageError(f"unexpected {type(message).__name__}")
         except* ChannelClosed:

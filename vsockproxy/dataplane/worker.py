@@ -9,12 +9,15 @@ from typing import Protocol
 
 from vsockproxy.config.document import Document
 from vsockproxy.dataplane.loop import Event, add_reader, remove_reader, run, sleep
+from vsockproxy.dataplane.questions import Questions
 from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
     Connection,
     FromWorker,
+    Listeners,
     MessageError,
+    Named,
     Ready,
     Stop,
     Stopped,
@@ -46,7 +49,8 @@ class Side(Protocol):
         """Whether nothing is open."""
 
 
-MakeSide = Callable[[Configure, Document, list[socket.socket]], Side]
+MakeSide = Callable[[Configure, Document, list[socket.socket], Questions], Side]
+"""Builds a side from its configuration, its listeners, and whom it may ask."""
 
 
 class Worker:
@@ -61,6 +65,10 @@ class Worker:
         self._channel = channel
         self._make_side = make_side
         self._side: Side | None = None
+        self._configure: Configure | None = None
+        self._document: Document | None = None
+        self._listeners: list[socket.socket] = []
+        self._questions = Questions(lambda message: send(channel, message))
         self._stop = Event()
         self._is_orphan = False
         self._is_failing = False
@@ -91,6 +99,17 @@ class Worker:
         self._is_orphan = True
         self._stop.set()
 
+    def _begin_when_complete(self) -> None:
+        configure = self._configure
+        assert configure is not None  # `configure` comes first
+        assert self._document is not None
+        wanted = len(configure.listeners) if configure.listeners_follow else 0
+        if self._side is None and len(self._listeners) == wanted:
+            self._side = self._make_side(
+                configure, self._document, self._listeners, self._questions
+            )
+            self._say(Ready())
+
     def _on_readable(self) -> None:
         while not self._is_orphan:
             try:
@@ -109,12 +128,16 @@ class Worker:
                 continue
             if isinstance(message, Configure):
                 try:
-                    document = read_document(descriptors[0])
+                    self._document = read_document(descriptors[0])
                 finally:
                     os.close(descriptors[0])
-                listeners = [socket.socket(fileno=number) for number in descriptors[1:]]
-                self._side = self._make_side(message, document, listeners)
-                self._say(Ready())
+                self._configure = message
+                self._begin_when_complete()
+            elif isinstance(message, Listeners):
+                self._listeners += [socket.socket(fileno=number) for number in descriptors]
+                self._begin_when_complete()
+            elif isinstance(message, Named):
+                self._questions.answered(message)
             elif isinstance(message, Connection):
                 sock = socket.socket(fileno=descriptors[0])
                 self._is_failing = False

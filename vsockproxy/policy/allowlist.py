@@ -4,6 +4,9 @@ A stream is decided twice. `Policy.decide` looks at what the program asked for: 
 first allow rule in file order that covers host and port decides, with its flags. `Policy.judge`
 looks at the addresses to be dialled, once they are known: there deny rules and the guard refuse
 addresses. Only what `judge` hands back may be dialled.
+
+A question for a name has no port. It is allowed where some port is: `Policy.decide_name` and
+`Policy.judge_name` are the same two steps for it.
 """
 
 from collections.abc import Sequence
@@ -59,10 +62,7 @@ class Policy:
         try:
             host = normalise_host(host_text)
         except AddressError as error:
-            text = str(error)
-            if len(text) > MOST_ERROR_CHARACTERS:
-                text = f"{text[:MOST_ERROR_CHARACTERS]}…"
-            return Decision(False, Reason.NOT_LISTED, None, f"not a host: {text}"), None
+            return _unreadable(error), None
         return self.decide(host, port), host
 
     def decide(self, host: Host, port: int) -> Decision:
@@ -98,7 +98,97 @@ class Policy:
         if not decision.allowed:
             return decision, ()
         asked = Destination(host, port)
-        dialled = decision.dialled(host, port)
+        return self._judge(decision, asked, decision.dialled(host, port), addresses)
+
+    def decide_name_text(self, host_text: str) -> tuple[Decision, Host | None]:
+        """Decide about a name as a peer wrote it, as `decide_text` does about a host."""
+        try:
+            host = normalise_host(host_text)
+        except AddressError as error:
+            return _unreadable(error), None
+        return self.decide_name(host), host
+
+    def decide_name(self, host: Host) -> Decision:
+        """Decide whether `host` may be asked for: listed, not_listed or denied.
+
+        It may if a stream to some port of it may be. Of several rules the one for the lowest port
+        is given, but one with `dial` before all others: its streams do not go where the name leads.
+        """
+        listed: list[Decision] = []
+        denied: Decision | None = None
+        is_unlisted = False
+        is_reported = False
+        for port in self._ports(host, ()):
+            decision = self.decide(host, port)
+            if decision.reason is Reason.LISTED:
+                listed.append(decision)
+            elif decision.reason is Reason.DENIED:
+                denied = denied or decision
+            else:
+                is_unlisted = is_unlisted or decision.reason is Reason.NOT_LISTED
+                is_reported = is_reported or decision.reported
+        if listed:
+            decision = min(listed, key=lambda each: each.rule is None or each.rule.dial is None)
+            assert decision.rule is not None  # what is listed is listed by a rule
+            text = f"{host} is listed at {decision.rule.source}"
+            return Decision(True, Reason.LISTED, decision.rule, text)
+        if denied is not None and denied.rule is not None and not (is_unlisted or is_reported):
+            text = f"{host} is denied at {denied.rule.source}"
+            return Decision(False, Reason.DENIED, denied.rule, text)
+        text = refusals.name_not_listed(self.lists, host)
+        return Decision(is_reported, Reason.NOT_LISTED, None, text, reported=is_reported)
+
+    def judge_name(
+        self, decision: Decision, host: Host, addresses: Sequence[IpAddress]
+    ) -> tuple[Decision, tuple[IpAddress, ...]]:
+        """Decide about the addresses of a name: the final decision, and those that are told.
+
+        An address is told if a stream to some port of `host` may be dialled to it.
+
+        Args:
+            decision: what `decide_name` said of `host`.
+            host: the name.
+            addresses: one answer of the resolver for it.
+        """
+        if not decision.allowed:
+            return decision, ()
+        asked = Destination(host, refusals.ANY_PORT)
+        passed: set[IpAddress] = set()
+        refusal: Decision | None = None
+        for port in self._ports(host, addresses):
+            on_port = self.decide(host, port)
+            if not on_port.allowed or (on_port.rule is not None and on_port.rule.dial is not None):
+                continue
+            judged, told = self._judge(on_port, asked, Destination(host, port), addresses)
+            passed.update(told)
+            if not judged.allowed:
+                refusal = refusal or judged
+        if passed or refusal is None:
+            return decision, tuple(address for address in addresses if address in passed)
+        return refusal, ()
+
+    def _ports(self, host: Host, addresses: Sequence[IpAddress]) -> list[int]:
+        """The first port of each run of ports that `decide` and `judge` treat alike, in order."""
+        rules = [*self._covering(self._allow, host), *self._covering(self._deny, host)]
+        literal = () if host.address is None else (host.address,)
+        for address in (*literal, *addresses):
+            for part in (address, *embedded_ipv4(address)):
+                rules += self._covering(self._deny, Host(str(part), part))
+        first_port, last_port = EVERY_PORT[0]
+        edges = {edge for rule in rules for low, high in rule.ports for edge in (low, high + 1)}
+        return sorted(port for port in {first_port, *edges} if port <= last_port)
+
+    @staticmethod
+    def _covering(table: RuleTable, host: Host) -> tuple[Rule, ...]:
+        return table.covering(host, len(table.rules))
+
+    def _judge(
+        self,
+        decision: Decision,
+        asked: Destination,
+        dialled: Destination,
+        addresses: Sequence[IpAddress],
+    ) -> tuple[Decision, tuple[IpAddress, ...]]:
         if not addresses:
             text = f"{dialled.host} has no address"
             return Decision(False, Reason.NO_SUCH_NAME, decision.rule, text), ()
@@ -164,6 +254,13 @@ class Policy:
             return None
         text = refusals.closed_address(self.lists, rule, asked, dialled.host, address, shut)
         return Decision(False, shut[0].reason, rule, text)
+
+
+def _unreadable(error: AddressError) -> Decision:
+    text = str(error)
+    if len(text) > MOST_ERROR_CHARACTERS:
+        text = f"{text[:MOST_ERROR_CHARACTERS]}…"
+    return Decision(False, Reason.NOT_LISTED, None, f"not a host: {text}")
 
 
 def _is_literal(rule: Rule, address: IpAddress) -> bool:

@@ -10,7 +10,18 @@ from vsockproxy.policy.lists import ALLOW_OPTION, Lists
 from vsockproxy.policy.reasons import Reason
 from vsockproxy.policy.rules import Rule, describe_ports
 
-__all__ = ("MOST_RULES_SHOWN", "closed_address", "denied_address", "not_listed", "port_not_listed")
+__all__ = (
+    "ANY_PORT",
+    "MOST_RULES_SHOWN",
+    "closed_address",
+    "denied_address",
+    "name_not_listed",
+    "not_listed",
+    "port_not_listed",
+)
+
+ANY_PORT: Final = 0
+"""In `asked`: there is no port, because a name was asked for; a rule to add has the word PORT."""
 
 MOST_RULES_SHOWN: Final = 3
 """Rules that the text of one refusal names."""
@@ -23,6 +34,11 @@ _NO_RULE_OPENS_IT: Final = "no rule opens it"
 def not_listed(lists: Lists, asked: Destination) -> str:
     """No rule covers the host."""
     return f"{asked} is not listed: {_new_rule(lists, asked)}"
+
+
+def name_not_listed(lists: Lists, host: Host) -> str:
+    """No rule covers the name on any port."""
+    return f"{host} is not listed: {_new_rule(lists, Destination(host, ANY_PORT))}"
 
 
 def port_not_listed(lists: Lists, asked: Destination, covering: Sequence[Rule]) -> str:
@@ -106,8 +122,10 @@ def _mend(
 
 def _new_rule(lists: Lists, asked: Destination, flags: tuple[str, ...] = ()) -> str:
     """The rule to add, with `flags`, or with those that a literal needs."""
+    port = "PORT" if asked.port == ANY_PORT else str(asked.port)
     if lists.allowlist_name == ALLOW_OPTION:
-        return f"add {ALLOW_OPTION} {asked}"
+        shown = f"{asked.host}:{port}" if asked.port == ANY_PORT else str(asked)
+        return f"add {ALLOW_OPTION} {shown}"
     literal = asked.host.address
     if literal is not None:
         needed = _flags_that_open(literal, closed(literal, private=False, metadata=False))
@@ -116,7 +134,7 @@ def _new_rule(lists: Lists, asked: Destination, flags: tuple[str, ...] = ()) -> 
         if _METADATA_FLAG in needed and not lists.rules_have_flags:
             return f"only a rule with {_METADATA_FLAG} in a file of `vsockproxy parent` opens it"
         flags = needed
-    keys = [f'address: "{asked.host}"', f"port: {asked.port}"]
+    keys = [f'address: "{asked.host}"', f"port: {port}"]
     keys += flags if lists.rules_have_flags else ()
     return f"add {{{', '.join(keys)}}} to {lists.allowlist_name}"
 

@@ -5,6 +5,9 @@ ProtocolError
 ├── HttpError                carries the answer: status, reason, text
 │   ├── HttpRequestError     the client's fault
 │   └── HttpResponseError    the origin's fault
+├── SocksError               the client's fault; carries the answer
+├── QueryError               no DNS query; carries the answer, if there is one
+├── RecordError              the parent's fault: no data of such a DNS record
 └── ClientHelloError         carries one of the reasons of a decision
     ├── NotTls               the first bytes are no ClientHello
     └── SniMismatch          a ClientHello for another host than the one asked for
@@ -54,6 +57,37 @@ class HttpRequestError(HttpError):
 
 class HttpResponseError(HttpError):
     """The origin sent, or left out, what the client must not take for an answer."""
+
+
+class SocksError(ProtocolError):
+    """The client sent what our SOCKS proxy does not take.
+
+    Args:
+        answer: what tells the client before the connection is closed; empty to one that does not
+            speak SOCKS 5.
+        text: one line: what is wrong and what to do.
+    """
+
+    def __init__(self, answer: bytes, text: str) -> None:
+        super().__init__(text)
+        self.answer = answer
+
+
+class QueryError(ProtocolError):
+    """Bytes that are no DNS query of the kind that is answered.
+
+    Args:
+        answer: what is sent back, never longer than what came; None where nothing is.
+        text: one line: what is wrong.
+    """
+
+    def __init__(self, answer: bytes | None, text: str) -> None:
+        super().__init__(text)
+        self.answer = answer
+
+
+class RecordError(ProtocolError):
+    """Bytes that are not the data of a DNS record of its type."""
 
 
 class ClientHelloError(ProtocolError):

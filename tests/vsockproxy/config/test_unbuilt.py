@@ -30,18 +30,6 @@ NOT_IN_THIS_VERSION = {
         ENCLAVE + "shim:\n  names: true\n",
         "f:3: shim.names: not in this version: write false, or remove it",
     ),
-    "the SOCKS proxy": (
-        ENCLAVE + "shim: {socks5: '127.0.0.1:1080'}\n",
-        "f:2: shim.socks5: not in this version: remove it",
-    ),
-    "the command's user": (
-        ENCLAVE + "command: {user: app}\n",
-        "f:2: command.user: not in this version: remove it",
-    ),
-    "a fence that is asked for": (
-        ENCLAVE + "command: {vsock: deny}\n",
-        "f:2: command.vsock: not in this version: write allow, or remove it",
-    ),
     "TLS of a forward": (
         ENCLAVE + "forwards: [{listen: 'unix:///a', to: 'a.b:1', tls: true}]\n",
         "f:2: forwards[0].tls: not in this version: remove it",
@@ -62,10 +50,6 @@ WITHOUT_THE_FEATURE = {
     "a number of workers": PARENT + "workers: 2\n",
     "no ingress of the enclave": ENCLAVE + "ingress: []\n",
     "no names way in": ENCLAVE + "shim: {names: false}\n",
-    "no SOCKS proxy": ENCLAVE + "shim: {socks5: null}\n",
-    "no user": ENCLAVE + "command: {user: null}\n",
-    "no fence": ENCLAVE + "command: {vsock: allow}\n",
-    "a fence by default only": ENCLAVE + "command: {}\n",
     "a forward without TLS": ENCLAVE
     + "forwards: [{listen: 'unix:///a', to: 'a.b:1', tls: false}]\n",
 }

@@ -59,7 +59,7 @@ def connect(listener: Listener) -> socket.socket:
 def supervisor_of(worker: ProcesslessWorker, log: RecordingLog) -> Supervisor:
     configurations = [Configure(0, bytes(16), "json", "info", [])]
     return Supervisor(
-        launch=lambda: worker, configurations=configurations, descriptors=[0], log=log
+        launch=lambda: worker, configurations=configurations, document=0, log=log
     )
 
 

@@ -47,7 +47,7 @@ async def supervise(
     supervisor = Supervisor(
         launch=workers,
         configurations=[Configure(i, bytes(16), "json", "info", []) for i in range(count)],
-        descriptors=[0],
+        document=0,
         log=log,
     )
     async with trio.open_nursery() as nursery:

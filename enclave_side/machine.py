@@ -1,0 +1,107 @@
+"""The machine as our side sets it up: interfaces, the command's network, its resolv.conf.
+
+Happens only where the machine is ours: as PID 1, in the sandbox, or with `--take-over`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Final
+
+from enclave_side.command_network import NetworkFailed, NetworkSetUp, inside
+from enclave_side.namespaces import NamespaceError, bring_up_loopback, permit_low_ports
+from enclave_side.shim.names.planning import Names, plan_names
+from enclave_side.system_files import rewrite_file
+from vsockproxy.config.document import Document
+from vsockproxy.config.model import EnclaveConfig
+from vsockproxy.policy import Policy
+
+__all__ = ("LEFT_OUT", "Machine", "set_up_machine")
+
+LEFT_OUT: Final = (
+    "machine set-up was left out, since this is neither PID 1 nor --take-over: "
+    "the interface lo is used as it is, and names are off"
+)
+LEFT_OUT_LOW_PORTS: Final = "ports below 1024 need command.capabilities: [NET_BIND_SERVICE], since"
+LEFT_OUT_NAMES: Final = "names are off, programs need the proxies or forwards:"
+
+RESOLV_CONF: Final = "/etc/resolv.conf"
+
+
+@dataclass(slots=True)
+class Machine:
+    """What was set up.
+
+    Args:
+        names: the names way in; None where it is off.
+        namespace: the descriptor of the command's network namespace; None if it is ours.
+        left_out: a line for each thing that could not be done.
+    """
+
+    names: Names | None = None
+    namespace: int | None = None
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What the command's launcher needs open."""
+        return [] if self.namespace is None else [self.namespace]
+
+    def inside_command_network(self) -> AbstractContextManager[None]:
+        """Where what the command connects to on 127.0.0.1 is to be opened."""
+        return nullcontext() if self.namespace is None else inside(self.namespace)
+
+
+@contextmanager
+def set_up_machine(
+    document: Document, *, takes_over: bool, has_command: bool, shares_files: bool
+) -> Iterator[Machine]:
+    """Set the machine up, as far as it is ours.
+
+    Args:
+        document: an enclave's configuration.
+        takes_over: whether the machine is ours.
+        has_command: without a command, nobody needs a network of its own.
+        shares_files: whether files outside /run are those of another machine, as in the sandbox.
+
+    Raises:
+        NamespaceError: not even lo can be brought up.
+    """
+    config = document.config
+    assert isinstance(config, EnclaveConfig)
+    machine = Machine()
+    if not takes_over:
+        machine.left_out.append(LEFT_OUT)
+        yield machine
+        return
+    bring_up_loopback()
+    if has_command and config.shim.names is not False:
+        try:
+            _set_up_names(machine, document, shares_files=shares_files)
+        except (NetworkFailed, NamespaceError, OSError) as error:
+            machine.left_out.append(f"{LEFT_OUT_NAMES} {error}")
+    if machine.names is None:
+        try:
+            permit_low_ports()
+        except NamespaceError as error:
+            machine.left_out.append(f"{LEFT_OUT_LOW_PORTS} {error}")
+    try:
+        yield machine
+    finally:
+        if machine.namespace is not None:
+            os.close(machine.namespace)
+
+
+def _set_up_names(machine: Machine, document: Document, *, shares_files: bool) -> None:
+    names = plan_names(document, Policy.compile(document))
+    namespace = NetworkSetUp(names.network).finish()
+    try:
+        content = f"nameserver {names.network.server}\noptions ndots:1\n"
+        if not rewrite_file(RESOLV_CONF, content, may_create=not shares_files):
+            machine.left_out.append(f"lookups need an {RESOLV_CONF}, and there is none here")
+    except BaseException:
+        os.close(namespace)
+        raise
+    machine.names, machine.namespace = names, namespace
+    machine.left_out += [f"names leave out {each}" for each in names.port_sets.left_out]

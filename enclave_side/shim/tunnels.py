@@ -1,0 +1,100 @@
+"""From a program's connection to a relayed stream, for the ways in that have this in common.
+
+A client of HTTP's or SOCKS's CONNECT is told of its tunnel; one that has simply connected is not.
+"""
+
+import socket
+
+from enclave_side.opener import Opener
+from vsockproxy.addresses import Destination
+from vsockproxy.dataplane.closing import reset_socket
+from vsockproxy.dataplane.sockets import send_all
+from vsockproxy.errors import Refused
+from vsockproxy.session import ErrorCode
+
+__all__ = ("serve_silently", "serve_tunnel")
+
+
+async def serve_tunnel(
+    opener: Opener,
+    sock: socket.socket,
+    asked: Destination,
+    way: str,
+    *,
+    announcement: bytes,
+    trailing: bytes,
+) -> None:
+    """Open a stream, tell the client, then relay; where a refusal comes too late, reset.
+
+    Args:
+        opener: decides and opens the stream.
+        sock: the client's; owned by the relay, or closed, when this returns.
+        asked: where the tunnel leads.
+        way: how the client came in, for the audit lines.
+        announcement: tells the client that the tunnel stands; sent when the destination has been
+            reached, not before.
+        trailing: what the client sent behind its request; it goes into the tunnel and nowhere else.
+
+    Raises:
+        Refused: before the announcement: the client is still to be answered, and closed.
+        OSError: the client is gone; its socket is still to be closed.
+    """
+    destined = opener.decide(asked.host.text, asked.port, way)
+    needs_tls = opener.requires_tls(destined)
+    end = await opener.open(destined, is_final=not needs_tls)
+    try:
+        await send_all(sock, announcement)
+        first_bytes = trailing
+        if needs_tls:
+            first_bytes = await opener.read_client_hello(destined, sock, trailing)
+        await opener.relay(destined, end, sock, first_bytes)
+    except Refused as refused:
+        # The tunnel stands: a reset is all that can be said.
+        end.reset(ErrorCode.NOT_TLS if refused.reason == "not_tls" else ErrorCode.CANCELLED)
+        reset_socket(sock)
+    except BaseException:
+        end.reset(ErrorCode.CUT)
+        raise
+
+
+async def serve_silently(
+    opener: Opener,
+    sock: socket.socket,
+    host: str,
+    port: int,
+    way: str,
+    *,
+    is_dedicated: bool = False,
+) -> None:
+    """Open a stream and relay; a refusal is a reset.
+
+    Nothing else is left to say: the connection stood before anybody could be asked.
+
+    Args:
+        opener: decides and opens the stream.
+        sock: the program's; owned by the relay, or closed, when this returns.
+        host: where the connection leads, as it is to be decided about.
+        port: the port there.
+        way: how the program came in, for the audit lines.
+        is_dedicated: whether the stream has a connection of its own.
+    """
+    try:
+        destined = opener.decide(host, port, way)
+        first_bytes = b""
+        if opener.requires_tls(destined):
+            first_bytes = await opener.read_client_hello(destined, sock)
+        end = await opener.open(destined, is_dedicated=is_dedicated)
+    except (Refused, OSError):
+        reset_socket(sock)
+        return
+    except BaseException:
+        reset_socket(sock)
+        raise
+    try:
+        await opener.relay(destined, end, sock, first_bytes)
+    except Refused:
+        reset_socket(sock)
+    except BaseException:
+        end.reset(ErrorCode.CANCELLED)
+        reset_socket(sock)
+        raise
