@@ -44,7 +44,7 @@ _WORDS = 2
 # include/uapi/linux/seccomp.h
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
-_SECCOMP_CALL = {"x86_64": 317, "aarch64": 277}
+SECCOMP_CALLS = {"x86_64": 317, "aarch64": 277}
 _INSTRUCTION_BYTES = 8
 
 # signal(7)
@@ -163,7 +163,7 @@ def _install_filter_if_possible(text: str) -> None:
 
 
 def _seccomp(flags: int, program: _Program) -> None:
-    call = _SECCOMP_CALL[os.uname().machine]
+    call = SECCOMP_CALLS[os.uname().machine]
     result = _libc.syscall(call, _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program))
     is_unknown = ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS)
     _check(
@@ -240,11 +240,11 @@ def main(arguments: list[str]) -> None:
         environment = _read_environment()
         instructions = dict(word.split("=", 1) for word in words.split())
         instructions["no_new_privileges"] = "1"
+        if unknown := instructions.keys() - dict(_STEPS).keys():
+            raise ValueError(f"unknown: {' '.join(unknown)}")
         for step, follow in _STEPS:
-            if (value := instructions.pop(step, None)) is not None:
-                follow(value)
-        if instructions:
-            raise ValueError(f"unknown: {' '.join(instructions)}")
+            if step in instructions:
+                follow(instructions[step])
         step = "exec"
         _reset_signals()
         _execute([os.fsencode(word) for word in command], environment)

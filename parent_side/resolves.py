@@ -60,9 +60,11 @@ class NameAnswers:
     Args:
         resolver: looks names up.
         log: for the lines.
+        at_once: lookups of one enclave.
     """
 
-    def __init__(self, resolver: Resolver, log: Log) -> None:
+    def __init__(self, resolver: Resolver, log: Log, *, at_once: int = QUESTIONS_AT_ONCE) -> None:
+        self._at_once = at_once
         self._resolver = resolver
         self._log = log
         self._tasks: dict[Link, set[Task[Resolved]]] = {}
@@ -88,8 +90,8 @@ class NameAnswers:
                 self._answer(asked, Resolved(ttl_seconds=LONGEST_ANSWER_SECONDS))
                 return
             count = self._counts.get(enclave.cid, 0)
-            if count >= QUESTIONS_AT_ONCE:
-                raise Refused("limit", f"{count} names are being looked up")
+            if count >= self._at_once:
+                raise Refused("limit", f"{host}: {count} names are being looked up")
         except Refused as refused:
             self._answer(asked, Resolved(refused.reason, refused.text, ttl_seconds=ABSENT_SECONDS))
             return

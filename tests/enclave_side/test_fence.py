@@ -46,9 +46,7 @@ USERS: dict[str, tuple[Powers, str | int | None, bool, str | None]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("powers", "user", "changes", "left_out"), USERS.values(), ids=USERS
-)
+@pytest.mark.parametrize(("powers", "user", "changes", "left_out"), USERS.values(), ids=USERS)
 def test_the_user_that_the_command_becomes(
     powers: Powers, user: str | int | None, changes: bool, left_out: str | None
 ) -> None:

@@ -35,6 +35,7 @@ def answer(program: bytes, architecture: int, number: int, arguments: tuple[int,
     data = struct.pack("<iIQ6Q", number, architecture, 0xDEAD_BEEF_0000, *padded)
     instructions = list(struct.iter_unpack("<HBBI", program))
     accumulator = position = 0
+    operand: int
     while True:
         code, if_true, if_false, operand = instructions[position]
         position += 1

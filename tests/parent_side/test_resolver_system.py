@@ -14,8 +14,9 @@ MOUNT_AND_RUN = 'mount --bind "$1" /etc/resolv.conf && exec "$2" -c "$3" "$1"'
 
 PROGRAM = """
 import pathlib, sys
+from parent_side.lookup_cache import RecordType
 from parent_side.resolver import Resolver
-from tests.support.dns_server import Addresses, DnsServer
+from tests.support.dns_server import Addresses, DnsServer, Records
 from vsockproxy.config.model import Resolver as ResolverSettings
 from vsockproxy.dataplane import loop
 
@@ -31,6 +32,9 @@ async def main(first, second):
     print(*await names.resolve("a.test", enclave=16))
     use(second)
     print(*await names.resolve("b.test", enclave=16))
+    second.set("c.test", Records("TXT", '"c"'))
+    found = await names.look_up_records("c.test", RecordType.TXT, enclave=16)
+    print(*found.records)
 
 with DnsServer() as first, DnsServer() as second:
     first.set("*.test", Addresses("192.0.2.1"))
@@ -40,6 +44,7 @@ with DnsServer() as first, DnsServer() as second:
 """
 
 ENDS_WHILE_ASKING = """
+from parent_side.lookup_cache import RecordType
 from parent_side.resolver import Resolver
 from tests.support.dns_server import DnsServer, Silent
 from vsockproxy.config.model import Resolver as ResolverSettings
@@ -48,7 +53,9 @@ from vsockproxy.dataplane import loop
 async def main(server):
     names = Resolver(ResolverSettings(servers=[server.address], timeout=60))
     for number in range(100):
-        loop.spawn(names.resolve(f"n{number}.test", enclave=16), "lookup")
+        name = f"n{number}.test"
+        loop.spawn(names.resolve(name, enclave=16), "lookup")
+        loop.spawn(names.look_up_records(name, RecordType.TXT, enclave=17), "lookup")
     while not server.questions:
         await loop.sleep(0.001)
 
@@ -89,4 +96,7 @@ def test_resolv_conf_is_followed_when_it_changes(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert (result.stdout, result.stderr) == ("192.0.2.1\n192.0.2.2\na.test b.test\n", "")
+    assert (result.stdout, result.stderr) == (
+        "192.0.2.1\n192.0.2.2\nb'\\x01c'\na.test b.test c.test\n",
+        "",
+    )

@@ -88,6 +88,8 @@ HOMES = {
     "yaml": {"vsockproxy.config"},
     "idna": {"vsockproxy.addresses"},
     "pycares": {"parent_side"},
+    "dns": {"vsockproxy.protocols"},
+    "pyroute2": {"enclave_side"},
     "click": {"vsockproxy.cli"},
 }
 """The layers that may import each third-party package, and asyncio; without a home, none may."""

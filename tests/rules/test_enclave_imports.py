@@ -22,7 +22,9 @@ THIRD_PARTY = {
     # PID 1 only reaps and passes signals on.
     "enclave_side.init": set(),
     # The configuration arrives as CBOR, so a worker reads no YAML.
-    "enclave_side.worker": {"cbor2", "h11", "idna", "msgspec", "uvloop"},
+    "enclave_side.worker": {"cbor2", "dns", "h11", "idna", "msgspec", "uvloop"},
+    # Set-up runs in a process of its own, which ends before the command begins.
+    "enclave_side.network_setup": {"pyroute2"},
     "enclave_side.entrypoint": {"cbor2", "idna", "msgspec", "yaml", *TRIO},
     "parent_side.worker": {"cbor2", "idna", "msgspec", "pycares", "uvloop"},
     "parent_side.service": {"cbor2", "idna", "msgspec", "yaml", *TRIO},

@@ -32,17 +32,20 @@ def launch(
     environment: Mapping[str, str] | None = None,
     passed: Sequence[int] = (),
     cwd: Path | None = None,
+    within: Fence | None = None,
 ) -> Launched:
-    """Run a command by `launcher`, the words of `Fence.launcher`."""
+    """Run a command by `launcher`, the words of `Fence.launcher`, itself launched `within`."""
     read_end, write_end = os.pipe()
-    with open(read_end, "rb") as report:
+    with open(read_end, "rb") as report, open(os.devnull, "wb") as null:
+        if within is not None:
+            launcher = [*within.launcher(), str(null.fileno()), *launcher]
         try:
             done = subprocess.run(
                 [*launcher, str(write_end), *command],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                pass_fds=[write_end, *passed],
+                pass_fds=[write_end, null.fileno(), *passed],
                 cwd=cwd,
                 timeout=DEADLINE_SECONDS,
             )

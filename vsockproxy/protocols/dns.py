@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 import dns.edns
@@ -263,11 +263,12 @@ def record_reply(record_type: int, records: Sequence[bytes], ttl_seconds: int) -
         raise RecordError(f"records of more than {MOST_RECORDS_BYTES} bytes")
     for data in records:
         _check_record(record_type, data)
-    ttl_seconds = max(0, min(ttl_seconds, MOST_RECORD_TTL_SECONDS))
+    if not records:
+        return NO_DATA
     return Reply(
         record_type=record_type,
         records=tuple(dict.fromkeys(records)),
-        ttl_seconds=ttl_seconds if records else 0,
+        ttl_seconds=max(0, min(ttl_seconds, MOST_RECORD_TTL_SECONDS)),
     )
 
 
@@ -386,8 +387,8 @@ def reverse_address(host: Host) -> IpAddress | None:
         if text.endswith(_IPV6_REVERSE):
             nibbles = text.removesuffix(_IPV6_REVERSE).split(".")
             if len(nibbles) == _IPV6_NIBBLES and all(len(nibble) == 1 for nibble in nibbles):
-                return IPv6Address(int("".join(reversed(nibbles)), 16))
-    except (AddressValueError, ValueError):
+                return IPv6Address(bytes.fromhex("".join(reversed(nibbles))))
+    except ValueError:
         return None
     return None
 

@@ -2,18 +2,27 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from tests.support.launching import UNFENCED
 from tests.support.supervision import RecordingLog
 from tests.support.temporary_signals import unchanged_signal_mask
-from vsockproxy.control.command import UserCommand, run_command, wait_for_ending_signal
+from vsockproxy.control.command import (
+    FENCE_FAILED,
+    UserCommand,
+    run_command,
+    wait_for_ending_signal,
+)
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
 
 DEADLINE_SECONDS = 30
+
+LAUNCHER = UNFENCED.launcher()
 
 
 # Signals are raised in this thread: another test's thread might not block them.
@@ -25,8 +34,10 @@ def signals() -> Iterator[SignalDescriptor]:
         yield made
 
 
-def user_command(*arguments: str, soft_descriptor_limit: int = 1000) -> UserCommand:
-    return UserCommand(arguments, dict(os.environ), soft_descriptor_limit)
+def user_command(
+    *arguments: str, soft_descriptor_limit: int = 1000, launcher: Sequence[str] = LAUNCHER
+) -> UserCommand:
+    return UserCommand(arguments, dict(os.environ), soft_descriptor_limit, launcher)
 
 
 async def run(command: UserCommand, signals: SignalDescriptor) -> tuple[int, RecordingLog]:
@@ -67,6 +78,77 @@ async def test_an_executable_file_that_is_no_program_is_126(
     assert told["text"] == "Exec format error"
 
 
+FAILING_LAUNCHERS: dict[str, tuple[str, int, str, dict[str, object]]] = {
+    "a step that failed": (
+        'echo -n "filter 22 Invalid argument" >&$0; exit 1',
+        FENCE_FAILED,
+        "fence_failed",
+        {"step": "filter", "command": "true", "text": "Invalid argument"},
+    ),
+    "whatever its status says": (
+        'echo -n "user 1 Operation not permitted" >&$0; exit 42',
+        FENCE_FAILED,
+        "fence_failed",
+        {"step": "user", "command": "true", "text": "Operation not permitted"},
+    ),
+    "a report of nothing but a step": (
+        'echo -n "start 0 " >&$0',
+        FENCE_FAILED,
+        "fence_failed",
+        {"step": "start", "command": "true", "text": ""},
+    ),
+    "a program that is not there": (
+        'echo -n "exec 2 No such file or directory" >&$0; exit 1',
+        127,
+        "command_not_started",
+        {"command": "true", "text": "No such file or directory"},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "event", "fields"), FAILING_LAUNCHERS.values(), ids=FAILING_LAUNCHERS
+)
+async def test_what_a_launcher_reports(
+    script: str, code: int, event: str, fields: dict[str, object], signals: SignalDescriptor
+) -> None:
+    """A shell in its place has the number of the descriptor as $0."""
+    launcher = ["bash", "-c", script]
+    ended, log = await run(user_command("true", launcher=launcher), signals)
+    assert ended == code
+    assert log.lines == [("error", event, fields)]
+
+
+async def test_a_launcher_that_cannot_be_started(signals: SignalDescriptor) -> None:
+    ended, log = await run(user_command("true", launcher=["/nowhere/python"]), signals)
+    assert ended == 126
+    (fields,) = log.events("command_not_started")
+    assert fields == {"command": "true", "text": "/nowhere/python: No such file or directory"}
+
+
+async def test_a_launcher_that_dies_runs_nothing(signals: SignalDescriptor) -> None:
+    launcher = ["sh", "-c", "kill -KILL $$"]
+    assert (await run(user_command("true", launcher=launcher), signals))[0] == 137
+
+
+async def test_descriptors_for_the_launcher_are_passed(signals: SignalDescriptor) -> None:
+    with open(os.devnull) as file:
+        script = f"[ -e /proc/self/fd/{file.fileno()} ] && exit 5"
+        command = user_command("true", launcher=["sh", "-c", script])
+        assert (await run(command, signals))[0] == 1
+        command = replace(command, passed=[file.fileno()])
+        assert (await run(command, signals))[0] == 5
+        assert not os.get_inheritable(file.fileno())
+
+
+async def test_no_descriptor_is_left_open(signals: SignalDescriptor) -> None:
+    before = os.listdir("/proc/self/fd")
+    await run(user_command("true"), signals)
+    await run(user_command("/nowhere"), signals)
+    await run(user_command("true", launcher=["/nowhere/python"]), signals)
+    assert os.listdir("/proc/self/fd") == before
+
+
 async def test_the_command_starts_with_signals_as_if_we_were_not_there(
     signals: SignalDescriptor, tmp_path: Path
 ) -> None:
@@ -96,7 +178,7 @@ async def test_the_command_has_our_process_group_and_environment_only(
     script = (
         f"import os; open({str(tmp_path / 'out')!r}, 'w').write(f'{{os.getpgrp()}} {{os.environ}}')"
     )
-    command = UserCommand((sys.executable, "-c", script), {"ONLY": "this"}, 1000)
+    command = UserCommand((sys.executable, "-c", script), {"ONLY": "this"}, 1000, LAUNCHER)
     await run(command, signals)
     group, environment = (tmp_path / "out").read_text().split(" ", 1)
     assert int(group) == os.getpgrp()

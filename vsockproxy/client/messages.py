@@ -1,0 +1,136 @@
+"""The packets of the stream socket: what a program and a worker of the enclave say to each other.
+
+The stream socket is a unix socket of type SOCK_SEQPACKET. One connection is for one stream or one
+lookup, one packet is one message: a byte that is the kind, then a CBOR map of
+`vsockproxy/session/messages.cddl`. An empty packet is an end of file.
+
+| kind     | number | to      | after the kind | descriptors       |
+|----------|--------|---------|----------------|-------------------|
+| OPEN     | 1      | worker  | open-host      |                   |
+| PENDING  | 64     | program | nothing        | the stream's, one |
+| OPENED   | 2      | program | opened         |                   |
+| REFUSED  | 3      | program | refused        |                   |
+| RESOLVE  | 10     | worker  | resolve        |                   |
+| RESOLVED | 11     | program | resolved       |                   |
+
+To OPEN the worker says PENDING at once, and OPENED or REFUSED when the parent has answered. Where
+it has no room for the stream, REFUSED stands in place of PENDING. The descriptor is a connected TCP
+socket that is neither readable nor writable, until it is writable with SO_ERROR 0 after OPENED, or
+reset after REFUSED: so a program may wait for it as for a non-blocking connect. To RESOLVE the
+worker says RESOLVED. After the last answer the connection has no more meaning; who closes it before
+gives the request up, and the stream is reset.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from vsockproxy.errors import VsockproxyError
+from vsockproxy.session.errors import PeerProtocolError
+from vsockproxy.session.frames import PAYLOAD_LIMITS, FrameType
+from vsockproxy.session.messages import Open, Opened, Refusal, Resolve, Resolved
+
+__all__ = (
+    "MAX_ANSWER_BYTES",
+    "MAX_REQUEST_BYTES",
+    "PENDING",
+    "Answer",
+    "Message",
+    "PacketError",
+    "Pending",
+    "Request",
+    "pack",
+    "unpack_answer",
+    "unpack_request",
+)
+
+PENDING: Final = 64
+"""Beyond every type of frame: this message is never on a link."""
+
+MAX_REQUEST_BYTES: Final = 1 + PAYLOAD_LIMITS[FrameType.OPEN][1]
+MAX_ANSWER_BYTES: Final = 1 + PAYLOAD_LIMITS[FrameType.RESOLVED][1]
+"""Longest packets; to be received with room for one byte more, so that a longer one shows."""
+
+
+class PacketError(VsockproxyError):
+    """A packet that is none of the table; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """PENDING: the stream's descriptor came with it, and the answer is to come."""
+
+
+Request = Open | Resolve
+Answer = Pending | Opened | Refusal | Resolved
+Message = Request | Answer
+
+
+def pack(message: Message) -> bytes:
+    """The packet of a message.
+
+    Raises:
+        LocalProtocolError: a field is out of bounds.
+    """
+    match message:
+        case Pending():
+            return bytes([PENDING])
+        case Open():
+            kind = FrameType.OPEN
+        case Opened():
+            kind = FrameType.OPENED
+        case Refusal():
+            kind = FrameType.REFUSED
+        case Resolve():
+            kind = FrameType.RESOLVE
+        case Resolved():
+            kind = FrameType.RESOLVED
+    return bytes([kind]) + message.encode()
+
+
+def unpack_request(packet: bytes) -> Request:
+    """What a program asks for.
+
+    Raises:
+        PacketError: it asks for nothing of the table.
+    """
+    kind, payload = _split(packet, MAX_REQUEST_BYTES)
+    try:
+        if kind == FrameType.OPEN:
+            opening = Open.decode(payload)
+            if opening.service:
+                raise PacketError("OPEN names a service, where a host and a port have to be")
+            return opening
+        if kind == FrameType.RESOLVE:
+            return Resolve.decode(payload)
+    except PeerProtocolError as error:
+        raise PacketError(error.text) from error
+    raise PacketError(f"a packet of kind {kind}, which is no request")
+
+
+def unpack_answer(packet: bytes) -> Answer:
+    """What a worker answers.
+
+    Raises:
+        PacketError: it is no answer of the table.
+    """
+    kind, payload = _split(packet, MAX_ANSWER_BYTES)
+    try:
+        if kind == PENDING and not payload:
+            return Pending()
+        if kind == FrameType.OPENED:
+            return Opened.decode(payload)
+        if kind == FrameType.REFUSED:
+            return Refusal.decode(payload)
+        if kind == FrameType.RESOLVED:
+            return Resolved.decode(payload)
+    except PeerProtocolError as error:
+        raise PacketError(error.text) from error
+    raise PacketError(f"a packet of kind {kind} and {len(packet)} bytes, which is no answer")
+
+
+def _split(packet: bytes, most_bytes: int) -> tuple[int, bytes]:
+    if not packet:
+        raise PacketError("an empty packet")
+    if len(packet) > most_bytes:
+        raise PacketError(f"a packet of more than {most_bytes} bytes")
+    return packet[0], packet[1:]

@@ -1,0 +1,373 @@
+"""The stream socket from a program's side: connect, ask, take the descriptor, hear the answer.
+
+With a loop, `for_asyncio` and `for_trio` do the waiting. Without one, `Opening.begin` and `resolve`
+block, each for at most a number of seconds; whoever has to wait for many things at once waits for
+`Opening.fileno()` or for the stream's own descriptor (`messages` says what that shows) and calls
+`receive` on a connection that does not block.
+"""
+
+import errno
+import os
+import socket
+import struct
+import time
+from array import array
+from collections.abc import Mapping
+from typing import Final, Self
+
+from vsockproxy.client.errors import OpeningCut, StreamSocketMissing, refused
+from vsockproxy.client.messages import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    PacketError,
+    Pending,
+    pack,
+    unpack_answer,
+)
+from vsockproxy.session.messages import Open, Opened, Refusal, Resolve, Resolved
+
+__all__ = (
+    "FIRST_RETRY_SECONDS",
+    "MOST_RETRY_SECONDS",
+    "VARIABLE",
+    "Opening",
+    "connect",
+    "resolve",
+    "stream_socket_path",
+    "try_to_connect",
+)
+
+VARIABLE: Final = "VSOCKPROXY_STREAMS"
+"""The environment variable that names the stream socket."""
+
+FIRST_RETRY_SECONDS: Final = 0.01
+MOST_RETRY_SECONDS: Final = 0.1
+"""Pauses while the listener's backlog is full; a unix socket cannot be waited for then."""
+
+_RUN: Final = "run the program under `vsockproxy enclave -- COMMAND` or `vsockproxy sandbox`"
+_MEANINGS: Final[Mapping[int, str]] = {
+    errno.ENOENT: f"there is no such socket: {_RUN}",
+    errno.ECONNREFUSED: f"nobody listens there any more: {_RUN}",
+    errno.EACCES: "this user may not: give the command's user access to the socket's directory",
+    errno.EPROTOTYPE: f"it is another kind of socket: correct {VARIABLE}",
+    errno.ENOTSOCK: f"it is no socket: correct {VARIABLE}",
+}
+
+_MOST_DESCRIPTORS: Final = 4
+"""One is expected; of more, these are taken to be closed, and the kernel closes the rest."""
+
+
+def stream_socket_path(path: str | None = None) -> str:
+    """Where the stream socket is: `path`, or what the environment names.
+
+    Raises:
+        StreamSocketMissing: neither says.
+    """
+    found = path or os.environ.get(VARIABLE)
+    if not found:
+        raise StreamSocketMissing(errno.ENOENT, f"{VARIABLE} is not set: {_RUN}")
+    return found
+
+
+def try_to_connect(path: str) -> socket.socket:
+    """Connect to the stream socket without waiting; the connection does not block.
+
+    Raises:
+        BlockingIOError: the listener's backlog is full; try again after a pause.
+        StreamSocketMissing: nobody listens there.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        _connect(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect(path: str, timeout: float | None = None) -> socket.socket:
+    """Connect to the stream socket, and wait for it; the connection blocks.
+
+    Args:
+        path: of the socket.
+        timeout: seconds; None is no limit.
+
+    Raises:
+        TimeoutError: the listener's backlog stayed full.
+        StreamSocketMissing: nobody listens there.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.setblocking(True)  # whatever socket.setdefaulttimeout says
+        _limit_wait(connection, timeout)
+        try:
+            _connect(connection, path)
+        except BlockingIOError:
+            raise _timed_out(path) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class Opening:
+    """A stream that is being opened, from OPEN to its answer.
+
+    `socket` is the stream's own, an ordinary blocking TCP socket; None until PENDING has arrived.
+    `address` is what the parent dialled, once the stream is open; empty where it did not say.
+
+    Args:
+        connection: to the stream socket, and nothing was sent on it; owned from now on. Whether
+            and how long `receive` waits is what `settimeout` says of it.
+        host: a name or an IP literal.
+        port: a TCP port.
+        dedicated: whether the stream has a vsock connection of its own.
+
+    Raises:
+        OpeningCut: the worker is gone.
+        LocalProtocolError: host or port cannot be asked for; a ValueError would be no OSError.
+    """
+
+    __slots__ = ("_connection", "_host", "_is_open", "_port", "address", "socket")
+
+    def __init__(
+        self, connection: socket.socket, host: str, port: int, *, dedicated: bool = False
+    ) -> None:
+        self.socket: socket.socket | None = None
+        self.address = ""
+        self._connection = connection
+        self._host = host
+        self._port = port
+        self._is_open = False
+        try:
+            _send(connection, pack(Open(host, port, dedicated)))
+        except BaseException:
+            connection.close()
+            raise
+
+    @classmethod
+    def begin(
+        cls,
+        host: str,
+        port: int,
+        *,
+        dedicated: bool = False,
+        path: str | None = None,
+        timeout: float | None = None,
+    ) -> Self:
+        """Connect, ask, and wait until the stream's socket is here.
+
+        Args:
+            host: a name or an IP literal.
+            port: a TCP port.
+            dedicated: whether the stream has a vsock connection of its own.
+            path: of the stream socket, where the environment does not name it.
+            timeout: seconds in all; None is no limit.
+
+        Raises:
+            TimeoutError: no worker took the request in time.
+            StreamSocketMissing: nobody listens.
+            StreamRefused: there is no room for a stream.
+            OpeningCut, PacketError, LocalProtocolError: as `receive` and the class say.
+        """
+        path = stream_socket_path(path)
+        deadline = _Deadline(timeout)
+        opening = cls(connect(path, timeout), host, port, dedicated=dedicated)
+        try:
+            while opening.socket is None:
+                deadline.apply(opening._connection, path)
+                opening.receive()
+        except BaseException:
+            opening.close()
+            raise
+        return opening
+
+    def fileno(self) -> int:
+        """The connection's descriptor: readable when there is something to `receive`."""
+        return self._connection.fileno()
+
+    def setblocking(self, flag: bool) -> None:
+        """Whether `receive` waits."""
+        self._connection.setblocking(flag)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the stream stands."""
+        return self._is_open
+
+    def receive(self) -> bool:
+        """Take one packet; whether the stream stands now.
+
+        Raises:
+            BlockingIOError: none has arrived, on a connection that does not block.
+            TimeoutError: none has arrived within the connection's timeout.
+            StreamRefused: by either side; its class says why.
+            OpeningCut: the worker is gone.
+            PacketError: it said what is no answer to OPEN.
+            OSError: EMFILE, this process has no descriptor left for the stream's socket.
+        """
+        answer, stream = _receive(self._connection)
+        match answer:
+            case Pending() if self.socket is None:
+                self.socket = stream
+            case Opened() if self.socket is not None:
+                self.address = answer.address
+                self._is_open = True
+            case Refusal():
+                raise refused(answer.reason, answer.text, self._host, self._port)
+            case _:
+                if stream is not None:
+                    stream.close()
+                raise PacketError(f"{type(answer).__name__} is no answer to OPEN here")
+        return self._is_open
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the stream stands; may be called again after a TimeoutError.
+
+        Args:
+            timeout: seconds; None is no limit.
+
+        Raises:
+            TimeoutError: there was no answer in time.
+            StreamRefused, OpeningCut, PacketError: as `receive` says.
+        """
+        deadline = _Deadline(timeout)
+        while not self._is_open:
+            deadline.apply(self._connection, f"{self._host} port {self._port}")
+            self.receive()
+
+    def detach(self) -> socket.socket:
+        """Give the stream's socket, which is here, to the caller; nothing else is left open.
+
+        Before the stream stands this gives it up: the socket is then reset.
+        """
+        stream = self.socket
+        assert stream is not None  # whoever asks has seen it
+        self.socket = None
+        self._connection.close()
+        return stream
+
+    def close(self) -> None:
+        """Give the stream up; nothing is left open."""
+        self._connection.close()
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+
+def resolve(
+    name: str, record_type: int, *, path: str | None = None, timeout: float | None = None
+) -> Resolved:
+    """Ask the parent for the records of a name, and wait for its answer.
+
+    Args:
+        name: a host name.
+        record_type: the number of a DNS record type: 1 is A, 28 AAAA, 15 MX, 16 TXT, 33 SRV.
+        path: of the stream socket, where the environment does not name it.
+        timeout: seconds in all; None is no limit.
+
+    Returns:
+        The answer: with a reason where there is none, else records in DNS wire format.
+
+    Raises:
+        TimeoutError: there was no answer in time.
+        StreamSocketMissing: nobody listens.
+        OpeningCut: the worker is gone.
+        PacketError: it said what is no answer to RESOLVE.
+        LocalProtocolError: the name or the type cannot be asked for.
+    """
+    path = stream_socket_path(path)
+    deadline = _Deadline(timeout)
+    packet = pack(Resolve(name, record_type))
+    with connect(path, timeout) as connection:
+        _send(connection, packet)
+        deadline.apply(connection, name)
+        answer, stream = _receive(connection)
+    match answer:
+        case Resolved():
+            return answer
+        case Refusal():
+            return Resolved(answer.reason, answer.text)
+    if stream is not None:
+        stream.close()
+    raise PacketError(f"{type(answer).__name__} is no answer to RESOLVE")
+
+
+class _Deadline:
+    """The end of a wait of several steps."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._at = None if timeout is None else time.monotonic() + timeout
+
+    def apply(self, connection: socket.socket, waited_for: str) -> None:
+        """Let the connection wait for what is left, TimeoutError if nothing is."""
+        if self._at is None:
+            connection.settimeout(None)
+            return
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise _timed_out(waited_for)
+        connection.settimeout(left)
+
+
+def _timed_out(waited_for: str) -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, f"no answer from the stream socket in time: {waited_for}")
+
+
+def _limit_wait(connection: socket.socket, timeout: float | None) -> None:
+    """Limit a blocking connect, which ends with EAGAIN then (unix_stream_connect, unix(7))."""
+    if timeout is not None:
+        microseconds = max(round(timeout * 1_000_000), 1)  # 0 would be no limit
+        limit = struct.pack("@ll", *divmod(microseconds, 1_000_000))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def _connect(connection: socket.socket, path: str) -> None:
+    try:
+        connection.connect(path)
+    except BlockingIOError:
+        raise
+    except (OSError, ValueError) as error:  # of a path that holds a NUL
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
+        meaning = _MEANINGS.get(number, os.strerror(number))
+        raise StreamSocketMissing(
+            number, f"cannot connect to the stream socket {path}: {meaning}"
+        ) from error
+
+
+def _send(connection: socket.socket, packet: bytes) -> None:
+    try:
+        connection.send(packet, socket.MSG_NOSIGNAL)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise OpeningCut from error
+
+
+def _receive(connection: socket.socket) -> tuple[Answer, socket.socket | None]:
+    """One packet, and with PENDING the stream's socket."""
+    try:
+        packet, ancillary, flags, _ = connection.recvmsg(
+            MAX_ANSWER_BYTES + 1,
+            socket.CMSG_SPACE(_MOST_DESCRIPTORS * array("i").itemsize),
+            socket.MSG_CMSG_CLOEXEC,
+        )
+    except ConnectionResetError as error:
+        raise OpeningCut from error
+    descriptors = array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    try:
+        if not packet:
+            raise OpeningCut
+        answer = unpack_answer(packet)
+        if len(sockets) == (1 if isinstance(answer, Pending) else 0):
+            return answer, sockets.pop() if sockets else None
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(
+                errno.EMFILE, "no descriptor is left for the stream's socket (ulimit -n)"
+            )
+        raise PacketError(f"{type(answer).__name__} with {len(sockets)} descriptors")
+    finally:
+        for each in sockets:
+            each.close()
