@@ -16,12 +16,13 @@ from typing import Final, NoReturn
 from enclave_side.fence import FenceError, plan_fence
 from enclave_side.machine import Machine, set_up_machine
 from enclave_side.namespaces import NamespaceError
-from enclave_side.shim.environment import STREAMS_SOCKET, command_environment
+from enclave_side.shim.environment import command_environment
 from enclave_side.shim.names.listeners import open_names_listeners
+from enclave_side.stream_socket import open_stream_socket
 from vsockproxy import processes
-from vsockproxy.addresses import Endpoint, TcpAddress
+from vsockproxy.addresses import Endpoint, TcpAddress, UnixAddress
 from vsockproxy.config.document import Document
-from vsockproxy.config.model import EnclaveConfig
+from vsockproxy.config.model import STREAM_SOCKET, EnclaveConfig
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
@@ -38,6 +39,7 @@ FAILED: Final = 1
 
 HTTP_PROXY_NAME: Final = "shim.http_proxy"
 SOCKS5_NAME: Final = "shim.socks5"
+STREAMS_NAME: Final = "shim.streams"
 
 OWN_FILES: Final = "own"
 SHARED_FILES: Final = "shared"
@@ -92,7 +94,7 @@ def run(
             config.shim,
             http_proxy=_bound_http_proxy(listeners),
             names_are_active=machine.names is not None,
-            has_streams_socket=os.path.exists(STREAMS_SOCKET),
+            streams=_stream_socket(listeners),
         )
         service = Service(
             side="enclave",
@@ -168,6 +170,13 @@ def _open_listeners(
     if machine.names is not None:
         for each in open_names_listeners(machine.names):
             keep(each)
+    if config.shim.streams is not None:
+        try:
+            keep((STREAMS_NAME, "streams", open_stream_socket(config.shim.streams)))
+        except ListenError as error:
+            if config.shim.streams != STREAM_SOCKET:
+                raise
+            machine.left_out.append(f"the stream socket was left out: {error}")
     return listeners
 
 
@@ -177,6 +186,14 @@ def _bound_http_proxy(listeners: Sequence[_OpenListener]) -> TcpAddress | None:
         if name == HTTP_PROXY_NAME:
             host, port, *_ = listener.socket.getsockname()
             return TcpAddress(host, port)
+    return None
+
+
+def _stream_socket(listeners: Sequence[_OpenListener]) -> str | None:
+    """Where the stream socket listens."""
+    for name, _, listener in listeners:
+        if name == STREAMS_NAME and isinstance(listener.endpoint, UnixAddress):
+            return listener.endpoint.path
     return None
 
 

@@ -76,7 +76,7 @@ def set_up_machine(
         yield machine
         return
     bring_up_loopback()
-    if has_command and config.shim.names is not False:
+    if has_command and config.shim.names:
         try:
             _set_up_names(machine, document, shares_files=shares_files)
         except (NetworkFailed, NamespaceError, OSError) as error:

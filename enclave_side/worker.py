@@ -15,6 +15,7 @@ from enclave_side.shim.names.lookups import Lookups
 from enclave_side.shim.names.planning import plan_names
 from enclave_side.shim.names.supervised import SupervisedTable
 from enclave_side.shim.socks5 import Socks5Proxy
+from enclave_side.shim.streams import Streams
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.dataplane.questions import Questions
@@ -52,7 +53,7 @@ class EnclaveSide:
         self._config = config
         self._log = Log("enclave", message.log_format, message.log_level)
         self._links = Links(config.parent, config.links, message.instance, config.limits, self._log)
-        policy = Policy.compile(document)
+        self._policy = policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)
         self._acceptors: list[Acceptor | DnsServer] = []
         self._names: NamesConnections | None = None
@@ -83,6 +84,8 @@ class EnclaveSide:
                 accepted = HttpProxy(self._opener, self._log, own_host).accepted
             case "socks5":
                 accepted = Socks5Proxy(self._opener, self._log).accepted
+            case "streams":
+                accepted = Streams(self._opener, self._policy, self._links, self._log).accepted
             case "names":
                 assert self._names is not None  # made because there are such listeners
                 accepted = self._names.accepted

@@ -52,9 +52,19 @@ class Listener:
 
 
 def open_listener(
-    endpoint: Endpoint, *, backlog: int = BACKLOG, vsock_buffer_bytes: int = VSOCK_BUFFER_BYTES
+    endpoint: Endpoint,
+    *,
+    backlog: int = BACKLOG,
+    vsock_buffer_bytes: int = VSOCK_BUFFER_BYTES,
+    is_of_packets: bool = False,
 ) -> Listener:
     """Bind `endpoint` and listen on it.
+
+    Args:
+        endpoint: where.
+        backlog: connections that wait in the kernel.
+        vsock_buffer_bytes: of each vsock connection.
+        is_of_packets: whether a unix socket is of packets (SOCK_SEQPACKET), not of bytes.
 
     Raises:
         ListenError: it cannot be bound.
@@ -64,7 +74,7 @@ def open_listener(
             case VsockAddress():
                 listening = _bind_vsock(endpoint, vsock_buffer_bytes)
             case UnixAddress():
-                listening = _bind_unix(endpoint)
+                listening = _bind_unix(endpoint, is_of_packets=is_of_packets)
             case TcpAddress():
                 listening = _bind_tcp(endpoint)
     except OSError as error:
@@ -96,8 +106,9 @@ def _bind_vsock(endpoint: VsockAddress, buffer_bytes: int) -> socket.socket:
     return listening
 
 
-def _bind_unix(endpoint: UnixAddress) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _bind_unix(endpoint: UnixAddress, *, is_of_packets: bool) -> socket.socket:
+    kind = socket.SOCK_SEQPACKET if is_of_packets else socket.SOCK_STREAM
+    listening = socket.socket(socket.AF_UNIX, kind)
     # The mode has to be right from the first moment, so it comes from the umask, not from chmod.
     mode = DEFAULT_MODE if endpoint.mode is None else endpoint.mode
     former_umask = os.umask(_UMASK_BITS & ~mode)

@@ -1,15 +1,13 @@
-"""The environment of the user's command: how programs learn of the HTTP proxy. Pure."""
+"""The environment of the user's command: how programs learn of the ways in. Pure."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from vsockproxy.addresses import TcpAddress
+from vsockproxy.client.location import VARIABLE
 from vsockproxy.config.model import Shim
 
-__all__ = ("STREAMS_SOCKET", "command_environment")
-
-STREAMS_SOCKET: Final = "/run/vsockproxy/streams.sock"
-"""The stream socket, on which programs that use our public API open streams."""
+__all__ = ("command_environment",)
 
 NO_PROXY: Final = "localhost,127.0.0.1,::1"
 
@@ -28,7 +26,7 @@ def command_environment(
     *,
     http_proxy: TcpAddress | None,
     names_are_active: bool,
-    has_streams_socket: bool,
+    streams: str | None,
 ) -> dict[str, str]:
     """All variables of the command.
 
@@ -38,7 +36,7 @@ def command_environment(
         shim: the section of the configuration file.
         http_proxy: where the HTTP proxy listens; None if it does not.
         names_are_active: whether programs reach names without a proxy.
-        has_streams_socket: whether the stream socket exists.
+        streams: where the stream socket is; None if it does not listen.
     """
     variables = dict(inherited)
     is_wanted = shim.environment if shim.environment is not None else not names_are_active
@@ -51,6 +49,7 @@ def command_environment(
     if shim.environment is not False:
         for name in _NEVER:
             variables.pop(name, None)
-    if has_streams_socket:
-        variables["VSOCKPROXY_STREAMS"] = STREAMS_SOCKET
+    variables.pop(VARIABLE, None)  # an outer one, which the command is not to use
+    if streams is not None:
+        variables[VARIABLE] = streams
     return variables

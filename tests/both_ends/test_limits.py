@@ -197,6 +197,7 @@ def test_connections_without_a_hello_are_limited_in_number_and_time(narrow: Exch
             assert peer.last_word() is None
     with RawPeer.dial(narrow.other_path) as peer:
         peer.greet()
+        narrow.parent.wait_for_event("link_up", after=after, cid=OTHER_CID)  # the lines before it
     lines = [line for line in narrow.parent.lines[after:] if line.get("cid") == OTHER_CID]
     silent = [line for line in lines if line.get("text") == f"no hello for {GREETING_SECONDS} s"]
     assert len(silent) == GREETINGS_AT_ONCE

@@ -52,8 +52,8 @@ def test_the_values_in_the_enclaves_example_are_the_defaults() -> None:
     for name in ("version", "mode", "require_tls", "links", "workers"):
         assert getattr(config, name) == getattr(default, name), name
     assert (config.limits, config.log) == (Limits(), Log())
-    assert config.shim == Shim(environment=True)
-    assert config.command == Command(vsock="allow")
+    assert config.shim == Shim(environment=False)
+    assert config.command == Command(user="app")
 
 
 @pytest.mark.parametrize(("name", "model"), [("parent", ParentConfig), ("enclave", EnclaveConfig)])

@@ -1,6 +1,6 @@
 import pytest
 
-from enclave_side.shim.environment import STREAMS_SOCKET, command_environment
+from enclave_side.shim.environment import command_environment
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import Shim
 
@@ -11,7 +11,6 @@ PROXY_VARIABLES = {
     ),
     **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
 }
-STREAMS = {"VSOCKPROXY_STREAMS": STREAMS_SOCKET}
 INHERITED = {"PATH": "/bin", "http_proxy": "http://10.0.0.1:80", "ALL_PROXY": "socks5://x"}
 
 
@@ -21,10 +20,10 @@ def environment(
     *,
     http_proxy: TcpAddress | None = PROXY,
     names: bool = False,
-    streams: bool = False,
+    streams: str | None = None,
 ) -> dict[str, str]:
     return command_environment(
-        inherited, shim, http_proxy=http_proxy, names_are_active=names, has_streams_socket=streams
+        inherited, shim, http_proxy=http_proxy, names_are_active=names, streams=streams
     )
 
 
@@ -59,9 +58,12 @@ def test_switched_off_everything_is_left_alone() -> None:
     assert environment(Shim(environment=False), INHERITED) == INHERITED
 
 
-def test_the_stream_socket_is_named_when_it_exists() -> None:
-    assert environment(Shim(environment=False), {}, streams=True) == STREAMS
-    assert environment(Shim(environment=False), {}) == {}
+@pytest.mark.parametrize("inherited", [{}, {"VSOCKPROXY_STREAMS": "/an/outer/one"}])
+def test_the_stream_socket_is_named_exactly_when_it_listens(inherited: dict[str, str]) -> None:
+    shim = Shim(environment=False)
+    named = {"VSOCKPROXY_STREAMS": "/run/streams.sock"}
+    assert environment(shim, inherited, streams="/run/streams.sock") == named
+    assert environment(shim, inherited) == {}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.http_targets import HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.record_reply_targets import RECORD_REPLY
 from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
 from tests.fuzz.socks_targets import SOCKS5
 from tests.fuzz.target import Target
@@ -14,6 +15,7 @@ TARGETS: dict[str, Target] = {
         HTTP_EXCHANGE,
         SOCKS5,
         CLIENT_HELLO,
+        RECORD_REPLY,
         CONFIG,
         HOST,
         ENDPOINT,

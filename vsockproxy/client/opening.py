@@ -9,64 +9,40 @@ block, each for at most a number of seconds; whoever has to wait for many things
 import errno
 import os
 import socket
-import struct
 import time
 from array import array
-from collections.abc import Mapping
-from typing import Final, Self
+from contextlib import ExitStack
+from typing import Any, Final, Self
 
-from vsockproxy.client.errors import OpeningCut, StreamSocketMissing, refused
+from vsockproxy.client.errors import OpeningCut, refused
+from vsockproxy.client.location import missing, stream_socket_path
 from vsockproxy.client.messages import (
     MAX_ANSWER_BYTES,
     Answer,
     PacketError,
     Pending,
+    Request,
     pack,
     unpack_answer,
 )
+from vsockproxy.session.errors import LocalProtocolError
 from vsockproxy.session.messages import Open, Opened, Refusal, Resolve, Resolved
 
 __all__ = (
     "FIRST_RETRY_SECONDS",
     "MOST_RETRY_SECONDS",
-    "VARIABLE",
     "Opening",
     "connect",
     "resolve",
-    "stream_socket_path",
     "try_to_connect",
 )
-
-VARIABLE: Final = "VSOCKPROXY_STREAMS"
-"""The environment variable that names the stream socket."""
 
 FIRST_RETRY_SECONDS: Final = 0.01
 MOST_RETRY_SECONDS: Final = 0.1
 """Pauses while the listener's backlog is full; a unix socket cannot be waited for then."""
 
-_RUN: Final = "run the program under `vsockproxy enclave -- COMMAND` or `vsockproxy sandbox`"
-_MEANINGS: Final[Mapping[int, str]] = {
-    errno.ENOENT: f"there is no such socket: {_RUN}",
-    errno.ECONNREFUSED: f"nobody listens there any more: {_RUN}",
-    errno.EACCES: "this user may not: give the command's user access to the socket's directory",
-    errno.EPROTOTYPE: f"it is another kind of socket: correct {VARIABLE}",
-    errno.ENOTSOCK: f"it is no socket: correct {VARIABLE}",
-}
-
 _MOST_DESCRIPTORS: Final = 4
 """One is expected; of more, these are taken to be closed, and the kernel closes the rest."""
-
-
-def stream_socket_path(path: str | None = None) -> str:
-    """Where the stream socket is: `path`, or what the environment names.
-
-    Raises:
-        StreamSocketMissing: neither says.
-    """
-    found = path or os.environ.get(VARIABLE)
-    if not found:
-        raise StreamSocketMissing(errno.ENOENT, f"{VARIABLE} is not set: {_RUN}")
-    return found
 
 
 def try_to_connect(path: str) -> socket.socket:
@@ -78,15 +54,18 @@ def try_to_connect(path: str) -> socket.socket:
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
-        _connect(connection, path)
-    except BaseException:
+        connection.connect(path)
+    except BlockingIOError:
         connection.close()
         raise
+    except (OSError, ValueError) as error:
+        connection.close()
+        raise missing(path, error) from error
     return connection
 
 
 def connect(path: str, timeout: float | None = None) -> socket.socket:
-    """Connect to the stream socket, and wait for it; the connection blocks.
+    """Connect to the stream socket, and wait for it.
 
     Args:
         path: of the socket.
@@ -96,18 +75,15 @@ def connect(path: str, timeout: float | None = None) -> socket.socket:
         TimeoutError: the listener's backlog stayed full.
         StreamSocketMissing: nobody listens there.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        connection.setblocking(True)  # whatever socket.setdefaulttimeout says
-        _limit_wait(connection, timeout)
+    deadline = _Deadline(timeout)
+    pause = FIRST_RETRY_SECONDS
+    while True:
         try:
-            _connect(connection, path)
+            return try_to_connect(path)
         except BlockingIOError:
-            raise _timed_out(path) from None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+            left = deadline.left(path)
+        time.sleep(pause if left is None else min(pause, left))
+        pause = min(2 * pause, MOST_RETRY_SECONDS)
 
 
 class Opening:
@@ -124,8 +100,7 @@ class Opening:
         dedicated: whether the stream has a vsock connection of its own.
 
     Raises:
-        OpeningCut: the worker is gone.
-        LocalProtocolError: host or port cannot be asked for; a ValueError would be no OSError.
+        ValueError: host or port cannot be asked for.
     """
 
     __slots__ = ("_connection", "_host", "_is_open", "_port", "address", "socket")
@@ -140,7 +115,7 @@ class Opening:
         self._port = port
         self._is_open = False
         try:
-            _send(connection, pack(Open(host, port, dedicated)))
+            _send(connection, Open(host, port, dedicated))
         except BaseException:
             connection.close()
             raise
@@ -168,14 +143,14 @@ class Opening:
             TimeoutError: no worker took the request in time.
             StreamSocketMissing: nobody listens.
             StreamRefused: there is no room for a stream.
-            OpeningCut, PacketError, LocalProtocolError: as `receive` and the class say.
+            OpeningCut, PacketError, ValueError: as `receive` and the class say.
         """
         path = stream_socket_path(path)
         deadline = _Deadline(timeout)
         opening = cls(connect(path, timeout), host, port, dedicated=dedicated)
         try:
             while opening.socket is None:
-                deadline.apply(opening._connection, path)
+                opening._connection.settimeout(deadline.left(path))
                 opening.receive()
         except BaseException:
             opening.close()
@@ -233,7 +208,7 @@ class Opening:
         """
         deadline = _Deadline(timeout)
         while not self._is_open:
-            deadline.apply(self._connection, f"{self._host} port {self._port}")
+            self._connection.settimeout(deadline.left(f"{self._host} port {self._port}"))
             self.receive()
 
     def detach(self) -> socket.socket:
@@ -274,14 +249,13 @@ def resolve(
         StreamSocketMissing: nobody listens.
         OpeningCut: the worker is gone.
         PacketError: it said what is no answer to RESOLVE.
-        LocalProtocolError: the name or the type cannot be asked for.
+        ValueError: the name or the type cannot be asked for.
     """
     path = stream_socket_path(path)
     deadline = _Deadline(timeout)
-    packet = pack(Resolve(name, record_type))
     with connect(path, timeout) as connection:
-        _send(connection, packet)
-        deadline.apply(connection, name)
+        _send(connection, Resolve(name, record_type))
+        connection.settimeout(deadline.left(name))
         answer, stream = _receive(connection)
     match answer:
         case Resolved():
@@ -299,75 +273,58 @@ class _Deadline:
     def __init__(self, timeout: float | None) -> None:
         self._at = None if timeout is None else time.monotonic() + timeout
 
-    def apply(self, connection: socket.socket, waited_for: str) -> None:
-        """Let the connection wait for what is left, TimeoutError if nothing is."""
+    def left(self, waited_for: str) -> float | None:
+        """Seconds that are left, None without a limit; TimeoutError if it is over."""
         if self._at is None:
-            connection.settimeout(None)
-            return
+            return None
         left = self._at - time.monotonic()
         if left <= 0:
-            raise _timed_out(waited_for)
-        connection.settimeout(left)
+            text = f"no answer from the stream socket in time: {waited_for}"
+            raise TimeoutError(errno.ETIMEDOUT, text)
+        return left
 
 
-def _timed_out(waited_for: str) -> TimeoutError:
-    return TimeoutError(errno.ETIMEDOUT, f"no answer from the stream socket in time: {waited_for}")
-
-
-def _limit_wait(connection: socket.socket, timeout: float | None) -> None:
-    """Limit a blocking connect, which ends with EAGAIN then (unix_stream_connect, unix(7))."""
-    if timeout is not None:
-        microseconds = max(round(timeout * 1_000_000), 1)  # 0 would be no limit
-        limit = struct.pack("@ll", *divmod(microseconds, 1_000_000))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-
-def _connect(connection: socket.socket, path: str) -> None:
+def _send(connection: socket.socket, request: Request) -> None:
     try:
-        connection.connect(path)
-    except BlockingIOError:
-        raise
-    except (OSError, ValueError) as error:  # of a path that holds a NUL
-        number = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
-        meaning = _MEANINGS.get(number, os.strerror(number))
-        raise StreamSocketMissing(
-            number, f"cannot connect to the stream socket {path}: {meaning}"
-        ) from error
-
-
-def _send(connection: socket.socket, packet: bytes) -> None:
-    try:
-        connection.send(packet, socket.MSG_NOSIGNAL)
-    except (BrokenPipeError, ConnectionResetError) as error:
-        raise OpeningCut from error
+        connection.send(pack(request), socket.MSG_NOSIGNAL)
+    except LocalProtocolError as error:
+        raise ValueError(error.text) from error
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # a worker without room has answered and closed already: `_receive` finds out
 
 
 def _receive(connection: socket.socket) -> tuple[Answer, socket.socket | None]:
     """One packet, and with PENDING the stream's socket."""
     try:
-        packet, ancillary, flags, _ = connection.recvmsg(
-            MAX_ANSWER_BYTES + 1,
-            socket.CMSG_SPACE(_MOST_DESCRIPTORS * array("i").itemsize),
-            socket.MSG_CMSG_CLOEXEC,
-        )
-    except ConnectionResetError as error:
-        raise OpeningCut from error
+        packet, ancillary, flags, _ = _receive_packet(connection)
+    except ConnectionResetError:
+        # The worker has closed with our request unread. That is told once, and before its answer.
+        packet, ancillary, flags, _ = _receive_packet(connection)
     descriptors = array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
-    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-    try:
+    with ExitStack() as undo:
+        for descriptor in descriptors:
+            undo.callback(os.close, descriptor)
         if not packet:
             raise OpeningCut
         answer = unpack_answer(packet)
-        if len(sockets) == (1 if isinstance(answer, Pending) else 0):
-            return answer, sockets.pop() if sockets else None
-        if flags & socket.MSG_CTRUNC:
-            raise OSError(
-                errno.EMFILE, "no descriptor is left for the stream's socket (ulimit -n)"
-            )
-        raise PacketError(f"{type(answer).__name__} with {len(sockets)} descriptors")
-    finally:
-        for each in sockets:
-            each.close()
+        if len(descriptors) != (1 if isinstance(answer, Pending) else 0):
+            if flags & socket.MSG_CTRUNC:
+                text = "no descriptor is left for the stream's socket (ulimit -n)"
+                raise OSError(errno.EMFILE, text)
+            raise PacketError(f"{type(answer).__name__} with {len(descriptors)} descriptors")
+        stream = socket.socket(fileno=descriptors[0]) if descriptors else None
+        undo.pop_all()
+    return answer, stream
+
+
+def _receive_packet(
+    connection: socket.socket,
+) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+    return connection.recvmsg(
+        MAX_ANSWER_BYTES + 1,
+        socket.CMSG_SPACE(_MOST_DESCRIPTORS * array("i").itemsize),
+        socket.MSG_CMSG_CLOEXEC,
+    )

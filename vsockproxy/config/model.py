@@ -38,6 +38,9 @@ BUDGET_RESERVE_BYTES = 16 * MEBIBYTE
 MAX_NAMES_PORTS = 256
 """Different ports that the names way in listens on, over all rules without `names: false`."""
 
+STREAM_SOCKET = "/run/vsockproxy/streams.sock"
+"""Where the stream socket is unless the file says otherwise."""
+
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 PortRange = Annotated[
@@ -52,6 +55,14 @@ Name = Annotated[
     msgspec.Meta(
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
         description="a name of up to 64 letters, digits, '_', '.' and '-'",
+    ),
+]
+SocketPath = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^/[!-~]*[!-.0-~](?![\s\S])",  # where Python's $ would let a line break pass
+        max_length=107,  # sun_path of sockaddr_un has 108, one of them the closing NUL (unix(7))
+        description="the absolute path of a socket, at most 107 characters without spaces",
     ),
 ]
 UserNumber = Annotated[
@@ -215,7 +226,7 @@ class EnclaveIngress(Section, frozen=True):
 class Shim(Section, frozen=True):
     """The ways in for unmodified programs."""
 
-    names: bool | None = None
+    names: bool = True
     """Whether names of the allowlist resolve to local addresses that lead to them."""
     names_block: NetworkText = "198.18.0.0/15"
     """The IPv4 network that these addresses are taken from."""
@@ -223,6 +234,8 @@ class Shim(Section, frozen=True):
     """Where the HTTP proxy listens; null turns it off."""
     socks5: TcpAddressText | None = None
     """Where the SOCKS5 proxy listens; null turns it off."""
+    streams: SocketPath | None = STREAM_SOCKET
+    """The stream socket, for programs that use vsockproxy.client; null turns it off."""
     environment: bool | None = None
     """Whether the command gets proxy variables; by default when the HTTP proxy is the way in."""
 

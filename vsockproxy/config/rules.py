@@ -245,7 +245,12 @@ def _parent_listeners(config: ParentConfig) -> Iterator[tuple[str, Endpoint]]:
 
 
 def _proxy_listeners(shim: Shim, invalid: frozenset[str]) -> Iterator[tuple[str, Endpoint]]:
-    for name, endpoint in (("http_proxy", shim.http_proxy), ("socks5", shim.socks5)):
+    streams = UnixAddress(shim.streams) if shim.streams is not None else None
+    for name, endpoint in (
+        ("http_proxy", shim.http_proxy),
+        ("socks5", shim.socks5),
+        ("streams", streams),
+    ):
         if endpoint is not None and name not in invalid:
             yield f"shim.{name}", endpoint
 

@@ -221,9 +221,11 @@ class HeldConnections:
             self._accept_all()
             async with timeout(ACCEPT_SECONDS):
                 return await accepted
-        except BaseException:
+        except BaseException as error:
             if accepted.done() and not accepted.cancelled() and accepted.exception() is None:
                 accepted.result().close()
+            if isinstance(error, TimeoutError):
+                raise OSError(errno.ETIMEDOUT, "loopback drops packets") from None
             raise
         finally:
             del self._awaited[address]

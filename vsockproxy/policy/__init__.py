@@ -3,6 +3,9 @@
 decision = policy.decide(host, port)                     # deny wins; no rule means no
 destination = decision.dialled(host, port)               # the rule may say `dial`
 decision, addresses = policy.judge(decision, host, port, answers)    # dial only `addresses`
+
+decision = policy.decide_name(host)                      # the same two steps without a port
+decision, addresses = policy.judge_name(decision, host, answers)
 """
 
 from vsockproxy.policy.allowlist import Policy

@@ -1,8 +1,8 @@
 """The lines about lookups: so few that a flood of lookups is no flood of lines.
 
-One name is told of once in ten seconds for each reason: a program asks for A and AAAA, and again.
-All names together have ten lines a second and fifty at once; what is beyond is counted, and the
-next line that is written says how many were left out.
+One name is told of once in ten seconds, for each reason and side: a program asks for A and AAAA,
+and asks again. All names together have ten lines a second and fifty at once; what is beyond is
+counted, and the next line that is written says how many were left out.
 """
 
 from typing import Final
@@ -29,7 +29,7 @@ class LookupLog:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._told: ExpiringCache[tuple[str, str], bool] = ExpiringCache(MOST_REMEMBERED)
+        self._told: ExpiringCache[tuple[str | None, ...], bool] = ExpiringCache(MOST_REMEMBERED)
         self._lines_left = LINES_AT_ONCE
         self._counted_at = 0.0
         self.left_out = 0
@@ -57,7 +57,7 @@ class LookupLog:
             text: what to do about it.
             side: who decided, if it was not this side.
         """
-        if self._may_write(name, reason, now):
+        if self._may_write((name, reason, side), now):
             fields: dict[str, object] = {
                 "host": name, "rule": rule, "reason": reason, "way": WAY, "allowed": allowed,
                 "text": text or None,
@@ -68,11 +68,11 @@ class LookupLog:
 
     def warning(self, event: str, text: str, now: float) -> None:
         """Write a line about something else, with the same bounds."""
-        if self._may_write(event, text, now):
+        if self._may_write((event, text), now):
             self._log.warning(event, way=WAY, text=text)
 
-    def _may_write(self, name: str, reason: str, now: float) -> bool:
-        if self._told.get((name, reason), now):
+    def _may_write(self, what: tuple[str | None, ...], now: float) -> bool:
+        if self._told.get(what, now):
             return False
         earned = (now - self._counted_at) * LINES_PER_SECOND
         self._lines_left = min(LINES_AT_ONCE, self._lines_left + earned)
@@ -81,7 +81,7 @@ class LookupLog:
             self.left_out += 1
             return False
         self._lines_left -= 1
-        self._told.put((name, reason), True, now + SECONDS_BETWEEN_LIKES)
+        self._told.put(what, True, now + SECONDS_BETWEEN_LIKES)
         if self.left_out:
             self._log.warning("lookups_not_logged", way=WAY, lines=self.left_out)
             self.left_out = 0

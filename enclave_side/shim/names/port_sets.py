@@ -99,16 +99,12 @@ class PortSets:
                 f"the allowlist has {count} different ports, names listens on {MAX_NAMES_PORTS}: "
                 "add names: false to the rules with most of them"
             )
-        allow, deny = _Spans(rules), _Spans(policy.lists.deny)
-        spans = {
-            pattern: subtract_ports(allow.around(pattern), deny.around(pattern))
-            for pattern in _patterns(rules, policy.lists.deny, allow)
-        }
         if policy.lists.mode == "report":
             everything = _with_reported_ports(listed)
-            spans = dict.fromkeys(spans, everything)
+            spans = dict.fromkeys((rule.pattern for rule in rules), everything)
             distinct: tuple[PortSpans, ...] = (everything,)
         else:
+            spans = _spans_by_pattern(rules, policy.lists.deny)
             distinct = tuple(dict.fromkeys(filter(None, spans.values())))
         most_sets = min(MOST_PORT_SETS, block.num_addresses // LEAST_ADDRESSES_OF_A_SET)
         sets, index_of = _merge_beyond(distinct, most_sets)
@@ -236,12 +232,14 @@ def _obstacle(rule: Rule, block: IPv4Network) -> str:
     return ""
 
 
-def _patterns(rules: Iterable[Rule], deny: Iterable[Rule], allow: _Spans) -> Iterator[Pattern]:
-    """What has ports of its own: the allow rules' patterns, and those of deny rules inside them."""
-    yield from dict.fromkeys(rule.pattern for rule in rules)
-    for rule in deny:
-        if allow.around(rule.pattern):
-            yield rule.pattern
+def _spans_by_pattern(rules: Sequence[Rule], denied: Sequence[Rule]) -> dict[Pattern, PortSpans]:
+    """The ports of the allow rules' patterns, then of those of deny rules inside them."""
+    allow, deny = _Spans(rules), _Spans(denied)
+    patterns = dict.fromkeys(rule.pattern for rule in rules)
+    patterns |= dict.fromkeys(rule.pattern for rule in denied if allow.around(rule.pattern))
+    return {
+        pattern: subtract_ports(allow.around(pattern), deny.around(pattern)) for pattern in patterns
+    }
 
 
 def _union(rules: Iterable[Rule]) -> PortSpans:

@@ -87,7 +87,7 @@ HANDSHAKES = {
 }
 
 
-@pytest.mark.parametrize("behind", [b"", JUNK], ids=["", "with junk behind it"])
+@pytest.mark.parametrize("behind", [b"", JUNK], ids=["alone", "with junk behind it"])
 @pytest.mark.parametrize(("data", "answer", "text"), HANDSHAKES.values(), ids=HANDSHAKES)
 def test_a_handshake_that_is_none_is_answered_closed_and_logged(
     proxy: Proxy, data: bytes, answer: bytes, text: str, behind: bytes

@@ -12,6 +12,7 @@ from vsockproxy.addresses import (
     VsockAddress,
     normalise_host,
 )
+from vsockproxy.config.capabilities import CAPABILITIES
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
@@ -168,11 +169,14 @@ enclave_configs = sections(
         to=destinations,
         carrier=st.sampled_from(["shared", "dedicated"]),
     ),
+    command=sections(
+        Command,
+        user=st.none() | labels | st.integers(0, 2**32 - 2),
+        capabilities=st.lists(st.sampled_from(CAPABILITIES), max_size=3),
+        vsock=st.sampled_from(["deny", "allow"]),
+    ),
     limits=limits,
     log=logs,
-).map(
-    # The default of `vsock` cannot be written out in this version.
-    lambda config: msgspec.structs.replace(config, command=Command(vsock="allow"))
 )
 aws_allowlists = sections(
     AwsAllowlist, allowlist=lists(sections(AwsRule, address=hosts, port=ports))

@@ -26,10 +26,6 @@ NOT_IN_THIS_VERSION = {
         ENCLAVE + "workers: auto\n",
         "f:2: workers: not in this version: write a number",
     ),
-    "the names way in": (
-        ENCLAVE + "shim:\n  names: true\n",
-        "f:3: shim.names: not in this version: write false, or remove it",
-    ),
     "TLS of a forward": (
         ENCLAVE + "forwards: [{listen: 'unix:///a', to: 'a.b:1', tls: true}]\n",
         "f:2: forwards[0].tls: not in this version: remove it",
@@ -49,7 +45,6 @@ WITHOUT_THE_FEATURE = {
     "no admin endpoint": PARENT + "admin: null\n",
     "a number of workers": PARENT + "workers: 2\n",
     "no ingress of the enclave": ENCLAVE + "ingress: []\n",
-    "no names way in": ENCLAVE + "shim: {names: false}\n",
     "a forward without TLS": ENCLAVE
     + "forwards: [{listen: 'unix:///a', to: 'a.b:1', tls: false}]\n",
 }

@@ -78,27 +78,31 @@ async def test_an_executable_file_that_is_no_program_is_126(
     assert told["text"] == "Exec format error"
 
 
-FAILING_LAUNCHERS: dict[str, tuple[str, int, str, dict[str, object]]] = {
+FAILING_LAUNCHERS: dict[str, tuple[str, int, int, str, dict[str, object]]] = {
     "a step that failed": (
-        'echo -n "filter 22 Invalid argument" >&$0; exit 1',
+        "filter 22 Invalid argument",
+        1,
         FENCE_FAILED,
         "fence_failed",
         {"step": "filter", "command": "true", "text": "Invalid argument"},
     ),
     "whatever its status says": (
-        'echo -n "user 1 Operation not permitted" >&$0; exit 42',
+        "user 1 Operation not permitted",
+        42,
         FENCE_FAILED,
         "fence_failed",
         {"step": "user", "command": "true", "text": "Operation not permitted"},
     ),
     "a report of nothing but a step": (
-        'echo -n "start 0 " >&$0',
+        "start 0 ",
+        0,
         FENCE_FAILED,
         "fence_failed",
         {"step": "start", "command": "true", "text": ""},
     ),
     "a program that is not there": (
-        'echo -n "exec 2 No such file or directory" >&$0; exit 1',
+        "exec 2 No such file or directory",
+        1,
         127,
         "command_not_started",
         {"command": "true", "text": "No such file or directory"},
@@ -107,13 +111,20 @@ FAILING_LAUNCHERS: dict[str, tuple[str, int, str, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize(
-    ("script", "code", "event", "fields"), FAILING_LAUNCHERS.values(), ids=FAILING_LAUNCHERS
+    ("report", "status", "code", "event", "fields"),
+    FAILING_LAUNCHERS.values(),
+    ids=FAILING_LAUNCHERS,
 )
 async def test_what_a_launcher_reports(
-    script: str, code: int, event: str, fields: dict[str, object], signals: SignalDescriptor
+    report: str,
+    status: int,
+    code: int,
+    event: str,
+    fields: dict[str, object],
+    signals: SignalDescriptor,
 ) -> None:
-    """A shell in its place has the number of the descriptor as $0."""
-    launcher = ["bash", "-c", script]
+    script = f"import os, sys; os.write(int(sys.argv[1]), {report.encode()!r}); sys.exit({status})"
+    launcher = [sys.executable, "-c", script]
     ended, log = await run(user_command("true", launcher=launcher), signals)
     assert ended == code
     assert log.lines == [("error", event, fields)]
@@ -131,14 +142,20 @@ async def test_a_launcher_that_dies_runs_nothing(signals: SignalDescriptor) -> N
     assert (await run(user_command("true", launcher=launcher), signals))[0] == 137
 
 
-async def test_descriptors_for_the_launcher_are_passed(signals: SignalDescriptor) -> None:
-    with open(os.devnull) as file:
-        script = f"[ -e /proc/self/fd/{file.fileno()} ] && exit 5"
-        command = user_command("true", launcher=["sh", "-c", script])
-        assert (await run(command, signals))[0] == 1
-        command = replace(command, passed=[file.fileno()])
-        assert (await run(command, signals))[0] == 5
-        assert not os.get_inheritable(file.fileno())
+@pytest.fixture
+def descriptor() -> Iterator[int]:
+    with open(os.devnull, "rb") as file:
+        yield file.fileno()
+
+
+async def test_descriptors_for_the_launcher_are_passed(
+    descriptor: int, signals: SignalDescriptor
+) -> None:
+    script = f"[ -e /proc/self/fd/{descriptor} ] && exit 5"
+    command = user_command("true", launcher=["sh", "-c", script])
+    assert (await run(command, signals))[0] == 1
+    assert (await run(replace(command, passed=[descriptor]), signals))[0] == 5
+    assert not os.get_inheritable(descriptor)
 
 
 async def test_no_descriptor_is_left_open(signals: SignalDescriptor) -> None:

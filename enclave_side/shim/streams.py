@@ -1,0 +1,210 @@
+"""The stream socket: the way in for programs that use `vsockproxy.client`, and for the socket shim.
+
+`vsockproxy.client.messages` has the packets. Unix sockets have no reset, so a stream's bytes travel
+on a TCP connection of its own, whose far end the program is given before anybody has decided.
+"""
+
+import socket
+from contextlib import suppress
+from typing import Final
+
+from enclave_side.links import Links
+from enclave_side.opener import ANSWER_MARGIN_SECONDS, Destined, Opener
+from vsockproxy.client.messages import (
+    MAX_REQUEST_BYTES,
+    PacketError,
+    Pending,
+    Request,
+    pack,
+    unpack_request,
+)
+from vsockproxy.dataplane.closing import reset_socket
+from vsockproxy.dataplane.held_connections import HeldConnection, HeldConnections
+from vsockproxy.dataplane.loop import Task, spawn, timeout
+from vsockproxy.dataplane.packet_connection import PacketConnection, PeerGone
+from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.errors import Refused
+from vsockproxy.log import Log
+from vsockproxy.policy import Policy
+from vsockproxy.session import ErrorCode, Open, Opened, Refusal, Resolve, Resolved
+
+__all__ = ("MOST_REQUESTS", "WAY", "Streams")
+
+WAY: Final = "streams"
+
+MOST_REQUESTS: Final = 4096
+"""Connections that may wait at once, for their request or their answer; each takes three
+descriptors and some 40 KiB, half of it the kernel's."""
+
+
+class Streams:
+    """Serves the connections of the stream socket.
+
+    Args:
+        opener: decides and opens the streams.
+        policy: this side's, for names.
+        links: asks the parent for names.
+        log: for requests that cannot be read or served.
+        most_requests: connections that are served at once; one beyond is refused.
+    """
+
+    def __init__(
+        self,
+        opener: Opener,
+        policy: Policy,
+        links: Links,
+        log: Log,
+        *,
+        most_requests: int = MOST_REQUESTS,
+    ) -> None:
+        self._opener = opener
+        self._policy = policy
+        self._links = links
+        self._log = log
+        self._most_requests = most_requests
+        self._held = HeldConnections()
+        self._requests = 0
+        self._is_full = False
+
+    def accepted(self, sock: socket.socket, address: object) -> None:
+        """Serve one connection."""
+        del address
+        connection = PacketConnection(sock)
+        if self._requests >= self._most_requests:
+            self._refuse_one(connection)
+            return
+        self._is_full = False
+        self._requests += 1
+        # Not in the task itself: one that is cancelled before its first step runs no `finally`.
+        spawn(self._serve(connection), "stream socket").add_done_callback(self._served)
+
+    def _served(self, task: Task[None]) -> None:
+        del task
+        self._requests -= 1
+
+    def _refuse_one(self, connection: PacketConnection) -> None:
+        text = f"{self._requests} requests wait on the stream socket"
+        if not self._is_full:
+            self._is_full = True  # one line until there has been room again
+            self._log.warning("stream_refused", way=WAY, reason="limit", text=text)
+        with suppress(OSError):
+            connection.send(pack(Refusal("limit", text)))
+        connection.close()
+
+    async def _serve(self, connection: PacketConnection) -> None:
+        try:
+            request = await self._read_request(connection)
+            if isinstance(request, Open):
+                await self._open(connection, request)
+            elif request is not None:
+                await self._resolve(connection, request)
+        except PeerGone as gone:
+            if gone.has_spoken:
+                self._log.warning("bad_request", way=WAY, text="another packet before the answer")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the program has gone
+        except OSError as error:
+            self._log.warning("stream_refused", way=WAY, reason="limit", text=str(error))
+        finally:
+            connection.close()
+
+    async def _read_request(self, connection: PacketConnection) -> Request | None:
+        """The request; None if there is none to serve."""
+        seconds = self._opener.limits.handshake
+        try:
+            async with timeout(seconds):
+                packet = await connection.receive(MAX_REQUEST_BYTES)
+            return unpack_request(packet) if packet else None
+        except TimeoutError:
+            text = f"no request in {seconds:g} s"
+        except PacketError as error:
+            text = str(error)
+        self._log.warning("bad_request", way=WAY, text=text)
+        return None
+
+    async def _open(self, connection: PacketConnection, request: Open) -> None:
+        try:
+            held = await self._held.make()
+        except OSError as error:
+            text = f"there is no connection for the stream: {error}"
+            self._log.warning("stream_refused", way=WAY, reason="limit", text=text)
+            connection.send(pack(Refusal("limit", text)))
+            return
+        try:
+            connection.send(pack(Pending()), [held.far_descriptor])
+            with connection.while_peer_waits():
+                destined, end = await self._ask(request)
+        except Refused as refused:
+            # The packet first: who is woken by the reset finds the reason.
+            with suppress(OSError):
+                connection.send(pack(Refusal(refused.reason, refused.text)))
+            held.reset()
+        except BaseException:
+            held.reset()
+            raise
+        else:
+            await self._begin(connection, held, destined, end)
+
+    async def _ask(self, request: Open) -> tuple[Destined, StreamEnd]:
+        opener = self._opener
+        destined = opener.decide(request.host, request.port, WAY)
+        needs_tls = opener.requires_tls(destined)
+        end = await opener.open(destined, is_dedicated=request.dedicated, is_final=not needs_tls)
+        return destined, end
+
+    async def _begin(
+        self, connection: PacketConnection, held: HeldConnection, destined: Destined, end: StreamEnd
+    ) -> None:
+        """Say that the stream stands, then relay."""
+        try:
+            connection.send(pack(Opened(destined.record.address or "")))
+            near = await held.let_go()
+        except BaseException:
+            end.reset(ErrorCode.CANCELLED)
+            held.reset()
+            raise
+        connection.close()
+        opener = self._opener
+        try:
+            first_bytes = b""
+            if opener.requires_tls(destined):
+                first_bytes = await opener.read_client_hello(destined, near)
+            await opener.relay(destined, end, near, first_bytes)
+        except Refused as refused:
+            # The stream stands: a reset is all that can be said.
+            end.reset(ErrorCode.NOT_TLS if refused.reason == "not_tls" else ErrorCode.CANCELLED)
+            reset_socket(near)
+        except BaseException:
+            end.reset(ErrorCode.CUT)
+            reset_socket(near)
+            raise
+
+    async def _resolve(self, connection: PacketConnection, request: Resolve) -> None:
+        decision, host = self._policy.decide_name_text(request.name)
+        if decision.allowed and host is not None:
+            with connection.while_peer_waits():
+                answer = await self._ask_parent(host.text, request.record_type)
+        else:
+            answer = Resolved(decision.reason, decision.text)
+            self._log.warning(
+                "decision",
+                host=host.text if host is not None else request.name,
+                rule=decision.rule.source if decision.rule is not None else None,
+                reason=decision.reason,
+                way=WAY,
+                allowed=False,
+                text=decision.text,
+            )
+        connection.send(pack(answer))
+
+    async def _ask_parent(self, name: str, record_type: int) -> Resolved:
+        seconds = self._opener.limits.link_wait + ANSWER_MARGIN_SECONDS
+        try:
+            async with timeout(seconds):
+                return await self._links.resolve(name, record_type)
+        except Refused as refused:
+            return Resolved(refused.reason, refused.text)
+        except TimeoutError:
+            return Resolved("lookup_failed", f"the parent did not answer in {seconds:g} s")
+        except ConnectionResetError:
+            return Resolved("parent_away", "the link to the parent ended before its answer")

@@ -1,0 +1,93 @@
+"""A program inside a sandbox that looks names up and connects as it is told, on stdin.
+
+    python -m tests.names.agent
+
+Each line is a JSON list: what to do, and its arguments; each gets a line in answer, `[value, null]`
+or `[null, error]`.
+"""
+
+import errno
+import json
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+WAIT_SECONDS = 20.0
+
+
+def addresses(name: str) -> list[str]:
+    """What the C library finds."""
+    found = socket.getaddrinfo(name, 1, type=socket.SOCK_STREAM)
+    return [str(each[4][0]) for each in found]
+
+
+def many_addresses(names: list[str]) -> list[str]:
+    """The only address of each name."""
+    return [socket.gethostbyname(name) for name in names]
+
+
+def fetch(host: str, port: int) -> str:
+    """Connect, and read to the end."""
+    with socket.create_connection((host, port), WAIT_SECONDS) as sock:
+        return sock.makefile().read()
+
+
+def fetch_each(hosts: list[str], port: int) -> list[str]:
+    """`fetch` for one after the other."""
+    return [fetch(host, port) for host in hosts]
+
+
+
+
+def serve_and_fetch(ports: list[int], host: str, port: int) -> str:
+    """Listen on all of `ports`, on every address of IPv4 and of IPv6, and fetch meanwhile."""
+    listeners = []
+    try:
+        for each in ports:
+            for family, where in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+                listeners.append(
+                    socket.create_server((where, each), family=family, dualstack_ipv6=False)
+                )
+        return fetch(host, port)
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def query(message: str, wait_seconds: float) -> str:
+    """Send bytes to the DNS server over UDP; its answer, both in hexadecimal digits."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(wait_seconds)
+        sock.connect(("198.18.0.1", 53))
+        sock.send(bytes.fromhex(message))
+        return sock.recv(65_535).hex()
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    task.__name__: task
+    for task in (addresses, many_addresses, fetch, fetch_each, serve_and_fetch, query)
+}
+
+
+def describe(error: OSError) -> str:
+    """The symbol of an error: ECONNREFUSED, EAI_NONAME, TimeoutError."""
+    if isinstance(error, socket.gaierror):
+        symbols = {getattr(socket, name): name for name in dir(socket) if name.startswith("EAI_")}
+        return symbols[error.errno]
+    return errno.errorcode.get(error.errno or 0, type(error).__name__)
+
+
+def main() -> None:
+    """Do what each line says."""
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        try:
+            answer = [TASKS[name](*arguments), None]
+        except OSError as error:
+            answer = [None, describe(error)]
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
