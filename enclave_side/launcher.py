@@ -46,6 +46,11 @@ _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
 SECCOMP_CALLS = {"x86_64": 317, "aarch64": 277}
 _INSTRUCTION_BYTES = 8
+_UNKNOWN_TO_THE_KERNEL = (errno.EINVAL, errno.ENOSYS)
+_NO_FILTERS = (
+    "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER): with command: {vsock: allow} the "
+    "command runs without"
+)
 
 # signal(7)
 _SIGINT = 2
@@ -74,10 +79,10 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def _check(result: int, text: str | None = None) -> None:
+def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
-        raise OSError(number, text or os.strerror(number))
+        raise OSError(number, os.strerror(number))
 
 
 def _prctl(option: int, argument: int, second: int = 0) -> None:
@@ -131,11 +136,10 @@ def _drop_from_bounding_set(kept: int) -> None:
         try:
             _prctl(_PR_CAPBSET_DROP, number)
         except OSError as error:
-            if error.errno == errno.EINVAL:  # the kernel has no more
-                return
-            if error.errno == errno.EPERM:
-                # Not without CAP_SETPCAP. The bounding set limits what programs gain at exec, and
-                # without new privileges they gain nothing (security/commoncap.c).
+            # EINVAL: the kernel has no more of them. EPERM: not without CAP_SETPCAP; but this set
+            # limits what programs gain at exec, and without new privileges they gain nothing
+            # (security/commoncap.c, cap_bprm_creds_from_file).
+            if error.errno in (errno.EINVAL, errno.EPERM):
                 return
             raise
 
@@ -158,21 +162,16 @@ def _install_filter_if_possible(text: str) -> None:
     try:
         _install_filter(text)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+        if error.errno not in _UNKNOWN_TO_THE_KERNEL:
             raise
 
 
 def _seccomp(flags: int, program: _Program) -> None:
     call = SECCOMP_CALLS[os.uname().machine]
-    result = _libc.syscall(call, _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program))
-    is_unknown = ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS)
-    _check(
-        result,
-        "this kernel has no seccomp filters (CONFIG_SECCOMP_FILTER): with command: {vsock: allow} "
-        "the command runs without"
-        if is_unknown
-        else None,
-    )
+    if _libc.syscall(call, _SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program)) != 0:
+        number = ctypes.get_errno()
+        text = _NO_FILTERS if number in _UNKNOWN_TO_THE_KERNEL else os.strerror(number)
+        raise OSError(number, text)
 
 
 def _forbid_new_privileges(text: str) -> None:

@@ -37,8 +37,7 @@ def _execute(data: bytes) -> str:
     try:
         reply = read_reply(data[1:], _QUERIES[kind])
     except ReplyError as error:
-        assert str(error).isprintable()
-        return type(error).__name__
+        return f"{type(error).__name__}: {error}"
     if reply is None:
         return "none of this question"
     assert isinstance(reply, Reply)

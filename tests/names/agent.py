@@ -13,7 +13,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-WAIT_SECONDS = 20.0
+from tests.support import socks5_client
+
+WAIT_SECONDS = 25.0
+HTTP_PORT = 3128
+SOCKS_PORT = 1080
+"""Where the proxies of a sandbox listen."""
 
 
 def addresses(name: str) -> list[str]:
@@ -36,8 +41,6 @@ def fetch(host: str, port: int) -> str:
 def fetch_each(hosts: list[str], port: int) -> list[str]:
     """`fetch` for one after the other."""
     return [fetch(host, port) for host in hosts]
-
-
 
 
 def serve_and_fetch(ports: list[int], host: str, port: int) -> str:
@@ -64,9 +67,62 @@ def query(message: str, wait_seconds: float) -> str:
         return sock.recv(65_535).hex()
 
 
+_standing: dict[int, socket.socket] = {}
+
+
+def _by_http(host: str, port: int) -> tuple[socket.socket, str]:
+    """CONNECT; the status."""
+    sock = socket.create_connection(("127.0.0.1", HTTP_PORT), WAIT_SECONDS)
+    bracketed = f"[{host}]" if ":" in host else host
+    sock.sendall(f"CONNECT {bracketed}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    head = b""
+    while b"\r\n\r\n" not in head and (piece := sock.recv(1)):
+        head += piece
+    return sock, head.split()[1].decode()
+
+
+def _by_socks(host: str, port: int) -> tuple[socket.socket, str]:
+    """CONNECT of SOCKS 5; the reply."""
+    sock, reply = socks5_client.ask(SOCKS_PORT, host, port)
+    return sock, str(reply)
+
+
+def _directly(host: str, port: int) -> tuple[socket.socket, str]:
+    """As most programs do: to a name, to a forward on 127.0.0.1, or through the socket shim."""
+    return socket.create_connection((host, port), WAIT_SECONDS), "connected"
+
+
+_OPEN = {"http": _by_http, "socks": _by_socks}
+
+
+def open_by(way: str, host: str, port: int) -> list[object]:
+    """Connect; a number for the connection, and the proxy's answer, or `connected`."""
+    sock, answer = _OPEN.get(way, _directly)(host, port)
+    _standing[sock.fileno()] = sock
+    return [sock.fileno(), answer]
+
+
+def end_of(number: int) -> str:
+    """How a connection ends: `end`, or the error."""
+    with _standing.pop(number) as sock:
+        sock.settimeout(WAIT_SECONDS)
+        while sock.recv(65_536):
+            pass
+    return "end"
+
+
 TASKS: dict[str, Callable[..., Any]] = {
     task.__name__: task
-    for task in (addresses, many_addresses, fetch, fetch_each, serve_and_fetch, query)
+    for task in (
+        addresses,
+        many_addresses,
+        fetch,
+        fetch_each,
+        serve_and_fetch,
+        query,
+        open_by,
+        end_of,
+    )
 }
 
 

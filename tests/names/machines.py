@@ -70,22 +70,32 @@ class Machine:
             if fields.items() <= line.items():
                 return line
 
-    def kill_worker(self) -> None:
-        """Kill a worker of the enclave's side, and wait until it has been replaced."""
-        (victim, *_) = self.workers()
+    def kill_worker(self, side: str = "enclave") -> None:
+        """Kill a worker, and wait until its supervisor has seen it."""
+        (victim, *_) = self.processes(f"{side}_side.worker")
         os.kill(victim, signal.SIGKILL)
         self.program.line_with('"worker_died"')
 
-    def workers(self) -> list[int]:
-        """Process ids of the enclave's workers."""
+    def processes(self, module: str) -> list[int]:
+        """Process ids of this sandbox that execute a module of ours."""
         found = []
         session = os.getsid(self.program.process.pid)
         for entry in Path("/proc").iterdir():
             with suppress(OSError, ValueError):
                 command = (entry / "cmdline").read_bytes()
-                if b"\0-m\0enclave_side.worker\0" in command and os.getsid(int(entry.name)) == session:
+                is_it = f"\0-m\0{module}\0".encode() in command
+                if is_it and os.getsid(int(entry.name)) == session:
                     found.append(int(entry.name))
         return found
+
+    def lose_parent(self) -> None:
+        """Have the parent go away for good; what dials it is not answered."""
+        for module, number in (
+            ("parent_side.service", signal.SIGSTOP),  # it would start another worker
+            ("parent_side.worker", signal.SIGKILL),
+        ):
+            for process in self.processes(module):
+                os.kill(process, number)
 
 
 @contextmanager

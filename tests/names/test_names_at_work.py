@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from tests.names.machines import HOSTS, Machine, hosts, machine
-from tests.support.pair import free_port
 
 MANY = 10_000
+OTHER_PORT = 9
+"""Listed for another name."""
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +82,9 @@ def test_a_pool_that_is_used_up_harms_nobody_else(tmp_path: Path, port: int) -> 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Machine]:
     """Names and addresses with different ports, some of them only on one side's list."""
-    other = free_port()
     shared = [
         *rules("one.test", ports=[port]),
-        *rules("other.test", ports=[port, other]),
+        *rules("other.test", ports=[port, OTHER_PORT]),
         *rules(HOSTS[9], ports=[port], names=False),
         *rules("10.20.0.0/16", ports=[port], dial=f"{HOSTS[7]}:{port}"),
         *rules("fd00:1::7", ports=[port], dial=f"{HOSTS[8]}:{port}"),
@@ -96,7 +96,6 @@ def small(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Machi
         "resolver": {"hosts": known, "servers": ["127.0.0.1:9"], "timeout": 1},
     }
     with machine(tmp_path_factory.mktemp("small"), parent, enclave) as running:
-        running.other = other
         yield running
 
 
@@ -112,9 +111,9 @@ def test_literals_and_networks_are_routed(small: Machine, port: int) -> None:
 
 
 def test_a_port_that_the_name_has_not(small: Machine) -> None:
-    assert small.error("fetch", "one.test", small.other) == "ECONNREFUSED"
+    assert small.error("fetch", "one.test", OTHER_PORT) == "ECONNREFUSED"
     assert small.error("fetch", "other.test", 1) == "ECONNREFUSED"
-    assert small.error("fetch", "10.20.30.40", small.other) == "ECONNREFUSED"
+    assert small.error("fetch", "10.20.30.40", OTHER_PORT) == "ECONNREFUSED"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +136,7 @@ def test_a_name_that_the_parent_does_not_list(small: Machine) -> None:
 
 
 def test_every_port_of_the_allowlist_is_free_for_the_command(small: Machine, port: int) -> None:
-    ports = [port, small.other, 53, 80, 443]
+    ports = [port, OTHER_PORT, 53, 80, 443]
     assert small.ask("serve_and_fetch", ports, "one.test", port) == HOSTS[0]
 
 

@@ -62,7 +62,9 @@ LAYERS = _layers(
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
-    Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
+    Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),
+    Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
+    Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client"}),
     Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
     Layer(
         "vsockproxy.cli",
@@ -73,9 +75,9 @@ LAYERS = _layers(
 )
 
 HOMES = {
-    "asyncio": {"vsockproxy.dataplane"},
+    "asyncio": {"vsockproxy.dataplane", "vsockproxy.client.for_asyncio"},
     "uvloop": {"vsockproxy.dataplane"},
-    "trio": {"vsockproxy.control", "vsockproxy.client"},
+    "trio": {"vsockproxy.control", "vsockproxy.client.for_trio"},
     "h11": {"vsockproxy.protocols"},
     "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
     "cryptography": {"vsockproxy.attestation"},

@@ -120,12 +120,27 @@ BAD = {
     "asyncio outside of the byte path": (
         "parent_side.worker",
         "import asyncio",
-        "imports asyncio, which only vsockproxy.dataplane may",
+        "imports asyncio, which only vsockproxy.client.for_asyncio, vsockproxy.dataplane may",
     ),
     "trio in the byte path": (
         "vsockproxy.dataplane.loop",
         "from trio import open_nursery",
-        "imports trio, which only vsockproxy.client, vsockproxy.control may",
+        "imports trio, which only vsockproxy.client.for_trio, vsockproxy.control may",
+    ),
+    "a loop where programs without one import": (
+        "vsockproxy.client.opening",
+        "import asyncio",
+        "imports asyncio, which only vsockproxy.client.for_asyncio, vsockproxy.dataplane may",
+    ),
+    "one loop's client module imports the other's": (
+        "vsockproxy.client.for_trio",
+        "from vsockproxy.client import for_asyncio",
+        "imports vsockproxy.client.for_asyncio, which vsockproxy.client.for_trio must not know",
+    ),
+    "the public API imports a side": (
+        "vsockproxy.client.opening",
+        "from enclave_side.shim import streams",
+        "imports enclave_side, which vsockproxy.client must not know",
     ),
     "the parent's resolver in the enclave": (
         "enclave_side.worker",

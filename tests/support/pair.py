@@ -168,6 +168,7 @@ class Pair:
         self.path = Path(self._directory.name)
         self.kind = kind
         self.proxy_port = free_port()
+        self.streams = self.path / "streams.sock"
         allowed = rules if parent_rules is None else parent_rules
         listed: dict[str, Any]
         if kind == "unix":
@@ -187,8 +188,11 @@ class Pair:
             {
                 "parent": dial,
                 "allowlist": rules,
-                "shim": {"http_proxy": f"127.0.0.1:{self.proxy_port}"},
                 **(enclave or {}),
+                "shim": {
+                    "streams": str(self.streams),  # of this pair alone
+                    **(enclave or {}).get("shim", {"http_proxy": f"127.0.0.1:{self.proxy_port}"}),
+                },
             },
         )
         self.parent: Side | None = None

@@ -160,6 +160,7 @@ enclave_configs = sections(
         Shim,
         names=st.just(False),
         http_proxy=st.none() | tcp_addresses,
+        streams=st.none() | st.just("/streams/socket"),
         environment=st.none() | st.booleans(),
     ),
     forwards=unique(

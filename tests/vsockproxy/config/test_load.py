@@ -750,6 +750,30 @@ ENCLAVE_VALUES = {
         "shim: {http_proxy: 127.0.0.1}",
         "shim.http_proxy: '127.0.0.1' has no port: write 127.0.0.1:PORT",
     ),
+    "a stream socket by a relative path": (
+        "shim: {streams: streams.sock}",
+        "shim.streams: 'streams.sock' does not fit: "
+        "write the absolute path of a socket, at most 107 characters without spaces",
+    ),
+    "a stream socket that is a directory": (
+        "shim: {streams: /run/}",
+        "shim.streams: '/run/' does not fit: "
+        "write the absolute path of a socket, at most 107 characters without spaces",
+    ),
+    "a stream socket with a line break": (
+        'shim: {streams: "/run/a\\n"}',
+        "shim.streams: '/run/a\\n' does not fit: "
+        "write the absolute path of a socket, at most 107 characters without spaces",
+    ),
+    "a stream socket of 108 bytes": (
+        f"shim: {{streams: /{107 * 's'}}}",
+        f"shim.streams: '/{79 * 's'}…' does not fit: "
+        "write the absolute path of a socket, at most 107 characters without spaces",
+    ),
+    "a forward where the stream socket is": (
+        "shim: {streams: /a}\nforwards: [{listen: 'unix:///a', to: 'a.b:1'}]",
+        "forwards[0].listen: unix:///a is taken by shim.streams: write another address or port",
+    ),
     "a forward on vsock": (
         "forwards: [{listen: 'vsock://any:1', to: 'a.b:1'}]",
         "forwards[0].listen: a forward of the enclave listens for programs inside, not on vsock: "
@@ -819,6 +843,8 @@ ENCLAVE_ACCEPTED = {
         " {listen: 'tcp://127.0.0.3:1', to: 'a.b:1'}]"
     ),
     "a proxy with a scheme": "shim: {http_proxy: 'tcp://[::1]:3128'}",
+    "a stream socket of 107 bytes": f"shim: {{streams: /{106 * 's'}}}",
+    "no stream socket": "shim: {streams: null}",
 }
 
 
