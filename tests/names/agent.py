@@ -10,6 +10,7 @@ import errno
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,18 @@ def end_of(number: int) -> str:
     return "end"
 
 
+def seconds_to_first_byte(way: str, host: str, port: int, count: int) -> list[float]:
+    """How long each of `count` connections takes, from the lookup to the first byte."""
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter()
+        sock, _ = _OPEN.get(way, _directly)(host, port)
+        with sock:
+            sock.recv(1)
+            taken.append(time.perf_counter() - began)
+    return taken
+
+
 TASKS: dict[str, Callable[..., Any]] = {
     task.__name__: task
     for task in (
@@ -122,6 +135,7 @@ TASKS: dict[str, Callable[..., Any]] = {
         query,
         open_by,
         end_of,
+        seconds_to_first_byte,
     )
 }
 

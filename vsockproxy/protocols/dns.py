@@ -27,13 +27,8 @@ import dns.rcode
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
-import dns.rdtypes.ANY.HINFO
 import dns.rdtypes.ANY.MX
-import dns.rdtypes.ANY.PTR
-import dns.rdtypes.ANY.SOA
 import dns.rdtypes.ANY.TXT
-import dns.rdtypes.IN.A
-import dns.rdtypes.IN.AAAA
 import dns.rdtypes.IN.SRV
 import dns.rrset
 import dns.wire
@@ -452,8 +447,9 @@ def _record_set(name: dns.name.Name, reply: Reply) -> dns.rrset.RRset:
     record_type = dns.rdatatype.RdataType.make(reply.record_type)
     record_set = dns.rrset.RRset(name, dns.rdataclass.IN, record_type)
     for data in reply.records:
-        record = dns.rdata.from_wire(dns.rdataclass.IN, record_type, data, 0, len(data))
-        record_set.add(record, reply.ttl_seconds)
+        record_set.add(
+            dns.rdata.GenericRdata(dns.rdataclass.IN, record_type, data), reply.ttl_seconds
+        )
     return record_set
 
 

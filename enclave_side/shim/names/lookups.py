@@ -147,12 +147,18 @@ class LookupCounts:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the parent said of a name."""
+    """What the parent said of a name, without the records themselves."""
 
-    resolved: Resolved
+    reason: str
+    text: str
     lifetime_seconds: float
-    is_answer: bool = True
-    """False where it gave none."""
+    records: Reply = NO_DATA
+    """Those of other types than A, as they are answered."""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether there shall be no answer, for certain."""
+        return self.reason == Reason.NO_SUCH_NAME or self.reason in _REFUSED_BY_POLICY
 
 
 @dataclass(slots=True)
@@ -240,7 +246,7 @@ class Lookups:
         now = self._now()
         if query.record_type != RecordType.A and query.record_type not in _PASSED_ON:
             known = self._known.get((host.text, RecordType.A), now)
-            is_gone = known is not None and known[0].resolved.reason == Reason.NO_SUCH_NAME
+            is_gone = known is not None and known[0].reason == Reason.NO_SUCH_NAME
             return _brief(no_such_name() if is_gone else NO_DATA)
         key = (host.text, query.record_type)
         known = self._known.get(key, now)
@@ -333,11 +339,11 @@ class Lookups:
         if known is None:
             found = await self._ask_parent(key)
             known = (found, self._now() + found.lifetime_seconds)
-            if sum(map(len, found.resolved.records)) <= MOST_KNOWN_BYTES:
+            if sum(map(len, found.records.records)) <= MOST_KNOWN_BYTES:
                 self._known.put(key, known, known[1])
         found, ends = known
         address = None
-        if record_type == RecordType.A and not _refuses(found.resolved):
+        if record_type == RecordType.A and not found.refuses:
             address = self._table.address_of(name) or await self._number(name)
         return self._answer(key, found, address, ends - self._now())
 
@@ -350,13 +356,22 @@ class Lookups:
             resolved = Resolved(refused.reason, refused.text)
         except OSError as error:  # TimeoutError is one too
             resolved = Resolved(Reason.PARENT_AWAY, str(error))
-        if _refuses(resolved):
-            return _Found(resolved, NEGATIVE_TTL_SECONDS)
-        if resolved.reason:
-            return _Found(resolved, FAILED_SECONDS, is_answer=False)
-        lifetime = min(max(resolved.ttl_seconds, LEAST_KNOWN_SECONDS), MOST_KNOWN_SECONDS)
-        records = resolved.records if record_type in _PASSED_ON else ()
-        return _Found(Resolved(records=records, ttl_seconds=resolved.ttl_seconds), lifetime)
+        reason, text = resolved.reason, resolved.text
+        if not reason:
+            lifetime = min(max(resolved.ttl_seconds, LEAST_KNOWN_SECONDS), MOST_KNOWN_SECONDS)
+            return _Found("", "", lifetime, self._records(key, resolved))
+        found = _Found(reason, text, NEGATIVE_TTL_SECONDS)
+        return found if found.refuses else _Found(reason, text, FAILED_SECONDS)
+
+    def _records(self, key: _Key, resolved: Resolved) -> Reply:
+        name, record_type = key
+        if record_type not in _PASSED_ON:
+            return NO_DATA
+        try:
+            return record_reply(record_type, resolved.records, resolved.ttl_seconds)
+        except RecordError as error:
+            self.log.warning("records_refused", f"{name}: {error.text}", self._now())
+            return NO_DATA
 
     async def _number(self, name: str) -> IPv4Address | None:
         try:
@@ -391,25 +406,19 @@ class Lookups:
     ) -> Answer:
         """What a found name is answered with, which has an `address` if it needs one."""
         name, record_type = key
-        resolved = found.resolved
-        if resolved.reason == Reason.NO_SUCH_NAME:
+        if found.reason == Reason.NO_SUCH_NAME:
             self.counts.no_such_name += 1
-            self.log.decision(name, resolved.reason, self._now(), text=resolved.text, side=_PARENT)
+            self.log.decision(name, found.reason, self._now(), text=found.text, side=_PARENT)
             return Answer(no_such_name(), lifetime_seconds)
-        if _refuses(resolved):
-            return self._refuse(name, resolved.reason, resolved.text, side=_PARENT)
-        if record_type == RecordType.A:
-            if address is None:
-                return self._unnumbered(name)
-            if not found.is_answer:
-                self.counts.unverified += 1
-            return Answer(address_reply(address), lifetime_seconds)
-        try:
-            reply = record_reply(record_type, resolved.records, resolved.ttl_seconds)
-        except RecordError as error:
-            self.log.warning("records_refused", f"{name}: {error.text}", self._now())
-            reply = NO_DATA
-        return Answer(reply, lifetime_seconds)
+        if found.refuses:
+            return self._refuse(name, found.reason, found.text, side=_PARENT)
+        if record_type != RecordType.A:
+            return Answer(found.records, lifetime_seconds)
+        if address is None:
+            return self._unnumbered(name)
+        if found.reason:
+            self.counts.unverified += 1
+        return Answer(address_reply(address), lifetime_seconds)
 
     def _unnumbered(self, name: str) -> Answer:
         self.counts.without_address += 1
@@ -417,11 +426,6 @@ class Lookups:
         self.log.decision(name, Reason.LIMIT, self._now(), text=text)
         error = ExtendedError(ErrorCode.OTHER, f"{Reason.LIMIT}: {text}")
         return Answer(no_such_name(error), FAILED_SECONDS)
-
-
-def _refuses(resolved: Resolved) -> bool:
-    """Whether the parent says for certain that there shall be no answer."""
-    return resolved.reason == Reason.NO_SUCH_NAME or resolved.reason in _REFUSED_BY_POLICY
 
 
 def _brief(reply: Reply) -> Answer:

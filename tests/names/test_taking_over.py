@@ -1,0 +1,82 @@
+"""Names on a machine that is ours: `--take-over`, as in an enclave, in namespaces of a test."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.names.machines import HOSTS, Machine, hosts
+from tests.support.pair import Pair
+from tests.support.program import Program, command_line
+
+UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
+
+# The file of the machine that runs the tests is never the one that is written.
+WITH_A_FILE = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+WITH_A_FIXED_FILE = (
+    'mount --bind "$0" /etc/resolv.conf && mount -o remount,bind,ro "$0" /etc/resolv.conf'
+    ' && mount -t tmpfs none /run && exec "$@"'
+)
+
+WITHOUT_MORE_NETWORKS = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _namespaces() -> None:
+    probe = [*UNSHARE, "mount", "--bind", "/dev/null", "/etc/resolv.conf"]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("needs unshare, permitted user namespaces, and an /etc/resolv.conf")
+
+
+@contextmanager
+def taken_over(directory: Path, prelude: str, port: int) -> Iterator[Machine]:
+    rule = {"address": "open.test", "port": port, "private": True, "require_tls": False}
+    dialled = [{**rule, "dial": f"{HOSTS[3]}:{port}"}]
+    resolv_conf = directory / "resolv.conf"
+    resolv_conf.write_text("nameserver 192.0.2.53\n")
+    pair = Pair("unix", [rule], parent_rules=dialled, enclave={"shim": {"http_proxy": "127.0.0.1:3128"}})
+    try:
+        pair.start_parent()
+        enclave = command_line(
+            *("enclave", "--config", str(pair.enclave_config), "--take-over"),
+            *("--", sys.executable, "-m", "tests.names.agent"),
+        )
+        command = [*UNSHARE, "sh", "-c", prelude, str(resolv_conf), *enclave]
+        with Program(command, stdin=subprocess.PIPE) as program:
+            yield Machine(program)
+    finally:
+        pair.close()
+
+
+@pytest.mark.parametrize(
+    "prelude",
+    [
+        pytest.param(WITH_A_FILE, id="a resolv.conf that can be written"),
+        pytest.param(WITH_A_FIXED_FILE, id="one that has to be mounted over"),
+    ],
+)
+def test_names_work(tmp_path: Path, prelude: str) -> None:
+    before = Path("/etc/resolv.conf").read_bytes()
+    with hosts() as port, taken_over(tmp_path, prelude, port) as machine:
+        assert machine.ask("fetch", "open.test", port) == HOSTS[3]
+        assert machine.error("addresses", "nobody.test") == "EAI_NONAME"
+        assert machine.error("fetch", "192.0.2.1", port) == "ECONNREFUSED"
+    is_fixed = prelude == WITH_A_FIXED_FILE
+    written = (tmp_path / "resolv.conf").read_text()
+    assert written == (
+        "nameserver 192.0.2.53\n" if is_fixed else "nameserver 198.18.0.1\noptions ndots:1\n"
+    )
+    assert Path("/etc/resolv.conf").read_bytes() == before
+
+
+def test_where_they_cannot_be_had_a_line_says_so_and_the_proxy_remains(tmp_path: Path) -> None:
+    with hosts() as port, taken_over(tmp_path, WITHOUT_MORE_NETWORKS, port) as machine:
+        number, status = machine.ask("open_by", "http", "open.test", port)
+        assert (status, machine.ask("end_of", number)) == ("200", "end")
+        line = machine.program.line_with("names are off")
+    assert "new network namespaces" in line
+    assert (tmp_path / "resolv.conf").read_text() == "nameserver 192.0.2.53\n"
