@@ -79,6 +79,7 @@ echo /proc/[0-9]*
         "lo",
         "vsc-rest",
         "lo is up",
+        "vsockproxy",
         "127.0.0.1 localhost enclave",
         "::1 localhost",
         "hosts: files dns",
@@ -284,7 +285,7 @@ def test_root_needs_no_user_namespace() -> None:
     command = fake_sandbox("sh", "-c", "ls -A /run; cut -d: -f1 /proc/net/dev | tail -1; exit 4")
     with Program(without_user_namespaces(*command)) as program:
         code, output = program.end()
-    assert (code, output.split()) == (4, ["vsc-rest"])
+    assert (code, output.split()) == (4, ["vsockproxy", "vsc-rest"])
 
 
 @pytest.mark.skipif(

@@ -1,5 +1,6 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
+from tests.fuzz.dns_targets import DNS, DNS_RECORDS
 from tests.fuzz.http_targets import HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.record_reply_targets import RECORD_REPLY
 from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
@@ -14,6 +15,8 @@ TARGETS: dict[str, Target] = {
         HTTP_PROXY,
         HTTP_EXCHANGE,
         SOCKS5,
+        DNS,
+        DNS_RECORDS,
         CLIENT_HELLO,
         RECORD_REPLY,
         CONFIG,

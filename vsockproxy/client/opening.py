@@ -311,7 +311,7 @@ def _receive(connection: socket.socket) -> tuple[Answer, socket.socket | None]:
             raise OpeningCut
         answer = unpack_answer(packet)
         if len(descriptors) != (1 if isinstance(answer, Pending) else 0):
-            if flags & socket.MSG_CTRUNC:
+            if flags & socket.MSG_CTRUNC and not descriptors:
                 text = "no descriptor is left for the stream's socket (ulimit -n)"
                 raise OSError(errno.EMFILE, text)
             raise PacketError(f"{type(answer).__name__} with {len(descriptors)} descriptors")

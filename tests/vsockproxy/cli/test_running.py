@@ -130,8 +130,9 @@ def test_take_over_without_the_right_to(enclave_file: str) -> None:
 
 def test_sandbox_with_what_is_allowed() -> None:
     allow = ("--allow", "a.example:443=127.0.0.1:8443", "--allow", "[::1]:443")
-    result = needs_sandbox(run("sandbox", *allow, "--", "sh", "-c", "echo $https_proxy; exit 4"))
-    assert result[:2] == (4, "http://127.0.0.1:3128\n")
+    script = "echo $https_proxy; cat /etc/resolv.conf; exit 4"
+    result = needs_sandbox(run("sandbox", *allow, "--", "sh", "-c", script))
+    assert result[:2] == (4, "\nnameserver 198.18.0.1\noptions ndots:1\n")
 
 
 def test_sandbox_takes_a_command_without_the_dashes() -> None:

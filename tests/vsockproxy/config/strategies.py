@@ -94,6 +94,10 @@ allow_rules = st.builds(
     ),
     st.fixed_dictionaries({"port": ports}) | st.fixed_dictionaries({"ports": port_lists}),
 )
+enclave_rules = allow_rules.map(
+    # Names listens on every port of its rules, and there is an end to that.
+    lambda rule: rule if rule.ports is None else msgspec.structs.replace(rule, names=False)
+)
 deny_rules = sections(DenyRule, address=patterns, ports=port_lists)
 limits = st.builds(
     lambda limits, streams, more_bytes: msgspec.structs.replace(
@@ -150,7 +154,7 @@ parent_configs = sections(
 enclave_configs = sections(
     EnclaveConfig,
     parent=listeners("parent", st.none()) | st.builds(VsockAddress, cids, ports),
-    allowlist=lists(allow_rules),
+    allowlist=lists(enclave_rules),
     denylist=lists(deny_rules),
     mode=policies,
     require_tls=st.booleans(),
@@ -158,7 +162,7 @@ enclave_configs = sections(
     workers=st.integers(1, 256),
     shim=sections(
         Shim,
-        names=st.just(False),
+        names=st.booleans(),
         http_proxy=st.none() | tcp_addresses,
         streams=st.none() | st.just("/streams/socket"),
         environment=st.none() | st.booleans(),
