@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import quantiles
 
@@ -121,20 +121,36 @@ def paced(client: Client) -> None:
     client.drain()
 
 
-def as_fast_as_answered(client: Client, *, is_new: bool) -> None:
-    """Always some questions under way."""
+def known_names(client: Client) -> None:
+    """Names that were asked for before, as fast as they are answered."""
+    _keep_asking(client, known_name)
+
+
+def new_names(client: Client) -> None:
+    """Names that nobody has asked for, as fast as they are answered."""
+    _keep_asking(client, new_name)
+
+
+def _keep_asking(client: Client, name: Callable[[int], bytes]) -> None:
     for number in range(LOOKUPS):
-        client.ask(number, new_name(number) if is_new else known_name(number))
+        client.ask(number, name(number))
         while client.waiting >= IN_FLIGHT:
             client.receive(ANSWER_SECONDS)
     client.drain()
+
+
+LOADS: dict[str, Callable[[Client], None]] = {
+    f"known names, {PACED_PER_SECOND} a second": paced,
+    f"known names, {IN_FLIGHT} at a time": known_names,
+    f"new names, {IN_FLIGHT} at a time": new_names,
+}
 
 
 def report(label: str, client: Client, seconds: float) -> float:
     """Print a line, and give the p99 in seconds."""
     percentiles = quantiles(client.seconds, n=100)
     print(
-        f"{label:>32}: {len(client.seconds) / seconds:7.0f} lookups/s, "
+        f"{label:>26}: {len(client.seconds) / seconds:7.0f} lookups/s, "
         f"p50 {percentiles[49] * 1000:.3f} ms, p99 {percentiles[98] * 1000:.3f} ms, "
         f"most {max(client.seconds) * 1000:.3f} ms",
         flush=True,
@@ -145,13 +161,7 @@ def report(label: str, client: Client, seconds: float) -> float:
 def measure(port: int) -> dict[str, float]:
     """All loads, one after the other; the p99 of each in seconds."""
     found = {}
-    for label, load in {
-        f"known names, {PACED_PER_SECOND} a second": paced,
-        "known names, one after the other": lambda client: as_fast_as_answered(
-            client, is_new=False
-        ),
-        "new names under a wildcard": lambda client: as_fast_as_answered(client, is_new=True),
-    }.items():
+    for label, load in LOADS.items():
         client = Client(port)
         try:
             began = time.perf_counter()

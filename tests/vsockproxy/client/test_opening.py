@@ -36,13 +36,6 @@ SOON = 0.05
 """Seconds to wait for what never comes."""
 
 
-@pytest.fixture(autouse=True)
-def _no_descriptor_is_left() -> Iterator[None]:
-    before = os.listdir("/proc/self/fd")
-    yield
-    assert os.listdir("/proc/self/fd") == before
-
-
 @contextmanager
 def streams(tmp_path: Path, script: Script) -> Iterator[str]:
     with ScriptedStreams(tmp_path / "streams.sock", script) as running:
