@@ -6,7 +6,7 @@ Three processes stand in a row, and share the caller's process group, so that th
       enclave_side.init           PID 1 inside; made by fork, so it has nothing to start up
         enclave_side.entrypoint   the supervisor, just as in an enclave, and below it the command
 
-A development tool, not a boundary: the file system is shared, and AF_VSOCK is not namespaced.
+A development tool, not a boundary: the file system is shared, and the command is the caller's user.
 """
 
 import os

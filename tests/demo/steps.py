@@ -44,9 +44,12 @@ _REFUSED = (
     r"reason=not_listed .*allowed=false text=.*"
 )
 
-_INTERFACE = r"\(\d+, '(?:lo|vsc0|vsc-rest|tunl0|gre0|gretap0|erspan0|ip_vti0|ip6_vti0|sit0|ip6tnl0|ip6gre0)'\)"
-"""lo, what leads to the enclave's half, and what some kernels put into every namespace, down (net.core.fb_tunnels_only_for_init_net
-in the kernel's Documentation/admin-guide/sysctl/net.rst)."""
+_OURS = "lo|vsc0|vsc-rest"
+_FALLBACK = "tunl0|gre0|gretap0|erspan0|ip_vti0|ip6_vti0|sit0|ip6tnl0|ip6gre0"
+"""What some kernels put into every namespace, down (net.core.fb_tunnels_only_for_init_net in the
+kernel's Documentation/admin-guide/sysctl/net.rst)."""
+
+_INTERFACE = rf"\(\d+, '(?:{_OURS}|{_FALLBACK})'\)"
 
 INTRODUCTION = """\
 A web server for origin.test runs on this machine, at $ORIGIN, with a certificate of its own that
@@ -76,7 +79,7 @@ STEPS = (
         re.escape(GREETING),
     ),
     Step(
-        "Another host is refused: its name is none here. The log has a line, shown without its time.",
+        "Another host is refused: its name is none here. The log has a line, here without its time.",
         SANDBOX + "curl -sS https://forbidden.test/",
         r"curl: \(6\) Could not resolve host: forbidden\.test\n",
         status=6,

@@ -38,14 +38,15 @@ def taken_over(directory: Path, prelude: str, port: int) -> Iterator[Machine]:
     dialled = [{**rule, "dial": f"{HOSTS[3]}:{port}"}]
     resolv_conf = directory / "resolv.conf"
     resolv_conf.write_text("nameserver 192.0.2.53\n")
-    pair = Pair("unix", [rule], parent_rules=dialled, enclave={"shim": {"http_proxy": "127.0.0.1:3128"}})
+    enclave = {"shim": {"http_proxy": "127.0.0.1:3128"}}
+    pair = Pair("unix", [rule], parent_rules=dialled, enclave=enclave)
     try:
         pair.start_parent()
-        enclave = command_line(
+        started = command_line(
             *("enclave", "--config", str(pair.enclave_config), "--take-over"),
             *("--", sys.executable, "-m", "tests.names.agent"),
         )
-        command = [*UNSHARE, "sh", "-c", prelude, str(resolv_conf), *enclave]
+        command = [*UNSHARE, "sh", "-c", prelude, str(resolv_conf), *started]
         with Program(command, stdin=subprocess.PIPE) as program:
             yield Machine(program)
     finally:

@@ -19,6 +19,17 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def open_sockets() -> set[str]:
+    """The sockets that this process has open, by their inodes."""
+    found = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            target = os.readlink(f"/proc/self/fd/{descriptor}")
+            if target.startswith("socket:"):
+                found.add(target)
+    return found
+
+
 def logged_at(line: Line) -> float:
     """When a line was written, in seconds since the epoch."""
     return datetime.fromisoformat(line["time"]).timestamp()

@@ -77,11 +77,19 @@ def refuses(reason: str, text: str = "because") -> Script:
 
     def script(connection: socket.socket) -> None:
         request_of(connection)
-        near = pending(connection)
-        send(connection, packet(REFUSED, {1: reason, 2: text}))
-        reset(near)
+        with pending(connection) as near:
+            send(connection, packet(REFUSED, {1: reason, 2: text}))
+            reset(near)
 
     return script
+
+
+def is_gone(sock: socket.socket) -> bool:
+    """Wait until the other end is closed; with or without what it had not read."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 class ScriptedStreams:

@@ -25,7 +25,8 @@ INIT = 1
     "--take-over",
     "takes_over",
     is_flag=True,
-    help="Set the machine up although this is not PID 1: in this version, bring up lo.",
+    help="Set the machine up although this is not PID 1: lo, /etc/resolv.conf, and a network "
+    "namespace for CMD.",
 )
 @click.argument("words", metavar="[-- CMD ARG...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context

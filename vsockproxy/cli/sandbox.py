@@ -52,8 +52,8 @@ def command(
 ) -> None:
     """Run CMD as in an enclave, with the parent's side beside it.
 
-    CMD has no network but what the allowlists name, by the HTTP proxy and the forwards. Without
-    files and --allow that is nothing. Needs user namespaces, or root; no vsock.
+    CMD has no network but what the allowlists name, and simply connects to it. Without files and
+    --allow that is nothing. Needs user namespaces, or root; no vsock.
 
     This is a development tool, not a boundary: CMD sees your files, and runs as you.
 

@@ -132,7 +132,8 @@ class LookupCounts:
     """How lookups ended, since the start of the worker."""
 
     answered: int = 0
-    """Every answer but those to garbage, cached ones included."""
+    """Every answer but those to garbage. Those that repeat an answer to the very same question, for
+    at most its lifetime, count here alone."""
     refused: int = 0
     """NXDOMAIN for a reason of policy, of either side."""
     no_such_name: int = 0
@@ -342,9 +343,16 @@ class Lookups:
             if sum(map(len, found.records.records)) <= MOST_KNOWN_BYTES:
                 self._known.put(key, known, known[1])
         found, ends = known
-        address = None
-        if record_type == RecordType.A and not found.refuses:
-            address = self._table.address_of(name) or await self._number(name)
+        address = self._table.address_of(name)
+        if record_type == RecordType.A and address is None and not found.refuses:
+            try:
+                address = await self._number(name)
+            except (OSError, VsockproxyError, ValueError) as error:
+                trouble = _described(error)
+                return self._unnumbered(name, f"the supervisor gives no address: {trouble}")
+            if address is None:
+                text = f"no address is left in {self._table.block}: set shim.names_block wider"
+                return self._unnumbered(name, text)
         return self._answer(key, found, address, ends - self._now())
 
     async def _ask_parent(self, key: _Key) -> _Found:
@@ -374,14 +382,10 @@ class Lookups:
             return NO_DATA
 
     async def _number(self, name: str) -> IPv4Address | None:
-        try:
-            async with loop.timeout(ANSWER_SECONDS):
-                address = await self._numberer.number(name)
-            if address is not None:
-                self._table.learn(name, address)
-        except (OSError, VsockproxyError, ValueError) as error:
-            self._supervisor_failed(name, error)
-            return None
+        async with loop.timeout(ANSWER_SECONDS):
+            address = await self._numberer.number(name)
+        if address is not None:
+            self._table.learn(name, address)
         return address
 
     async def _find_name_of(self, host: Host) -> Answer:
@@ -393,13 +397,10 @@ class Lookups:
             if name is not None:
                 self._table.learn(name, address)
         except (OSError, VsockproxyError, ValueError) as error:
-            self._supervisor_failed(host.text, error)
+            text = f"the supervisor gives no name for {address}: {_described(error)}"
+            self.log.warning("lookup_failed", text, self._now())
             name = None
         return Answer(no_such_name() if name is None else name_reply(name), FAILED_SECONDS)
-
-    def _supervisor_failed(self, name: str, error: Exception) -> None:
-        text = str(error) or f"no answer for {ANSWER_SECONDS:g} s"
-        self.log.warning("names_unnumbered", f"{name}: {text}", self._now())
 
     def _answer(
         self, key: _Key, found: _Found, address: IPv4Address | None, lifetime_seconds: float
@@ -414,18 +415,20 @@ class Lookups:
             return self._refuse(name, found.reason, found.text, side=_PARENT)
         if record_type != RecordType.A:
             return Answer(found.records, lifetime_seconds)
-        if address is None:
-            return self._unnumbered(name)
+        assert address is not None  # `_find` has seen to it
         if found.reason:
             self.counts.unverified += 1
         return Answer(address_reply(address), lifetime_seconds)
 
-    def _unnumbered(self, name: str) -> Answer:
+    def _unnumbered(self, name: str, text: str) -> Answer:
         self.counts.without_address += 1
-        text = f"no address is left for {name} in {self._table.block}: set shim.names_block wider"
         self.log.decision(name, Reason.LIMIT, self._now(), text=text)
         error = ExtendedError(ErrorCode.OTHER, f"{Reason.LIMIT}: {text}")
         return Answer(no_such_name(error), FAILED_SECONDS)
+
+
+def _described(error: Exception) -> str:
+    return str(error) or f"no answer for {ANSWER_SECONDS:g} s"
 
 
 def _brief(reply: Reply) -> Answer:

@@ -1,15 +1,14 @@
-"""Every test of the public API leaves no descriptor open, whatever goes wrong in it."""
+"""Every test of the public API leaves no socket open, whatever goes wrong in it."""
 
-import gc
-import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.observation import open_sockets
+
 
 @pytest.fixture(autouse=True)
-def _no_descriptor_is_left() -> Iterator[None]:
-    gc.collect()  # what earlier tests left to it
-    before = os.listdir("/proc/self/fd")
+def _no_socket_is_left() -> Iterator[None]:
+    before = open_sockets()
     yield
-    assert os.listdir("/proc/self/fd") == before
+    assert open_sockets() == before

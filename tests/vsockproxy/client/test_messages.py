@@ -1,3 +1,4 @@
+from contextlib import suppress
 from typing import Any
 
 import cbor2
@@ -109,9 +110,6 @@ def test_the_longest_packets_pass() -> None:
 @given(st.binary(max_size=64) | st.binary(max_size=8).map(lambda data: b"\x01\xa2\x01" + data))
 def test_garbage_is_a_message_or_one_error(packet: bytes) -> None:
     for unpack in (unpack_request, unpack_answer):
-        try:
+        with suppress(PacketError):
             message: Answer | Request = unpack(packet)
-        except PacketError as error:
-            assert str(error).isprintable()
-        else:
-            assert pack(message)
+            assert pack(message)[0] == packet[0]

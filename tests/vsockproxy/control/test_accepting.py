@@ -58,9 +58,7 @@ def connect(listener: Listener) -> socket.socket:
 
 def supervisor_of(worker: ProcesslessWorker, log: RecordingLog) -> Supervisor:
     configurations = [Configure(0, bytes(16), "json", "info", [])]
-    return Supervisor(
-        launch=lambda: worker, configurations=configurations, document=0, log=log
-    )
+    return Supervisor(launch=lambda: worker, configurations=configurations, document=0, log=log)
 
 
 async def test_connections_go_to_a_worker(listener: Listener) -> None:

@@ -11,7 +11,19 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.support.supervision import ProcesslessWorker, RecordingLog
 from vsockproxy.control import supervisor as module
 from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
-from vsockproxy.worker_messages import Configure, Connection, Heartbeat, Ready, Stop, Stopped
+from vsockproxy.worker_messages import (
+    MAX_DESCRIPTORS,
+    Configure,
+    Connection,
+    Heartbeat,
+    Listeners,
+    Named,
+    NameOf,
+    NumberName,
+    Ready,
+    Stop,
+    Stopped,
+)
 
 KILLED = int(signal.SIGKILL)
 """A wait status."""
@@ -272,3 +284,55 @@ async def test_a_worker_without_a_channel_is_killed_after_a_moment(
         await trio.sleep(0.2)
         assert workers.started[0].was_killed
         assert len(workers.started) == 2
+
+
+async def test_listeners_follow_in_as_many_messages_as_it_takes() -> None:
+    workers, log = Workers(), RecordingLog()
+    supervisor = Supervisor(
+        launch=workers,
+        configurations=[Configure(0, bytes(16), "json", "info", [], listeners_follow=True)],
+        document=0,
+        listeners=range(MAX_DESCRIPTORS + 1),
+        log=log,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        await supervisor.all_ready.wait()
+        (worker,) = workers.started
+        await worker.has_received(3)
+        assert worker.received[1:] == [Listeners(), Listeners()]
+        supervisor.stop()
+
+
+async def test_questions_are_answered_to_whoever_asked() -> None:
+    workers, log = Workers(), RecordingLog()
+
+    def answer(question: NumberName | NameOf) -> Named:
+        return Named(question.request, "a.test", 7)
+
+    supervisor = Supervisor(
+        launch=workers,
+        configurations=[Configure(0, bytes(16), "json", "info", [])],
+        document=0,
+        answer=answer,
+        log=log,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        await supervisor.all_ready.wait()
+        (worker,) = workers.started
+        worker.say(NumberName(3, "a.test"))
+        worker.say(NameOf(4, 7))
+        await worker.has_received(3)
+        assert worker.received[1:] == [Named(3, "a.test", 7), Named(4, "a.test", 7)]
+        supervisor.stop()
+
+
+async def test_a_question_that_nobody_answers_ends_the_worker(autojump_clock: MockClock) -> None:
+    workers, log = Workers(), RecordingLog()
+    async with supervise(workers, log):
+        (worker,) = workers.started
+        worker.say(NameOf(4, 7))
+        await workers.next_start()
+        assert worker.was_killed
+    assert log.events("worker_message_broken")

@@ -632,13 +632,16 @@ def test_ten_thousand_names_are_numbered(enclave: Enclave) -> None:
 
 
 TROUBLE = {
-    "it is gone": ConnectionResetError("the supervisor is gone"),
-    "it does not take questions": Refused("limit", "busy"),
+    "it is gone": (ConnectionResetError("the supervisor is gone"), "the supervisor is gone"),
+    "it does not take questions": (Refused("limit", "busy"), "limit: busy"),
+    "it is silent": (TimeoutError(), "no answer for 2 s"),
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLE.values(), ids=TROUBLE)
-def test_without_the_supervisor_only_new_names_fail(enclave: Enclave, trouble: Exception) -> None:
+@pytest.mark.parametrize(("trouble", "text"), TROUBLE.values(), ids=TROUBLE)
+def test_without_the_supervisor_only_new_names_fail(
+    enclave: Enclave, trouble: Exception, text: str
+) -> None:
     async def main() -> None:
         assert await enclave.address("x.w.test") == "198.18.0.4"
         enclave.supervisor.trouble = trouble
@@ -650,7 +653,10 @@ def test_without_the_supervisor_only_new_names_fail(enclave: Enclave, trouble: E
         assert await enclave.address("y.w.test") == "198.18.0.5"
 
     run(main)
-    assert enclave.lines()[0]["event"] == "names_unnumbered"
+    (line,) = enclave.lines()
+    assert (line["reason"], line["host"]) == ("limit", "y.w.test")
+    assert line["text"] == f"the supervisor gives no address: {text}"
+    assert enclave.lookups.counts.without_address == 1
 
 
 def test_a_supervisor_that_contradicts_the_table_is_not_believed(enclave: Enclave) -> None:
