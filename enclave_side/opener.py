@@ -163,14 +163,14 @@ class Opener:
                     hello = reader.receive(data)
             check_server_name(hello, destined.host)
         except NotTls as error:
-            self._refuse(destined.record, "not_tls", f"{error}: {self.plain_mend(destined)}")
+            self._refuse(destined.record, "not_tls", f"{error}: {self._plain_mend(destined)}")
         except SniMismatch as error:
             self._refuse(destined.record, "sni_mismatch", str(error))
         except TimeoutError:
             self._refuse(
                 destined.record,
                 "not_tls",
-                f"no ClientHello for {self.limits.handshake:g} s: {self.plain_mend(destined)}",
+                f"no ClientHello for {self.limits.handshake:g} s: {self._plain_mend(destined)}",
             )
         destined.record.confirm(self._log)
         return reader.received
@@ -181,14 +181,11 @@ class Opener:
         Raises:
             Refused: always.
         """
-        self._refuse(destined.record, "not_tls", f"http:// is not TLS: {self.plain_mend(destined)}")
+        text = f"http:// is not TLS: {self._plain_mend(destined)}"
+        self._refuse(destined.record, "not_tls", text)
 
-    @staticmethod
-    def plain_mend(destined: Destined) -> str:
-        """What to change so that a stream without TLS is allowed."""
-        rule = destined.decision.rule
-        where = f" at {rule.source}" if rule is not None else ""
-        return f"add require_tls: false{where} to allow it"
+    def _plain_mend(self, destined: Destined) -> str:
+        return self._policy.plain_mend(destined.decision.rule)
 
     def _refuse(self, record: StreamRecord, reason: str, text: str) -> Never:
         record.decide(self._log, allowed=False, reason=reason, text=text)

@@ -55,7 +55,7 @@ class EnclaveSide:
         self._links = Links(config.parent, config.links, message.instance, config.limits, self._log)
         self._policy = policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)
-        self._acceptors: list[Acceptor | DnsServer] = []
+        self._acceptors: list[Acceptor | DnsServer | Streams] = []
         self._names: NamesConnections | None = None
         named = list(zip(message.listeners, listeners, strict=True))
         dns = {summary.kind: listener for summary, listener in named if summary.kind in DNS_KINDS}
@@ -74,7 +74,7 @@ class EnclaveSide:
         ]
         self._links.start()
 
-    def _serve(self, summary: ListenerSummary, listener: socket.socket) -> Acceptor:
+    def _serve(self, summary: ListenerSummary, listener: socket.socket) -> Acceptor | Streams:
         listener.setblocking(False)
         accepted: Callable[[socket.socket, object], None]
         match summary.kind:
@@ -85,7 +85,9 @@ class EnclaveSide:
             case "socks5":
                 accepted = Socks5Proxy(self._opener, self._log).accepted
             case "streams":
-                accepted = Streams(self._opener, self._policy, self._links, self._log).accepted
+                return Streams(
+                    listener, self._opener, self._policy, self._links, self._log, self._exhausted
+                )
             case "names":
                 assert self._names is not None  # made because there are such listeners
                 accepted = self._names.accepted

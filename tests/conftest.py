@@ -6,6 +6,7 @@ themselves. VSOCKPROXY_TEST_VSOCK=1 says that there must be a loopback: without 
 """
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Generator
@@ -35,6 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("VSOCKPROXY_TEST_VSOCK") == "1" and not has_loopback():
         raise pytest.UsageError(f"VSOCKPROXY_TEST_VSOCK=1, and there is no {LOOPBACK_MODULE}")
     sys.addaudithook(_refuse_foreign_vsock)
+    # What a command inherits is tested: nohup, or a job of a shell, would change it.
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     # Hypothesis has picked its `ci` settings (the same examples in each run) where CI is set.
     hypothesis.settings.register_profile(
         "vsockproxy", hypothesis.settings(), deadline=None, max_examples=100

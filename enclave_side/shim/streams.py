@@ -5,6 +5,7 @@ on a TCP connection of its own, whose far end the program is given before anybod
 """
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -22,6 +23,7 @@ from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.held_connections import HeldConnection, HeldConnections
 from vsockproxy.dataplane.loop import Task, spawn, timeout
 from vsockproxy.dataplane.packet_connection import PacketConnection, PeerGone
+from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
@@ -38,22 +40,26 @@ descriptors and some 40 KiB, half of it the kernel's."""
 
 
 class Streams:
-    """Serves the connections of the stream socket.
+    """Serves the connections of the stream socket until it is closed.
 
     Args:
+        listener: non-blocking and listening; owned from now on.
         opener: decides and opens the streams.
         policy: this side's, for names.
         links: asks the parent for names.
         log: for requests that cannot be read or served.
+        exhausted: as `Acceptor` has it.
         most_requests: connections that are served at once; one beyond is refused.
     """
 
     def __init__(
         self,
+        listener: socket.socket,
         opener: Opener,
         policy: Policy,
         links: Links,
         log: Log,
+        exhausted: Callable[[OSError], None],
         *,
         most_requests: int = MOST_REQUESTS,
     ) -> None:
@@ -65,9 +71,14 @@ class Streams:
         self._held = HeldConnections()
         self._requests = 0
         self._is_full = False
+        self._acceptor = Acceptor(listener, self._accepted, exhausted)
 
-    def accepted(self, sock: socket.socket, address: object) -> None:
-        """Serve one connection."""
+    def close(self) -> None:
+        """Accept no more; what was accepted goes on."""
+        self._acceptor.close()
+        self._held.close()
+
+    def _accepted(self, sock: socket.socket, address: object) -> None:
         del address
         connection = PacketConnection(sock)
         if self._requests >= self._most_requests:

@@ -79,7 +79,7 @@ STEPS = (
         re.escape(GREETING),
     ),
     Step(
-        "Another host is refused: its name is none here. The log has a line, here without its time.",
+        "Another host is refused: it has no address here. The log says so, shown without the time.",
         SANDBOX + "curl -sS https://forbidden.test/",
         r"curl: \(6\) Could not resolve host: forbidden\.test\n",
         status=6,

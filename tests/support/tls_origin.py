@@ -3,12 +3,14 @@
 GET /            one line that names the host and the version of TLS
 GET /bytes/N     N bytes with a Content-Length
 GET /chunked/N   N bytes in chunks
+GET /locations   the line of /, in an answer as Hetzner's API gives it to a program in Go
 POST /digest     the length and the SHA-256 of the body; PUT likewise
 /NAME.git/...    git's own smart HTTP, of the repositories in a directory
 POST /           KMS's Decrypt and STS's GetCallerIdentity, as the AWS SDKs ask
 """
 
 import hashlib
+import json
 import os
 import socket
 import ssl
@@ -96,11 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         word, _, number = path.removeprefix("/").partition("/")
         if path == "/":
-            version = (
-                self.connection.version() if isinstance(self.connection, ssl.SSLSocket) else None
-            )
-            host = self.headers["Host"].partition(":")[0]
-            self._answer(f"hello from {host}, over {version or 'plain HTTP'}\n".encode())
+            self._answer(f"{self._greeting()}\n".encode())
+        elif path == "/locations":
+            content = {"locations": [{"id": 1, "description": self._greeting()}]}
+            self._answer(json.dumps(content).encode(), content_type="application/json")
         elif word == "bytes" and number.isdigit():
             self._answer(body_of(int(number)))
         elif word == "chunked" and number.isdigit():
@@ -130,6 +131,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *values: object) -> None:  # noqa: A002 — the base class's
         """Say nothing."""
+
+    def _greeting(self) -> str:
+        version = self.connection.version() if isinstance(self.connection, ssl.SSLSocket) else None
+        host = self.headers["Host"].partition(":")[0]
+        return f"hello from {host}, over {version or 'plain HTTP'}"
 
     def _is_for_git(self, path: str) -> bool:
         return self.server.repositories is not None and ".git/" in path

@@ -210,6 +210,10 @@ class Policy:
             return rule.require_tls
         return self.lists.require_tls
 
+    def plain_mend(self, rule: Rule | None) -> str:
+        """What to change so that a stream that `rule` decided may begin without TLS."""
+        return refusals.plain_mend(rule)
+
     def _denied(self, destination: Destination) -> Rule | None:
         """The deny rule for a destination as it is written, or for the IPv4 inside a literal."""
         address = destination.host.address

@@ -97,6 +97,18 @@ def _about(asked: Host, dialled: Host, address: IpAddress, part: IpAddress, what
     return f"{asked}{via} {shown}, {f'which holds {held}' if held else ''}{what}"
 
 
+def plain_mend(rule: Rule | None) -> str:
+    """What to change so that a stream under `rule` may begin without TLS."""
+    if rule is None:
+        return "set require_tls: false to allow it"
+    if rule.source == ALLOW_OPTION:
+        return (
+            f"{ALLOW_OPTION} is for TLS: to allow it, write a rule with require_tls: false into a "
+            "file for --config-enclave"
+        )
+    return f"add require_tls: false at {rule.source} to allow it"
+
+
 def _mend(
     lists: Lists,
     rule: Rule | None,

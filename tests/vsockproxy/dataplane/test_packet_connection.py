@@ -102,15 +102,19 @@ def test_a_peer_that_does_not_wait_cancels(
     leave: Callable[[socket.socket], object], has_spoken: bool
 ) -> None:
     async def main(connection: PacketConnection, peer: socket.socket) -> None:
-        leave(peer)
-        cleaned = False
-        with pytest.raises(PeerGone) as caught, connection.while_peer_waits():
+        cleaned: list[bool] = []
+
+        async def wait() -> None:
             try:
                 await loop.sleep(2 * LONG)
             finally:
                 await loop.sleep(0)  # cleaning up is not cancelled once more
-                cleaned = True
-        assert cleaned
+                cleaned.append(True)
+
+        leave(peer)
+        with pytest.raises(PeerGone) as caught, connection.while_peer_waits():
+            await wait()
+        assert cleaned == [True]
         assert caught.value.has_spoken is has_spoken
         await loop.sleep(0)
 

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import random
+import select
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from statistics import quantiles
 
 import dns.flags
 import dns.message
@@ -16,10 +18,11 @@ import dns.rcode
 import dns.resolver
 import pytest
 
-from enclave_side.shim.names import dns_connection, dns_server
+from enclave_side.shim.names import dns_connection
 from enclave_side.shim.names.dns_server import MOST_CONNECTIONS
 from parent_side.lookup_cache import Answer, Failure
 from parent_side.name_query import ask
+from tests.benchmarks.names import Client, known_name, names_server, paced
 from tests.fuzz.mutator import Mutator
 from tests.support.names_server import NamesServer, policy_for
 from tests.support.observation import descriptors
@@ -35,6 +38,7 @@ from tests.vsockproxy.protocols.dns_messages import (
     texts,
 )
 from vsockproxy.dataplane import loop
+from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.protocols.dns import MOST_QUERY_BYTES, frame, read_query
 from vsockproxy.protocols.errors import QueryError
 from vsockproxy.session import Resolved
@@ -43,6 +47,7 @@ LONG = 30.0
 """Seconds that no test waits for when all is well."""
 
 PATTERNS = ("kms.test", "**.w.test")
+TRIES = 3
 
 
 @pytest.fixture
@@ -338,6 +343,37 @@ def test_an_idle_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         assert client.recv(1) == b""
 
 
+def test_an_idle_connection_with_answers_unread_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_connection, "IDLE_SECONDS", 0.05)
+    records = tuple(record_data("TXT", f'"{number:0250}"') for number in range(200))
+    with NamesServer(policy_for(*PATTERNS)) as served, socket.socket() as client:
+        served.parent.set("big.w.test", Resolved(records=records, ttl_seconds=60))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(LONG)
+        client.connect((served.host, served.port))
+        client.sendall(frame(query_message("big.w.test", "TXT")) * 400)
+        with select.epoll() as poll:
+            poll.register(client, 0)  # hangups and errors alone
+            assert poll.poll(LONG) != []
+        assert is_reset(client)
+
+
+@pytest.mark.parametrize("is_waiting", [True, False], ids=["before its answer", "while idle"])
+def test_a_client_that_resets_harms_nobody(served: NamesServer, is_waiting: bool) -> None:
+    held = served.call(lambda: served.parent.hold("x.w.test"))
+    with tcp_client(served) as client:
+        client.sendall(frame(query_message("x.w.test" if is_waiting else "kms.test")))
+        if is_waiting:
+            wait_until(lambda: bool(served.parent.asked))
+        else:
+            receive_message(client)
+        reset_socket(client)
+    served.call(held.set)
+    with tcp_client(served) as client:
+        client.sendall(frame(query_message("x.w.test")))
+        assert texts(dns.message.from_wire(receive_message(client))) != []
+
+
 def test_a_connection_that_waits_for_its_answer_is_not_idle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -431,6 +467,7 @@ def test_dig(served: NamesServer) -> None:
     assert "EDE: 18 (Prohibited)" in forbidden
 
 
+@pytest.mark.alone
 def test_a_forbidden_name_is_told_at_once(served: NamesServer) -> None:
     took = []
     for number in range(20):
@@ -440,6 +477,15 @@ def test_a_forbidden_name_is_told_at_once(served: NamesServer) -> None:
     assert sorted(took)[10] < 0.05
 
 
-def test_turns_are_short_enough_for_the_others() -> None:
-    assert dns_server.DATAGRAMS_PER_TURN <= 64
-    assert dns_connection.MESSAGES_PER_TURN <= 64
+@pytest.mark.alone
+def test_two_thousand_lookups_a_second_are_answered_in_time() -> None:
+    with names_server() as port:
+        found = []
+        for _ in range(TRIES):
+            client = Client(port)
+            paced(client, known_name, 2000)
+            client.close()
+            assert client.lost == 0
+            found.append(quantiles(client.seconds, n=100)[98])
+    # The best of several: whatever else runs on the machine can only make it slower.
+    assert min(found) < 0.005, f"p99 in seconds: {found}"
