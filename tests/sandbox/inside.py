@@ -9,25 +9,30 @@ import os
 import subprocess
 import sys
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
+TIMED_OUT = 124
+"""The status that timeout(1) gives."""
 
 
 def main() -> None:
     """Run programs until stdin ends."""
     for line in sys.stdin:
         asked = json.loads(line)
-        done = subprocess.run(
-            asked["command"],
-            env={**os.environ, **asked["variables"]},
-            cwd=asked["directory"],
-            input=asked["typed"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=DEADLINE_SECONDS,
-            check=False,
-        )
-        answer = {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+        try:
+            done = subprocess.run(
+                asked["command"],
+                env={**os.environ, **asked["variables"]},
+                cwd=asked["directory"],
+                input=asked["typed"],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=DEADLINE_SECONDS,
+                check=False,
+            )
+            answer = {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+        except subprocess.TimeoutExpired as error:
+            answer = {"status": TIMED_OUT, "stdout": "", "stderr": str(error)}
         print(json.dumps(answer), flush=True)
 
 

@@ -1,5 +1,6 @@
 """Sandboxes as tests use them: real ones, started by the command `vsockproxy sandbox`."""
 
+import importlib.util
 import json
 import os
 import re
@@ -17,12 +18,29 @@ import pytest
 from tests.support.program import Program, command_line
 
 PACKAGES = {
+    "busybox": "busybox",
     "curl": "curl",
     "git": "git",
+    "hcloud": "hcloud-cli",
+    "java": "default-jre-headless",
+    "musl-gcc": "musl-tools",
+    "node": "nodejs",
+    "perl": "perl",
     "psql": "postgresql-client",
     "wget": "wget",
+    "/usr/share/nodejs/axios": "node-axios",
+    "/usr/share/nodejs/https-proxy-agent": "node-https-proxy-agent",
+    "/usr/share/perl5/IO/Socket/SSL.pm": "libio-socket-ssl-perl",
 }
-"""Debian's packages for the programs that tests run."""
+"""Debian's packages for what tests run: by a program's name, or a path."""
+
+MODULES = {
+    "aiohttp": "aiohttp",
+    "aiohttp_socks": "aiohttp-socks",
+    "socks": "'requests[socks]'",
+    "socksio": "'httpx[socks]'",
+}
+"""What brings the Python modules that programs in a sandbox import."""
 
 GIT_VARIABLES = {
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -35,15 +53,36 @@ GIT_VARIABLES = {
 }
 """They keep git from the settings of whoever runs the tests."""
 
+AWS_VARIABLES = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_MAX_ATTEMPTS": "1",
+}
+"""The same for boto3."""
+
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+"""In capitals too."""
 
 NOT_PERMITTED = re.compile(r"vsockproxy: (?:new|mounting|writing|setting) .*")
 """What `vsockproxy sandbox` says where there can be none: the step, why, and what to do."""
 
 
-def need(program: str) -> None:
-    """Skip a test whose program this machine lacks."""
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is missing: apt-get install {PACKAGES[program]}")
+def need(*wanted: str) -> None:
+    """Skip a test that wants what this machine lacks: a key of `PACKAGES` or of `MODULES`."""
+    for each in wanted:
+        if not is_there(each):
+            how = f"apt-get install {PACKAGES[each]}" if each in PACKAGES else f"pip install {MODULES[each]}"
+            pytest.skip(f"{each} is missing: {how}")
+
+
+def is_there(wanted: str) -> bool:
+    """Whether this machine has a program, a path or a Python module."""
+    if wanted in MODULES:
+        return importlib.util.find_spec(wanted) is not None
+    return Path(wanted).exists() if wanted.startswith("/") else shutil.which(wanted) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +132,16 @@ class Sandbox:
 
 @contextmanager
 def open_sandbox(*options: str, directory: Path) -> Iterator[Sandbox]:
-    """A sandbox for many programs, with these options of `vsockproxy sandbox`."""
-    command = command_line("sandbox", *options, "--", sys.executable, "-m", "tests.sandbox.inside")
+    """A sandbox for many programs, with these options of `vsockproxy sandbox`.
+
+    Whoever runs the tests may sit behind a proxy; the sandbox does not.
+    """
+    names = (*PROXY_VARIABLES, *map(str.upper, PROXY_VARIABLES))
+    agent = (sys.executable, "-m", "tests.sandbox.inside")
+    command = [
+        *("env", *(f"--unset={name}" for name in names)),
+        *command_line("sandbox", *options, "--", *agent),
+    ]
     with Program(command, stdin=subprocess.PIPE) as program:
         yield Sandbox(program, directory)
 

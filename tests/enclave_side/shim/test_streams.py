@@ -252,7 +252,7 @@ def test_what_waits_costs_little() -> None:
         for _ in range(count):
             opening = Opening.begin("listed.test", 443, path=served.path, timeout=SECONDS)
             stack.callback(opening.close)
-        assert (_resident_kibibytes(worker) - before) / count < 40
+        assert (_resident_kibibytes(worker) - before) / count < 16
 
 
 def _resident_kibibytes(pid: int) -> int:

@@ -1,80 +1,23 @@
 """What a test knows of a program that fetches something."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import asdict, dataclass, field
 
-from tests.support.tls_origin import GREETING
-
-
-class Way(StrEnum):
-    """A way in, by its name in the log."""
-
-    NAMES = "names"
-    HTTP_PROXY = "http_proxy"
-    SOCKS5 = "socks5"
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """How a program is told of a way in, and what it says there.
-
-    Args:
-        shows: what it writes to stderr of a host that is not listed.
-        options: words in front of what it is to fetch.
-        variables: of its environment, beside those that our side sets.
-        host: where it differs from the program's: whom it fetches from.
-        asks: where it differs: what it fetches.
-        needs: what it takes beside what the program needs anyway.
-    """
-
-    shows: str
-    options: tuple[str, ...] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-    host: str | None = None
-    asks: tuple[str, ...] | None = None
-    needs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """A program that fetches something. Its texts are patterns: `{host}` stands for the host.
-
-    Args:
-        command: up to the options of a use.
-        uses: the ways in that it supports.
-        needs: `tests.sandbox.missing.PACKAGES` says what brings each.
-        trust: the variables that tell it whom to trust; none where it verifies nobody, or is told
-            by its command.
-        verifies: whether it refuses a certificate of somebody whom it does not trust.
-        variables: what else it wants in its environment.
-        host: whom it fetches from.
-        asks: its last words, what it fetches.
-        answer: what it writes to stdout then.
-    """
-
-    command: tuple[str, ...]
-    uses: Mapping[Way, Use]
-    needs: tuple[str, ...] = ()
-    trust: tuple[str, ...] = ()
-    verifies: bool = True
-    variables: Mapping[str, str] = field(default_factory=dict)
-    host: str = "origin.test"
-    asks: tuple[str, ...] = ("https://{host}/",)
-    answer: str = GREETING
+from tests.sandbox.sandboxes import Done, Sandbox, need
+from tests.sandbox.ways import Way
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What the patterns of a client stand for, beside the host.
+    """What differs from run to run, and what patterns name by these names.
 
     Args:
         authority: the file of the certificate authority to trust.
-        wgetrc: settings of wget that name it.
-        trust_store: it, as Java wants it.
+        wgetrc: wget's settings that say so.
+        trust_store: the same for Java.
         built: the directory of the programs that the tests compile.
-        scratch: a directory of this run alone.
-        digest: of the large file in the repository that git clones.
+        scratch: an empty directory.
+        digest: SHA-256 of the large file in the repository that git clones.
     """
 
     authority: str
@@ -83,3 +26,79 @@ class Places:
     built: str
     scratch: str
     digest: str
+
+    def fill(self, pattern: str, host: str) -> str:
+        """The pattern with everything in its place."""
+        return pattern.format(host=host, **asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How a program is told of a way in, and what it says there. The texts are patterns.
+
+    Args:
+        shows: what it writes to stderr of a host that is not listed.
+        options: words in front of what it fetches.
+        variables: of its environment, beside those that our side sets.
+        needs: what it takes beside what the program needs anyway.
+        host: whom it fetches from, where it is not the program's host.
+        asks: what it fetches, where it is not what the program fetches otherwise.
+        answer: what it writes to stdout then.
+    """
+
+    shows: str
+    options: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    host: str | None = None
+    asks: tuple[str, ...] | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A program that fetches something. The texts are patterns.
+
+    Args:
+        command: its words up to the options of a use.
+        uses: the ways in that it supports.
+        needs: what a machine may lack; `tests.sandbox.sandboxes` says how to get it.
+        variables: of its environment; by some it learns whom to trust.
+        verifies: whether it turns away whom it does not trust.
+        host: whom it fetches from.
+        asks: its last words: what it fetches.
+        answer: what it writes to stdout then.
+    """
+
+    command: tuple[str, ...]
+    uses: Mapping[Way, Use]
+    needs: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    verifies: bool = True
+    host: str = "origin.test"
+    asks: tuple[str, ...] = ("https://{host}/",)
+    answer: str = "hello from {host}, over TLSv1.3\n"
+
+    def fetch(self, sandbox: Sandbox, way: Way, places: Places, host: str | None = None) -> Done:
+        """Run it; skips the test where this machine lacks what it needs.
+
+        Args:
+            sandbox: one with that way in.
+            way: one that it supports.
+            places: what the patterns name.
+            host: whom to fetch from, in place of its own.
+        """
+        use = self.uses[way]
+        need(*self.needs, *use.needs)
+        host = host or use.host or self.host
+        words = (*self.command, *use.options, *(use.asks or self.asks))
+        variables = {**self.variables, **use.variables}
+        return sandbox.run(
+            *(places.fill(word, host) for word in words),
+            **{name: places.fill(value, host) for name, value in variables.items()},
+        )
+
+    def expected(self, way: Way, places: Places) -> str:
+        """What it writes to stdout where its host is allowed."""
+        use = self.uses[way]
+        return places.fill(use.answer or self.answer, use.host or self.host)

@@ -1,0 +1,1 @@
+"""The directory that programs under the socket shim have on PYTHONPATH: it holds `sitecustomize`."""

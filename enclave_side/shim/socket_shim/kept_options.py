@@ -1,0 +1,57 @@
+"""Carries what a program has set on its socket over to the one that takes its place."""
+
+import os
+import socket
+import struct
+from contextlib import suppress
+from typing import Final
+
+__all__ = ("keep_options",)
+
+_NUMBERS: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    (socket.SOL_SOCKET, socket.SO_OOBINLINE),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+    (socket.IPPROTO_TCP, socket.TCP_CORK),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+    (socket.IPPROTO_IP, socket.IP_TOS),
+)
+"""TCP_NOTSENT_LOWAT is not among them: it is how the worker holds the stream back until it stands."""
+
+_STRUCTURES: Final = (
+    (socket.SO_LINGER, struct.calcsize("@ii")),
+    (socket.SO_RCVTIMEO, struct.calcsize("@ll")),
+    (socket.SO_SNDTIMEO, struct.calcsize("@ll")),
+)
+
+_SO_BUF_LOCK: Final = 72
+"""Which buffers the program has set (include/uapi/asm-generic/socket.h, since Linux 5.14)."""
+
+_BUFFERS: Final = ((1, socket.SO_SNDBUF), (2, socket.SO_RCVBUF))
+"""By bit of SO_BUF_LOCK (SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK)."""
+
+
+def keep_options(old: socket.socket, new: socket.socket) -> None:
+    """Set on `new` what is set on `old`: options that TCP has, and whether it blocks."""
+    for level, option in _NUMBERS:
+        with suppress(OSError):  # of another family, or unknown to this kernel
+            value = old.getsockopt(level, option)
+            if value != new.getsockopt(level, option):
+                new.setsockopt(level, option, value)
+    for option, size in _STRUCTURES:
+        with suppress(OSError):
+            content = old.getsockopt(socket.SOL_SOCKET, option, size)
+            if content != new.getsockopt(socket.SOL_SOCKET, option, size):
+                new.setsockopt(socket.SOL_SOCKET, option, content)
+    with suppress(OSError):
+        locked = old.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK)
+        for bit, option in _BUFFERS:
+            if locked & bit:
+                # The kernel doubles what is set, and tells what it made of it (socket(7)).
+                value = old.getsockopt(socket.SOL_SOCKET, option) // 2
+                new.setsockopt(socket.SOL_SOCKET, option, value)
+    # On the descriptor: what Python's object says of timeouts is the program's, and stays there.
+    os.set_blocking(new.fileno(), os.get_blocking(old.fileno()))

@@ -1,0 +1,73 @@
+"""What the machine's hosts file says of itself: these names stay the C library's, all others are asked for.
+
+Other entries of that file do not count: a name of the allowlist leads through the parent.
+"""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final, Self
+
+__all__ = ("HOSTS_FILE", "LocalNames")
+
+HOSTS_FILE: Final = "/etc/hosts"
+
+_MOST_BYTES: Final = 1024 * 1024
+"""Of the file; what comes after is not looked at."""
+
+_LOCALHOST: Final = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNames:
+    """Names and addresses of this machine.
+
+    Args:
+        names: in lower case, without a final dot.
+        addresses: as texts.
+    """
+
+    names: frozenset[str]
+    addresses: frozenset[str]
+
+    @classmethod
+    def parse(cls, text: str, own_name: str) -> Self:
+        """Those of a hosts file (hosts(5)): lines of a loopback address, or with `own_name`."""
+        names: set[str] = set()
+        addresses: set[str] = set()
+        for address, line_names in _entries(text):
+            if _is_loopback(address) or own_name.lower() in line_names:
+                names |= line_names
+                addresses.add(address)
+        return cls(frozenset(names), frozenset(addresses))
+
+    @classmethod
+    def read(cls, path: str = HOSTS_FILE) -> Self:
+        """Those of this machine; a file that cannot be read has none."""
+        try:
+            with open(path, "rb") as file:
+                data = file.read(_MOST_BYTES)
+        except OSError:
+            data = b""
+        return cls.parse(data.decode(errors="replace"), socket.gethostname())
+
+    def has(self, name: str) -> bool:
+        """Whether a name means this machine; `localhost` and all below it do so everywhere."""
+        lower = name.lower().removesuffix(".")
+        is_localhost = lower == _LOCALHOST or lower.endswith(f".{_LOCALHOST}")  # RFC 6761, 6.3
+        return is_localhost or lower in self.names
+
+
+def _entries(text: str) -> Iterator[tuple[str, set[str]]]:
+    for line in text.splitlines():
+        address, *names = line.partition("#")[0].split() or [""]
+        if names:
+            yield address, {name.lower().removesuffix(".") for name in names}
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ip_address(text).is_loopback
+    except ValueError:
+        return False
