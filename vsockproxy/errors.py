@@ -1,11 +1,13 @@
 """The root of every exception that this project raises on purpose.
 
+What other modules have to do with; a module's own errors are in the module.
+
 VsockproxyError
 ├── addresses.AddressError           a text that is no address; says what to write instead
 ├── config.ConfigErrors              a file that breaks its schema; one entry for each fault
 ├── config.FileNotReadable           a file that cannot be opened or read
 ├── session.SessionError             what a peer or a caller did to a session
-├── protocols.ProtocolError          what a client sent that is no HTTP request, no ClientHello
+├── protocols.ProtocolError          what a client sent that its protocol does not have
 ├── dataplane.DialError              a connection that could not be made
 └── Refused                          a stream that policy, the peer or a limit refused
 """

@@ -25,6 +25,7 @@ PACKAGES = {
     "java": "default-jre-headless",
     "musl-gcc": "musl-tools",
     "node": "nodejs",
+    "openssl": "openssl",
     "perl": "perl",
     "psql": "postgresql-client",
     "wget": "wget",

@@ -14,7 +14,7 @@ class StreamRecord:
         enclave: the configured name of the enclave, if any.
         host: what was asked for, in normal form where it has one.
         port: what was asked for.
-        way: how the program came in: http_proxy, forward, session.
+        way: how the program came in: names, http_proxy, socks5, forward, streams, session.
         opened_at: seconds on the loop's clock.
     """
 

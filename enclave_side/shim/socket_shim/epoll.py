@@ -5,10 +5,11 @@ registration is gone, silently (epoll(7), "closing a file descriptor"). select()
 numbers, and need no help.
 """
 
+import errno
 import select
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 __all__ = ("Epoll", "registrations")
 
@@ -33,7 +34,7 @@ class Epoll:
 
     __slots__ = ("__weakref__", "_masks", "_native", "poll")
 
-    _all: ClassVar[WeakSet["Epoll"]] = WeakSet()
+    _all: ClassVar[WeakValueDictionary[int, "Epoll"]] = WeakValueDictionary()
 
     def __init__(self, sizehint: int = -1, flags: int = 0) -> None:
         self._adopt(_NATIVE(sizehint, flags))
@@ -49,7 +50,7 @@ class Epoll:
         self._native = native
         self._masks: dict[int, int] = {}
         self.poll = native.poll  # called once in each turn of a loop: no detour
-        self._all.add(self)
+        self._all[id(self)] = self
 
     @property
     def closed(self) -> bool:
@@ -87,11 +88,12 @@ class Epoll:
             return None
         try:
             self._native.modify(descriptor, mask)
-        except (FileNotFoundError, ValueError):  # it has been another socket, or we are closed
-            self._masks.pop(descriptor, None)
-            return None
-        except OSError:
-            pass  # with EPOLLEXCLUSIVE it cannot be modified, but it is there
+        except (OSError, ValueError) as error:
+            # EINVAL: it is there for EPOLLEXCLUSIVE, which cannot be modified. Otherwise it was
+            # another socket that had this number, or we are closed.
+            if not isinstance(error, OSError) or error.errno != errno.EINVAL:
+                self._masks.pop(descriptor, None)
+                return None
         return mask
 
     def __enter__(self) -> Self:
@@ -111,8 +113,8 @@ def registrations(descriptor: int) -> list[tuple[Epoll, int]]:
     """Where a descriptor is registered, and for what."""
     return [
         (epoll, mask)
-        for epoll in list(Epoll._all)
-        if (mask := epoll.mask_of(descriptor)) is not None
+        for reference in Epoll._all.valuerefs()  # a list, whatever other threads do meanwhile
+        if (epoll := reference()) is not None and (mask := epoll.mask_of(descriptor)) is not None
     ]
 
 

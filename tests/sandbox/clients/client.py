@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from tests.sandbox.sandboxes import Done, Sandbox, need
 from tests.sandbox.ways import Way
+
+SOURCES = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ that our side writes to the same stderr, and that a test compares for all of the
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-from tests.sandbox.clients.client import Client, Use
+from tests.sandbox.clients.client import SOURCES, Client, Use
 from tests.sandbox.sandboxes import AWS_VARIABLES, GIT_VARIABLES
 from tests.support.aws_answers import KEY_ARN
+from tests.sandbox.trust import TRUST_STORE_PASSWORD
 from tests.sandbox.ways import HTTP_PROXY_PORT, PROXY_HOST, SOCKS5_PORT, Way
 from tests.support.postgres_like import PASSWORD, USER
 
@@ -18,6 +18,7 @@ _SOCKS_URL = f"socks5://{PROXY_HOST}:{SOCKS5_PORT}"
 _HTTPS_BY_SOCKS = {"https_proxy": f"socks5h://{PROXY_HOST}:{SOCKS5_PORT}"}
 """With an h: the proxy is given the name, not an address that the program looked up."""
 
+_PLAIN = "hello from {host}, over plain HTTP\n"
 _NOT_KNOWN = "Name or service not known"  # glibc's EAI_NONAME
 _UNRESOLVED_BY_MUSL = "{host}: Name does not resolve"
 _RULESET = "onnection not allowed by ruleset"  # reply 2, in RFC 1928's words
@@ -33,7 +34,7 @@ _CLONE = 'git clone --quiet "$1" "$2"; cd "$2"; cat small; sha256sum large'
 
 
 def _source(name: str) -> str:
-    return str(Path(__file__).with_name(name))
+    return str(SOURCES / name)
 
 
 def _python(name: str) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def _musl(program: str) -> Client:
         verifies=False,
         host="plain.test",
         asks=("{host}", "80"),
-        answer="hello from {host}, over plain HTTP\n",
+        answer=_PLAIN,
     )
 
 
@@ -177,7 +178,7 @@ CLIENTS: dict[str, Client] = {
         (
             *("java", "-XX:TieredStopAtLevel=1"),  # starts sooner
             "-Djavax.net.ssl.trustStore={trust_store}",
-            "-Djavax.net.ssl.trustStorePassword=changeit",
+            f"-Djavax.net.ssl.trustStorePassword={TRUST_STORE_PASSWORD}",
         ),
         {
             Way.NAMES: Use("UnknownHostException: {host}", (_source("Fetch.java"),)),
@@ -198,7 +199,7 @@ CLIENTS: dict[str, Client] = {
                 ),
             ),
         },
-        needs=("java", "keytool"),
+        needs=("java",),
     ),
     "Perl": Client(
         ("perl", _source("with_http_tiny.pl")),
@@ -209,7 +210,7 @@ CLIENTS: dict[str, Client] = {
         needs=("perl", "/usr/share/perl5/IO/Socket/SSL.pm"),
         variables={"SSL_CERT_FILE": "{authority}"},
     ),
-    # Its TLS is of version 1.2, and takes every certificate; with a proxy it has none.
+    # For TLS it runs openssl; by a proxy it has none.
     "busybox": Client(
         ("busybox", "wget", "-q", "-O", "-"),
         {
@@ -218,13 +219,11 @@ CLIENTS: dict[str, Client] = {
                 "403 Forbidden",
                 host="plain.test",
                 asks=("http://{host}/",),
-                answer="hello from {host}, over plain HTTP\n",
+                answer=_PLAIN,
             ),
         },
-        needs=("busybox",),
-        verifies=False,
-        host="old.test",
-        answer="hello from {host}, over TLSv1.2\n",
+        needs=("busybox", "openssl"),
+        variables={"SSL_CERT_FILE": "{authority}"},
     ),
     "static musl": _musl("static"),
     "dynamic musl": _musl("dynamic"),
