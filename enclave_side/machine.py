@@ -12,7 +12,7 @@ from typing import Final
 from enclave_side.command_network import NetworkFailed, NetworkSetUp, inside
 from enclave_side.namespaces import NamespaceError, bring_up_loopback, permit_low_ports
 from enclave_side.shim.names.planning import Names, plan_names
-from enclave_side.system_files import rewrite_file
+from enclave_side.system_files import hide_file, own_mounts
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.policy import Policy
@@ -98,7 +98,9 @@ def _set_up_names(machine: Machine, document: Document, *, shares_files: bool) -
     namespace = NetworkSetUp(names.network).finish()
     try:
         content = f"nameserver {names.network.server}\noptions ndots:1\n"
-        if not rewrite_file(RESOLV_CONF, content, may_create=not shares_files):
+        if not shares_files:
+            own_mounts()
+        if not hide_file(RESOLV_CONF, content, may_create=not shares_files):
             machine.left_out.append(f"lookups need an {RESOLV_CONF}, and there is none here")
     except BaseException:
         os.close(namespace)

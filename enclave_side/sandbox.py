@@ -204,7 +204,7 @@ def _set_up_machine() -> None:
         "/etc/nsswitch.conf": NSSWITCH,
         "/etc/resolv.conf": RESOLV,
     }.items():
-        hide_file(path, content)
+        hide_file(path, content, may_create=False)
     set_host_name(HOST_NAME)
 
 

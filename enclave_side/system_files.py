@@ -1,70 +1,70 @@
-"""Files of the system that the command is to find with another content."""
+"""Files of the system that the command is to find with another content.
+
+They are mounted over, in a mount namespace of our own: the file itself stays as it is, for others
+now and for everybody later.
+"""
 
 import os
+import tempfile
 from typing import Final
 
-from enclave_side.namespaces import MountFlag, mount
+from enclave_side.namespaces import MountFlag, Namespace, NamespaceError, mount, unshare
 
-__all__ = ("hide_file", "rewrite_file")
+__all__ = ("hide_file", "own_mounts")
 
-_SCRATCH: Final = "/run"
-"""A tmpfs of our own in the sandbox, and in most images."""
+_SCRATCH: Final = ("/run", "/tmp", "/dev/shm")
+"""Where a file may be put for a moment; an image has at least one of them that can be written."""
 
 
-def rewrite_file(path: str, content: str, *, may_create: bool) -> bool:
-    """Give a file another content: written where that is possible, otherwise mounted over.
+def own_mounts() -> None:
+    """From now on, what is mounted is seen by this process and those below it alone.
+
+    Raises:
+        NamespaceError: not permitted.
+    """
+    unshare(Namespace.MOUNT)
+    mount("none", "/", flags=MountFlag.RECURSIVE | MountFlag.PRIVATE)
+
+
+def hide_file(path: str, content: str, *, may_create: bool) -> bool:
+    """Give a file another content, in this mount namespace only.
 
     Args:
         path: the file; a link is followed.
         content: ASCII.
-        may_create: whether it is made where there is none.
+        may_create: whether it is written where there is none, or where it cannot be mounted over;
+            then it stays.
 
     Returns:
         False where there is none, and it may not be made.
 
     Raises:
-        NamespaceError: it can neither be written nor be mounted over.
-        OSError: there is no place for the new content.
+        NamespaceError: the kernel refused the mount.
+        OSError: there is no place for the content.
     """
     target = os.path.realpath(path)
     if not os.path.exists(target):
-        if not may_create:
+        if not may_create and not target.startswith("/run/"):  # which is empty in the sandbox
             return False
         os.makedirs(os.path.dirname(target), exist_ok=True)
-    try:
-        _write(target, content)
-    except OSError:
-        _mount_over(target, content)
+    elif os.stat(target).st_nlink:  # otherwise it is hidden already, and can be written
+        try:
+            _mount_over(target, content)
+        except (NamespaceError, OSError):
+            if not may_create:
+                raise
+        else:
+            return True
+    with open(target, "w", encoding="ascii") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(content)
     return True
 
 
-def hide_file(path: str, content: str) -> None:
-    """Give a file another content in this mount namespace only, whose /run is a tmpfs of its own.
-
-    One that is not there stays so, unless it is a link into /run.
-
-    Raises:
-        NamespaceError: the kernel refused the mount.
-        OSError: /run cannot be written.
-    """
-    target = os.path.realpath(path)
-    if target.startswith(f"{_SCRATCH}/"):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        _write(target, content)
-    elif os.path.exists(target):
-        _mount_over(target, content)
-
-
 def _mount_over(target: str, content: str) -> None:
-    source = f"{_SCRATCH}/{os.path.basename(target)}.vsockproxy"
-    _write(source, content)
-    try:
-        mount(source, target, flags=MountFlag.BIND)
-    finally:
-        os.unlink(source)  # the mount keeps it
-
-
-def _write(path: str, content: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(content)
+    scratch = next((each for each in _SCRATCH if os.access(each, os.W_OK)), None)
+    with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=scratch) as source:
+        os.fchmod(source.fileno(), 0o644)
+        source.write(content)
+        source.flush()
+        mount(source.name, target, flags=MountFlag.BIND)  # keeps the file, which loses its name

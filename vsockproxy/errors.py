@@ -9,7 +9,11 @@ VsockproxyError
 ├── session.SessionError             what a peer or a caller did to a session
 ├── protocols.ProtocolError          what a client sent that its protocol does not have
 ├── dataplane.DialError              a connection that could not be made
+├── client.PacketError               a packet of the stream socket that is none of its table
+├── client.StreamSocketMissing       the stream socket is not named, or nobody listens on it
+├── client.OpeningCut                its worker ended before it had answered
 └── Refused                          a stream that policy, the peer or a limit refused
+    └── client.StreamRefused         the same as a program sees it, an OSError of its kind too
 """
 
 

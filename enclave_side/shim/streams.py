@@ -112,10 +112,8 @@ class Streams:
         except PeerGone as gone:
             if gone.has_spoken:
                 self._log.warning("bad_request", way=WAY, text="another packet before the answer")
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:
             pass  # the program has gone
-        except OSError as error:
-            self._log.warning("stream_refused", way=WAY, reason="limit", text=str(error))
         finally:
             connection.close()
 
@@ -135,14 +133,15 @@ class Streams:
 
     async def _open(self, connection: PacketConnection, request: Open) -> None:
         try:
-            held = await self._held.make()
+            held = await self._pass_socket(connection)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the program has gone
         except OSError as error:
-            text = f"there is no connection for the stream: {error}"
+            text = f"there is no socket for the stream: {error}"
             self._log.warning("stream_refused", way=WAY, reason="limit", text=text)
             connection.send(pack(Refusal("limit", text)))
             return
         try:
-            connection.send(pack(Pending()), [held.far_descriptor])
             with connection.while_peer_waits():
                 destined, end = await self._ask(request)
         except Refused as refused:
@@ -155,6 +154,16 @@ class Streams:
             raise
         else:
             await self._begin(connection, held, destined, end)
+
+    async def _pass_socket(self, connection: PacketConnection) -> HeldConnection:
+        """Give the program its end of the stream, which it cannot use yet."""
+        held = await self._held.make()
+        try:
+            connection.send(pack(Pending()), [held.far_descriptor])
+        except BaseException:
+            held.reset()
+            raise
+        return held
 
     async def _ask(self, request: Open) -> tuple[Destined, StreamEnd]:
         opener = self._opener

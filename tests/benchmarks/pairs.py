@@ -93,7 +93,7 @@ _ENCLAVE = """\
 parent: unix://{directory}/link.sock
 allowlist:
   - {{address: origin.test, port: 9, private: true, require_tls: false}}
-shim: {{http_proxy: null}}
+shim: {{http_proxy: null, streams: null}}
 forwards:
   - {{listen: "tcp://127.0.0.1:{port}", to: "origin.test:9", carrier: {carrier}}}
 limits: {{dedicated: {dedicated}}}

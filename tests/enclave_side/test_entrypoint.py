@@ -9,22 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.one_process_namespace import NOT_PERMITTED
 from tests.support.program import DEADLINE_SECONDS, Program
 
-QUIET = "{http_proxy: null}"
+QUIET = "{http_proxy: null, streams: null}"
 WAIT = "echo the command is waiting >&2; for i in $(seq 999); do sleep 0.02; done"
 """For at most 20 s; a shell runs its traps between two sleeps."""
-PORT_FOR_THE_KERNEL_TO_CHOOSE = '{http_proxy: "127.0.0.1:0"}'
+PORT_FOR_THE_KERNEL_TO_CHOOSE = '{http_proxy: "127.0.0.1:0", streams: null}'
 
 
 @contextmanager
 def enclave(
-    tmp_path: Path, *command: str, shim: str = QUIET, more: str = "", **variables: str
+    tmp_path: Path,
+    *command: str,
+    shim: str = QUIET,
+    more: str = "",
+    within: tuple[str, ...] = (),
+    **variables: str,
 ) -> Iterator[Program]:
     file = tmp_path / "enclave.yaml"
     file.write_text(f"parent: unix://{tmp_path}/link.sock\nshim: {shim}\n{more}")
     line = [sys.executable, "-m", "tests.support.fake_side", "enclave", str(file), *command]
-    with Program(line, variables) as program:
+    with Program([*within, *line], variables) as program:
         yield program
 
 
@@ -158,3 +164,65 @@ def test_more_listeners_than_one_message_carries(tmp_path: Path) -> None:
             assert ask(tmp_path / f"{number}.sock")[1] == f"forwards[{number}].listen"
         program.signal(signal.SIGTERM)
         program.end()
+
+
+# ---------------------------------------------------------------- the stream socket
+
+SHOW_STREAMS = (
+    *("sh", "-c"),
+    'echo "${VSOCKPROXY_STREAMS-none}"; test -z "$VSOCKPROXY_STREAMS" || '
+    'stat -c "%F %a" "${VSOCKPROXY_STREAMS%/*}" "$VSOCKPROXY_STREAMS"',
+)
+
+
+def own_run(options: str) -> tuple[str, ...]:
+    """Begins a command line with a /run of its own, which is empty."""
+    script = f'mount -t tmpfs -o {options} none /run && exec "$@"'
+    return (sys.executable, "-m", "tests.support.one_process_namespace", "sh", "-c", script, "sh")
+
+
+def end_of(program: Program) -> tuple[int, str]:
+    code, output = program.end()
+    if code == NOT_PERMITTED:
+        pytest.skip(f"no namespaces here: {program.lines}")
+    return code, output
+
+
+def test_the_command_is_told_of_the_stream_socket(tmp_path: Path) -> None:
+    path = tmp_path / "vsockproxy" / "streams.sock"
+    shim = f"{{http_proxy: null, streams: {path}}}"
+    with enclave(tmp_path, *SHOW_STREAMS, shim=shim, VSOCKPROXY_STREAMS="/an/outer/one") as it:
+        assert it.end() == (0, f"{path}\ndirectory 755\nsocket 666\n")
+        assert any('"ready"' in line and f"unix://{path}?mode=0666" in line for line in it.lines)
+    assert not path.exists()
+
+
+def test_by_default_the_stream_socket_is_below_run(tmp_path: Path) -> None:
+    within = own_run("mode=0755")
+    with enclave(tmp_path, *SHOW_STREAMS, shim="{http_proxy: null}", within=within) as program:
+        output = "/run/vsockproxy/streams.sock\ndirectory 755\nsocket 666\n"
+        assert end_of(program) == (0, output)
+
+
+def test_where_run_cannot_be_written_to_one_line_says_so_and_the_rest_runs(tmp_path: Path) -> None:
+    within = own_run("ro")
+    with enclave(tmp_path, *SHOW_STREAMS, shim="{http_proxy: null}", within=within) as program:
+        assert end_of(program) == (0, "none\n")
+        (line,) = (line for line in program.lines if "stream socket" in line)
+    assert json.loads(line)["event"] == "left_out"
+    assert "/run/vsockproxy/streams.sock: its directory cannot be made: Read-only" in line
+
+
+def test_switched_off_there_is_none_and_no_variable(tmp_path: Path) -> None:
+    with enclave(tmp_path, *SHOW_STREAMS, VSOCKPROXY_STREAMS="/an/outer/one") as program:
+        assert program.end() == (0, "none\n")
+        assert not any("stream socket" in line for line in program.lines)
+
+
+def test_one_that_is_written_and_cannot_be_bound_is_one_line_and_1(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "else" / "streams.sock"
+    shim = f"{{http_proxy: null, streams: {path}}}"
+    with enclave(tmp_path, "true", shim=shim) as program:
+        assert program.end() == (1, "")
+        (line,) = program.lines
+    assert line.startswith(f"vsockproxy: cannot listen on unix://{path}: its directory cannot be")

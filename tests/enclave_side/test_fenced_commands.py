@@ -24,7 +24,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to change th
 def configuration(tmp_path: Path, command: str) -> Path:
     file = tmp_path / "enclave.yaml"
     file.write_text(
-        f"parent: unix://{tmp_path}/link.sock\nshim: {{http_proxy: null}}\ncommand: {command}\n"
+        f"parent: unix://{tmp_path}/link.sock\nshim: {{http_proxy: null, streams: null}}\n"
+        f"command: {command}\n"
     )
     return file
 

@@ -5,6 +5,7 @@ from tests.fuzz.http_targets import HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.record_reply_targets import RECORD_REPLY
 from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
 from tests.fuzz.socks_targets import SOCKS5
+from tests.fuzz.stream_packet_targets import STREAM_ANSWER, STREAM_REQUEST
 from tests.fuzz.target import Target
 from tests.fuzz.text_targets import CONFIG, DESTINATION, ENDPOINT, HOST
 from tests.fuzz.tls_targets import CLIENT_HELLO
@@ -26,5 +27,7 @@ TARGETS: dict[str, Target] = {
         SESSION_HELLO,
         SESSION_LINK,
         SESSION_SCRIPT,
+        STREAM_REQUEST,
+        STREAM_ANSWER,
     )
 }

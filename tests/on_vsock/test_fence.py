@@ -64,7 +64,8 @@ def test_as_the_command_of_an_enclave(
 ) -> None:
     file = tmp_path / "enclave.yaml"
     file.write_text(
-        f"parent: unix://{tmp_path}/link.sock\nshim: {{http_proxy: null}}\ncommand: {settings}\n"
+        f"parent: unix://{tmp_path}/link.sock\nshim: {{http_proxy: null, streams: null}}\n"
+        f"command: {settings}\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.fake_side", "enclave", str(file), *dial],

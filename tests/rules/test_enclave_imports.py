@@ -87,6 +87,18 @@ def test_enclave_loads_nothing_of_the_parent(module: str) -> None:
     assert "parent_side" not in loaded_by(module)
 
 
+@pytest.mark.parametrize(
+    ("module", "loops"),
+    [
+        ("vsockproxy.client.opening", set[str]()),
+        ("vsockproxy.client.for_asyncio", {"asyncio"}),
+        ("vsockproxy.client.for_trio", {"trio"}),
+    ],
+)
+def test_a_program_gets_the_loop_that_it_asks_for(module: str, loops: set[str]) -> None:
+    assert loaded_by(module) & LOOPS == loops
+
+
 def test_the_command_line_loads_no_side() -> None:
     loaded = loaded_by("vsockproxy.cli")
     assert not loaded & ({"enclave_side", "parent_side"} | LOOPS)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-
 from tests.sandbox.clients.client import SOURCES, Places
 from tests.sandbox.destinations import NO_TLS, Destination, write_files
 from tests.sandbox.sandboxes import (

@@ -37,9 +37,7 @@ FORWARDS: Mapping[int, str] = {
 """By their local port; none is a port that a rule names."""
 
 
-def write_files(
-    directory: Path, destinations: Sequence[Destination], way: Way
-) -> tuple[str, ...]:
+def write_files(directory: Path, destinations: Sequence[Destination], way: Way) -> tuple[str, ...]:
     """Write the files of both sides; the options of `vsockproxy sandbox` that name them.
 
     Args:

@@ -75,7 +75,11 @@ def need(*wanted: str) -> None:
     """Skip a test that wants what this machine lacks: a key of `PACKAGES` or of `MODULES`."""
     for each in wanted:
         if not is_there(each):
-            how = f"apt-get install {PACKAGES[each]}" if each in PACKAGES else f"pip install {MODULES[each]}"
+            how = (
+                f"apt-get install {PACKAGES[each]}"
+                if each in PACKAGES
+                else f"pip install {MODULES[each]}"
+            )
             pytest.skip(f"{each} is missing: {how}")
 
 
@@ -126,9 +130,14 @@ class Sandbox:
 
     def refusal(self, host: str) -> dict[str, Any]:
         """The audit line that refuses `host`, which no other test asks for."""
-        line: dict[str, Any] = json.loads(self._program.line_with(f'"host": "{host}"'))
-        assert (line["event"], line["allowed"]) == ("decision", False)
-        return line
+        start = len(self._program.lines)
+        while True:
+            self._program.line_with(f'"host": "{host}"')
+            for text in self._program.lines[start:]:
+                line: dict[str, Any] = json.loads(text)
+                if (line["event"], line.get("host")) == ("decision", host):
+                    assert line["allowed"] is False
+                    return line
 
 
 @contextmanager

@@ -25,8 +25,8 @@ INIT = 1
     "--take-over",
     "takes_over",
     is_flag=True,
-    help="Set the machine up although this is not PID 1: lo, /etc/resolv.conf, and a network "
-    "namespace for CMD.",
+    help="Set the machine up although this is not PID 1: lo, and for CMD a network namespace and a "
+    "resolv.conf of its own.",
 )
 @click.argument("words", metavar="[-- CMD ARG...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context

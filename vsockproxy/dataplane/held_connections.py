@@ -152,7 +152,9 @@ class HeldConnections:
             # (tcp_connect_init in net/ipv4/tcp_output.c), one that is not grows when it is full.
             _unlock_buffers(near)
             self._bind(near, listener)
-            near.connect_ex(listener.getsockname())
+            code = near.connect_ex(listener.getsockname())
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
             far = await self._accept(near.getsockname())
             try:
                 _shrink_buffer(near)

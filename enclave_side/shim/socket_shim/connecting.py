@@ -1,4 +1,4 @@
-"""connect() over the stream socket, as TCP does it: blocking, with a timeout, or not blocking at all.
+"""connect() over the stream socket, as TCP does it: blocking, with a timeout, or not blocking.
 
 A socket of the program keeps its descriptor number. One that blocks waits for the answer on the
 stream socket, and gets the stream under its number once it stands. One that does not gets it at
@@ -6,16 +6,16 @@ once: the stream's socket becomes writable when the answer is there, so that sel
 epoll and everything built on them wait as for any connection.
 """
 
+import _socket
 import errno
 import operator
 import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
-
-import _socket
+from typing import Any, Final, NoReturn
 
 from enclave_side.shim.socket_shim.connection import Connection, Connections, inode_of
 from enclave_side.shim.socket_shim.epoll import registrations
@@ -24,6 +24,7 @@ from enclave_side.shim.socket_shim.kept_options import keep_options
 from enclave_side.shim.socket_shim.lookups import Lookups, inner_address
 from enclave_side.shim.socket_shim.stderr_lines import StderrLines
 from vsockproxy.addresses import Destination, Host, format_ip
+from vsockproxy.client.errors import StreamRefused, StreamSocketMissing
 from vsockproxy.client.opening import Opening
 
 __all__ = ("TAKEN_SECONDS", "Connector")
@@ -132,11 +133,11 @@ class Connector:
             return None
         host, port = address[0], _integer(address[1])
         rest = tuple(_integer(value) for value in address[2:])
-        if not isinstance(host, str | bytes | bytearray) or port is None or None in rest:
+        if isinstance(host, bytearray):
+            host = bytes(host)
+        if not isinstance(host, str | bytes) or port is None or None in rest:
             return None
-        literal = self._lookups.first_address(
-            host if isinstance(host, str) else bytes(host), sock.family
-        )
+        literal = self._lookups.first_address(host, sock.family)
         inner = inner_address(literal)
         if inner.is_loopback or inner.is_unspecified:
             return None
@@ -151,23 +152,23 @@ class Connector:
         if sock.type != socket.SOCK_STREAM or sock.proto not in _TCP:
             self._lines.say(f"{target}: only TCP goes through the socket shim")
             raise plain_error(errno.ENETUNREACH)
-        descriptor = sock.fileno()
         timeout = sock.gettimeout()
-        if timeout is None and not os.get_blocking(descriptor):
+        if timeout is None and not os.get_blocking(sock.fileno()):
             timeout = 0.0
         if self._is_made(sock, timeout):
             return
         if not target.port:
             raise plain_error(errno.ECONNREFUSED)  # as TCP answers
-        inode = inode_of(descriptor)
         if timeout == 0:
-            peer, opening, stream = target.peer, *self._begin(target, None)
-        
+            self._begin_to_connect(sock, target)
+        else:
+            self._connect_and_wait(sock, target, timeout)
+
     def _is_made(self, sock: socket.socket, timeout: float | None) -> bool:
-        """Whether an earlier connect() has made the connection.
+        """Whether an earlier connect() has made the connection, which this one waits for.
 
         Raises:
-            OSError: it failed, or goes on, or that was told before.
+            OSError: it failed, or takes longer, or this was told before.
         """
         connection = self._connections.find(sock.fileno())
         if connection is None:
@@ -180,11 +181,109 @@ class Connector:
         if connection.is_pending:
             raise plain_error(errno.EALREADY) if timeout == 0 else _timed_out()
         was_told, connection.is_told = connection.is_told, True
+        if connection.has_failed and was_told:  # the program tries again
+            self._connections.forget(connection)
+            return False
         if connection.has_failed:
-            if was_told:  # the program tries again
-                self._connections.forget(connection)
-                return False
             raise connection.take_error() or plain_error(errno.ECONNABORTED)
         if was_told:
             raise plain_error(errno.EISCONN)
         return True
+
+    def _begin_to_connect(self, sock: socket.socket, target: _Target) -> NoReturn:
+        inode = inode_of(sock.fileno())
+        opening = self._begin(target, None)
+        try:
+            assert opening.socket is not None  # it has begun
+            new_inode = _replace(sock, inode, opening.socket)
+        except BaseException:
+            opening.close()
+            raise
+        opening.setblocking(False)
+        connection = Connection(new_inode, sock.fileno(), target.peer, opening)
+        connection.ends_with(sock, self._connections.forget_if_dead)
+        self._connections.add(connection)
+        raise plain_error(errno.EINPROGRESS)
+
+    def _connect_and_wait(
+        self, sock: socket.socket, target: _Target, timeout: float | None
+    ) -> None:
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        inode = inode_of(sock.fileno())
+        opening = self._begin(target, timeout)
+        try:
+            opening.wait(None if ends_at is None else ends_at - time.monotonic())
+        except BaseException as error:
+            opening.close()
+            if isinstance(error, Exception):
+                raise self._said(error) from None
+            raise
+        new_inode = _replace(sock, inode, opening.detach())
+        self._connections.add(Connection(new_inode, sock.fileno(), target.peer, None))
+
+    def _begin(self, target: _Target, timeout: float | None) -> Opening:
+        """Ask for a stream, and wait until a worker has taken the request."""
+        seconds = TAKEN_SECONDS if timeout is None else min(timeout, TAKEN_SECONDS)
+        try:
+            return Opening.begin(target.host, target.port, path=self._path, timeout=seconds)
+        except Exception as error:
+            if _is_timeout(error) and seconds != timeout:
+                text = f"parent_away: {target}: no worker took the request in {seconds:g} s"
+                error = StreamSocketMissing(errno.ENETUNREACH, text)
+            raise self._said(error) from None
+
+    def _said(self, error: Exception) -> OSError:
+        """The error that the program gets; a line says why."""
+        if _is_timeout(error):
+            return _timed_out()
+        self._lines.say(str(error))
+        return connect_error(error)
+
+
+def _replace(sock: socket.socket, inode: int | None, stream: socket.socket) -> int:
+    """Put a stream under the descriptor of `sock`; the inode that it has there.
+
+    Raises:
+        OSError: another thread has closed the socket with that inode meanwhile.
+    """
+    with stream:
+        descriptor = sock.fileno()
+        if inode is None or inode_of(descriptor) != inode:
+            raise plain_error(errno.EBADF)
+        new_inode = inode_of(stream.fileno())
+        assert new_inode is not None  # it is open
+        keep_options(sock, stream)
+        registered = registrations(descriptor)
+        os.dup2(stream.fileno(), descriptor, os.get_inheritable(descriptor))
+        for epoll, mask in registered:
+            with suppress(OSError, ValueError):  # another thread has closed it
+                epoll.register(descriptor, mask)
+    return new_inode
+
+
+def _is_in_use(sock: socket.socket) -> bool:
+    """Whether the system knows the socket as connected, or as a listener."""
+    if _native.getsockopt(sock, socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return True
+    try:
+        _native.getpeername(sock)
+    except OSError:
+        return False
+    return True
+
+
+def _is_timeout(error: Exception) -> bool:
+    """Whether the program's own time is over, not that of a dial."""
+    return isinstance(error, TimeoutError) and not isinstance(error, StreamRefused)
+
+
+def _timed_out() -> TimeoutError:
+    """What Python raises for a timeout of a socket: it has no number."""
+    return TimeoutError("timed out")
+
+
+def _integer(value: object) -> int | None:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # what has none raises TypeError
+    except TypeError:
+        return None

@@ -49,7 +49,7 @@ class Connection:
         "descriptors",
         "has_failed",
         "inode",
-        "is_confirmed",
+        "is_told",
         "peer",
     )
 
@@ -60,8 +60,8 @@ class Connection:
         self.descriptors = {descriptor}
         self.peer = peer
         self.has_failed = False
-        self.is_confirmed = opening is None
-        """Whether connect() has returned 0 for it."""
+        self.is_told = opening is None
+        """Whether connect() has told what came of it."""
         self._opening = opening
         self._error: OSError | None = None
         self._owner: weakref.ref[socket.socket] | None = None

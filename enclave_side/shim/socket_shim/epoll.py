@@ -1,4 +1,4 @@
-"""An epoll that knows what is registered, so that a descriptor can change its socket and stay there.
+"""An epoll that knows what is registered: a descriptor can change its socket, and stay there.
 
 The kernel registers the socket behind a descriptor, not the number: with dup2() over it the
 registration is gone, silently (epoll(7), "closing a file descriptor"). select() and poll() take

@@ -19,7 +19,7 @@ _NUMBERS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
     (socket.IPPROTO_IP, socket.IP_TOS),
 )
-"""TCP_NOTSENT_LOWAT is not among them: it is how the worker holds the stream back until it stands."""
+"""Without TCP_NOTSENT_LOWAT, by which the worker holds a stream back until it stands."""
 
 _STRUCTURES: Final = (
     (socket.SO_LINGER, struct.calcsize("@ii")),

@@ -1,6 +1,7 @@
-"""What the machine's hosts file says of itself: these names stay the C library's, all others are asked for.
+"""The names of this machine, which the C library answers for; all others are asked for.
 
-Other entries of that file do not count: a name of the allowlist leads through the parent.
+They are those that its hosts file says of itself. Other entries do not count: a name of the
+allowlist leads to the parent, whatever that file says.
 """
 
 import socket

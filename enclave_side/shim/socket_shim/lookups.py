@@ -7,7 +7,7 @@ library answers one with a single IPv4 address.
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Any, Final
@@ -39,12 +39,12 @@ _LOOKUP_ERRORS: Final[Mapping[int, int]] = MappingProxyType(
 )
 """By the error number of a reason, what a lookup fails with; for others the name has an address."""
 
-_real_getaddrinfo: Final = socket.getaddrinfo
+_Found = list[tuple[Any, Any, int, str, Any]]
+
+_real_getaddrinfo: Final[Callable[..., _Found]] = socket.getaddrinfo
 _real_gethostbyname_ex: Final = socket.gethostbyname_ex
 _real_gethostbyaddr: Final = socket.gethostbyaddr
 _real_getnameinfo: Final = socket.getnameinfo
-
-_Found = list[tuple[Any, Any, int, str, Any]]
 
 
 class Lookups:
@@ -71,26 +71,24 @@ class Lookups:
         flags: int = 0,
     ) -> _Found:
         """As `socket.getaddrinfo`."""
-        numeric = (flags | socket.AI_NUMERICHOST) & ~socket.AI_ADDRCONFIG
+        numeric = (flags | socket.AI_NUMERICHOST) & ~int(socket.AI_ADDRCONFIG)
         try:
             # Literals, and everything that is wrong with the other arguments.
-            return list(_real_getaddrinfo(host, port, family, type, proto, numeric))
+            return _real_getaddrinfo(host, port, family, type, proto, numeric)
         except socket.gaierror as error:
             if host is None or flags & socket.AI_NUMERICHOST or error.errno != socket.EAI_NONAME:
                 raise
         text = _text_of(host)
         if LocalNames.read().has(text):
-            return list(_real_getaddrinfo(host, port, family, type, proto, flags))
+            return _real_getaddrinfo(host, port, family, type, proto, flags)
         literal = self._address_of(text)
         if family == socket.AF_INET6:
             if not flags & socket.AI_V4MAPPED:
                 raise lookup_error(socket.EAI_NODATA)
             literal = f"::ffff:{literal}"
-        found = list(_real_getaddrinfo(literal, port, family, type, proto, numeric))
+        found: _Found = _real_getaddrinfo(literal, port, family, type, proto, numeric)
         if flags & socket.AI_CANONNAME:
-            first_family, first_type, first_proto, _, address = found[0]
-            canonical = text.removesuffix(".")
-            found[0] = (first_family, first_type, first_proto, canonical, address)
+            found[0] = (*found[0][:3], text.removesuffix("."), found[0][4])
         return found
 
     def gethostbyname(self, hostname: str) -> str:

@@ -67,7 +67,7 @@ class Client:
         uses: the ways in that it supports.
         needs: what a machine may lack; `tests.sandbox.sandboxes` says how to get it.
         variables: of its environment; by some it learns whom to trust.
-        verifies: whether it turns away whom it does not trust.
+        distrusts: what it says of a server that it does not trust; None where it trusts all.
         host: whom it fetches from.
         asks: its last words: what it fetches.
         answer: what it writes to stdout then.
@@ -77,29 +77,40 @@ class Client:
     uses: Mapping[Way, Use]
     needs: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
-    verifies: bool = True
+    distrusts: str | None = "certificate"
     host: str = "origin.test"
     asks: tuple[str, ...] = ("https://{host}/",)
     answer: str = "hello from {host}, over TLSv1.3\n"
 
-    def fetch(self, sandbox: Sandbox, way: Way, places: Places, host: str | None = None) -> Done:
-        """Run it; skips the test where this machine lacks what it needs.
+    def words(self, way: Way, places: Places, host: str | None = None) -> list[str]:
+        """Its command line.
 
         Args:
-            sandbox: one with that way in.
             way: one that it supports.
             places: what the patterns name.
             host: whom to fetch from, in place of its own.
         """
         use = self.uses[way]
-        need(*self.needs, *use.needs)
         host = host or use.host or self.host
-        words = (*self.command, *use.options, *(use.asks or self.asks))
+        asks = self.asks if use.asks is None else use.asks
+        return [places.fill(word, host) for word in (*self.command, *use.options, *asks)]
+
+    def environment(self, way: Way, places: Places, host: str | None = None) -> dict[str, str]:
+        """Its variables, for the same arguments."""
+        use = self.uses[way]
+        host = host or use.host or self.host
         variables = {**self.variables, **use.variables}
-        return sandbox.run(
-            *(places.fill(word, host) for word in words),
-            **{name: places.fill(value, host) for name, value in variables.items()},
-        )
+        return {name: places.fill(value, host) for name, value in variables.items()}
+
+    def fetch(self, sandbox: Sandbox, way: Way, places: Places, host: str | None = None) -> Done:
+        """Run it in a sandbox with that way in; for the same arguments."""
+        self.need(way)
+        words = self.words(way, places, host)
+        return sandbox.run(*words, **self.environment(way, places, host))
+
+    def need(self, way: Way) -> None:
+        """Skip the test where this machine lacks what it takes."""
+        need(*self.needs, *self.uses[way].needs)
 
     def expected(self, way: Way, places: Places) -> str:
         """What it writes to stdout where its host is allowed."""

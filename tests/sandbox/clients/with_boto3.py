@@ -2,7 +2,7 @@
 
 import sys
 
-import boto3
+import boto3  # type: ignore[import-untyped]  # it has no types
 
 kms = boto3.client("kms", endpoint_url=sys.argv[1])
 answer = kms.decrypt(CiphertextBlob=b"terces")

@@ -38,7 +38,9 @@ def needs_sandbox(result: tuple[int, str, list[str]]) -> tuple[int, str, list[st
 @pytest.fixture
 def enclave_file(tmp_path: Path) -> str:
     file = tmp_path / "enclave.yaml"
-    file.write_text(f"parent: unix://{tmp_path}/link.sock\nshim: {{http_proxy: null}}\n")
+    file.write_text(
+        f"parent: unix://{tmp_path}/link.sock\nshim: {{http_proxy: null, streams: null}}\n"
+    )
     return str(file)
 
 

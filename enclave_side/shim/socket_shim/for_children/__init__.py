@@ -1,1 +1,1 @@
-"""The directory that programs under the socket shim have on PYTHONPATH: it holds `sitecustomize`."""
+"""A directory for PYTHONPATH of programs under the socket shim: it holds `sitecustomize`."""
