@@ -119,6 +119,7 @@ def run(
             else None,
             signals=signals,
             left_out=[*machine.left_out, *(fence.left_out if command else ())],
+            note=machine.note,
         )
 
 

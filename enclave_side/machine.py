@@ -37,11 +37,13 @@ class Machine:
         names: the names way in; None where it is off.
         namespace: the descriptor of the command's network namespace; None if it is ours.
         left_out: a line for each thing that could not be done.
+        note: what was not even tried, for one line; None where the machine is ours.
     """
 
     names: Names | None = None
     namespace: int | None = None
     left_out: list[str] = field(default_factory=list)
+    note: str | None = None
 
     @property
     def descriptors(self) -> list[int]:
@@ -72,7 +74,7 @@ def set_up_machine(
     assert isinstance(config, EnclaveConfig)
     machine = Machine()
     if not takes_over:
-        machine.left_out.append(LEFT_OUT)
+        machine.note = LEFT_OUT
         yield machine
         return
     bring_up_loopback()

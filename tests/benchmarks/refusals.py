@@ -112,7 +112,7 @@ def measure(sandbox: Sandbox, subject: Subject, label: str) -> list[Figures]:
 
 def options(directory: Path) -> Iterator[str]:
     """Those of `vsockproxy sandbox`: nothing is allowed by both sides."""
-    wildcard = {"address": f"**.{KINDS["parent"]}", "port": 443}
+    wildcard = {"address": f"**.{KINDS['parent']}", "port": 443}
     for side, config in {
         "parent": {"listen": "vsock://any:5000"},
         "enclave": {"parent": "vsock://3:5000", "allowlist": [wildcard]},
@@ -134,7 +134,10 @@ def main() -> int:
             for number, (name, subject) in enumerate(subjects(directory).items()):
                 is_here = is_there(subject.needs)
                 samples[name] = measure(sandbox, subject, f"p{number}") if is_here else []
-    title = f"From the lookup of a forbidden name to the error: medians of {LOOKUPS}"
+    title = (
+        f"From the lookup of a forbidden name to the error: medians of {LOOKUPS}; unlisted, or "
+        "listed by the enclave and not by the parent"
+    )
     print(*table(title, samples, []), sep="\n")
     slowest = max(
         middle(taken, figure) or 0.0 for taken in samples.values() if taken for figure in taken[0]

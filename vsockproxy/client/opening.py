@@ -87,7 +87,7 @@ def connect(path: str, timeout: float | None = None) -> socket.socket:
 
 
 class Opening:
-    """A stream that is being opened, from OPEN to its answer.
+    """A stream that is being opened, from OPEN to its answer; `detach` or `close` ends it.
 
     `socket` is the stream's own, an ordinary blocking TCP socket; None until PENDING has arrived.
     `address` is what the parent dialled, once the stream is open; empty where it did not say.
@@ -197,19 +197,23 @@ class Opening:
         return self._is_open
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the stream stands; may be called again after a TimeoutError.
+        """Wait until the stream stands; may be called again where there was no answer in time.
 
         Args:
-            timeout: seconds; None is no limit.
+            timeout: seconds; None is no limit, 0 takes what has arrived.
 
         Raises:
-            TimeoutError: there was no answer in time.
+            TimeoutError: there was no answer in time. (DialTimedOut is one too, and an answer.)
             StreamRefused, OpeningCut, PacketError: as `receive` says.
         """
         deadline = _Deadline(timeout)
         while not self._is_open:
-            self._connection.settimeout(deadline.left(f"{self._host} port {self._port}"))
-            self.receive()
+            try:
+                self._connection.setblocking(False)
+                self.receive()
+            except BlockingIOError:
+                self._connection.settimeout(deadline.left(f"{self._host} port {self._port}"))
+                self.receive()
 
     def detach(self) -> socket.socket:
         """Give the stream's socket, which is here, to the caller; nothing else is left open.

@@ -19,6 +19,7 @@ def serve_enclave(
     *,
     signals: SignalDescriptor,
     left_out: Sequence[str],
+    note: str | None,
 ) -> int:
     """Run the workers, and the command as soon as they serve; the exit code.
 
@@ -26,9 +27,10 @@ def serve_enclave(
         service: the enclave's side.
         command: the user's command; None to run until a signal.
         signals: the signals of this process.
-        left_out: what this start does not set up, a log line for each.
+        left_out: what the file wants and cannot be had here, a log line for each.
+        note: what this kind of start does not do, for one log line; None if it does all.
     """
-    return trio.run(_serve_enclave, service, command, signals, left_out)
+    return trio.run(_serve_enclave, service, command, signals, left_out, note)
 
 
 async def _serve_enclave(
@@ -36,10 +38,13 @@ async def _serve_enclave(
     command: UserCommand | None,
     signals: SignalDescriptor,
     left_out: Sequence[str],
+    note: str | None,
 ) -> int:
     async with supervision(service, passes_listeners=True) as (supervisor, log):
+        if note is not None:
+            log.info("left_out", text=note)
         for text in left_out:
-            log.info("left_out", text=text)
+            log.warning("left_out", text=text)
         ended_by: int | None = None
         async with trio.open_nursery() as nursery:
 

@@ -53,11 +53,14 @@ class LocalNames:
             data = b""
         return cls.parse(data.decode(errors="replace"), socket.gethostname())
 
-    def has(self, name: str) -> bool:
-        """Whether a name means this machine; `localhost` and all below it do so everywhere."""
+    def local_name(self, name: str) -> str | None:
+        """What the C library may be asked in place of `name`; None if that is not this machine."""
         lower = name.lower().removesuffix(".")
-        is_localhost = lower == _LOCALHOST or lower.endswith(f".{_LOCALHOST}")  # RFC 6761, 6.3
-        return is_localhost or lower in self.names
+        if lower in self.names:
+            return name
+        if lower == _LOCALHOST or lower.endswith(f".{_LOCALHOST}"):  # RFC 6761, section 6.3
+            return _LOCALHOST
+        return None
 
 
 def _entries(text: str) -> Iterator[tuple[str, set[str]]]:

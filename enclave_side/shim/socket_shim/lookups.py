@@ -79,8 +79,9 @@ class Lookups:
             if host is None or flags & socket.AI_NUMERICHOST or error.errno != socket.EAI_NONAME:
                 raise
         text = _text_of(host)
-        if LocalNames.read().has(text):
-            return _real_getaddrinfo(host, port, family, type, proto, flags)
+        local = LocalNames.read().local_name(text)
+        if local is not None:
+            return _real_getaddrinfo(local, port, family, type, proto, flags)
         literal = self._address_of(text)
         if family == socket.AF_INET6:
             if not flags & socket.AI_V4MAPPED:

@@ -181,6 +181,28 @@ WAITERS: dict[str, Callable[[socket.socket], Callable[[float], bool]]] = {
 }
 
 
+def waits_again(host: str, port: int) -> list[str]:
+    """Begin without blocking, then wait in a second connect(); what that says, and a third one."""
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex((host, port)) == errno.EINPROGRESS
+        sock.settimeout(SECONDS)
+        return [number_symbol(sock.connect_ex((host, port))) for _ in range(2)]
+
+
+def tries_both(first: tuple[str, int], second: tuple[str, int]) -> list[str]:
+    """Fail without blocking, then connect the same socket elsewhere, and have a word echoed."""
+    with woken(first[0], first[1]) as sock:
+        descriptor = sock.fileno()
+        seen = [number_symbol(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)), peer(sock)]
+        sock.connect_ex((first[0], first[1]))  # ECONNABORTED, as the kernel has it
+        sock.settimeout(SECONDS)
+        sock.connect((second[0], second[1]))
+        seen.append("the same descriptor" if sock.fileno() == descriptor else "another")
+        sock.sendall(b"word")
+        return [*seen, sock.recv(4).decode()]
+
+
 def peer(sock: socket.socket) -> str:
     """Whom getpeername names, or its error."""
     try:

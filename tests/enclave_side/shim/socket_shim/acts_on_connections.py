@@ -31,6 +31,15 @@ def addresses(host: str, port: int) -> list[Any]:
     return [expected, *seen]
 
 
+def peer_of_v6(host: str, port: int) -> Any:
+    """Whom a socket of IPv6 names after an echo."""
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.connect((host, port))
+        sock.sendall(b"word")
+        assert sock.recv(4) == b"word"
+        return sock.getpeername()
+
+
 def exchange(host: str, port: int, text: str, end: bool = True) -> str:
     """Send, end one's own direction, and read to the end."""
     with socket.create_connection((host, port), SECONDS) as sock:
@@ -119,6 +128,25 @@ def options(host: str, port: int, blocks: bool) -> dict[str, Any]:
         return kept
 
 
+_SO_BUF_LOCK = 72
+"""include/uapi/asm-generic/socket.h; since Linux 5.14."""
+
+
+def buffers(host: str, port: int) -> list[list[int]]:
+    """Sizes of buffers before connect() and after it; of none where the kernel does not tell."""
+    names = (socket.SO_SNDBUF, socket.SO_RCVBUF)
+    with socket.socket() as sock:
+        try:
+            sock.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK)
+        except OSError:
+            return [[], []]
+        for name in names:
+            sock.setsockopt(socket.SOL_SOCKET, name, 30_000)
+        before = [sock.getsockopt(socket.SOL_SOCKET, name) for name in names]
+        sock.connect((host, port))
+        return [before, [sock.getsockopt(socket.SOL_SOCKET, name) for name in names]]
+
+
 def tls(host: str, port: int, authority: str) -> list[Any]:
     """Peer, subject's name and version of a TLS connection, and an answer over it."""
     context = ssl.create_default_context(cafile=authority)
@@ -127,9 +155,9 @@ def tls(host: str, port: int, authority: str) -> list[Any]:
         context.wrap_socket(plain, server_hostname=host) as sock,
     ):
         sock.sendall(f"GET / HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
-        answer = sock.makefile("rb").read()
         same = sock.getpeername() == (socket.gethostbyname(host), port)
-        return [same, sock.version(), answer.decode().splitlines()[-1]]
+        version = sock.version()  # before the end, which takes it away
+        return [same, version, sock.makefile("rb").read().decode().splitlines()[-1]]
 
 
 def tls_before_connect(host: str, port: int, authority: str) -> str | None:
@@ -147,12 +175,12 @@ def tls_with_asyncio(host: str, port: int, authority: str) -> list[Any]:
         context = ssl.create_default_context(cafile=authority)
         reader, writer = await asyncio.open_connection(host, port, ssl=context)
         writer.write(f"GET / HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        version = writer.get_extra_info("ssl_object").version()
         answer = await reader.read()
         peer = writer.get_extra_info("peername")
         writer.close()
         with contextlib.suppress(ssl.SSLError):
             await writer.wait_closed()
-        version = writer.get_extra_info("ssl_object").version()
         return [
             peer == (socket.gethostbyname(host), port),
             version,

@@ -88,6 +88,7 @@ def rig(directory: Path, connect_seconds: float = 0.3) -> Iterator[Rig]:
         both = [
             *(rule(host, dial=echoed) for host in ("echo.test", LITERAL_V4, LITERAL_V6)),
             *(rule(host, dial=origin.address, require_tls=True) for host in TLS_HOSTS),
+            rule("must-be-tls.test", dial=echoed, require_tls=True),
             rule("hold.test", dial=held),
             rule("counts.test", dial=served(count_to_the_end)),
             rule("resets.test", dial=served(reset_after_a_word)),
@@ -103,7 +104,7 @@ def rig(directory: Path, connect_seconds: float = 0.3) -> Iterator[Rig]:
             "limits": {"connect": connect_seconds},
             "resolver": {
                 "servers": [dns.address],
-                "timeout": 1,
+                "timeout": 0.3,
                 "hosts": {"guarded.test": ["10.1.2.3"]},
             },
         }

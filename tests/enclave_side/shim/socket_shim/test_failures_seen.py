@@ -71,7 +71,7 @@ def test_a_cut_by_the_destination_is_a_reset(agent: Agent) -> None:
 
 
 def test_the_first_bytes_must_be_tls_where_that_is_required(agent: Agent) -> None:
-    assert agent.ask("hold", "tls.test", PORT, "") == ""
+    assert agent.ask("hold", "must-be-tls.test", PORT, "") == ""
     assert agent.ask("end_of_held", "not TLS") == "ECONNRESET"
 
 
