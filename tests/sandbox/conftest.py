@@ -4,18 +4,19 @@ import hashlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.sandbox.clients.client import SOURCES, Places
-from tests.sandbox.destinations import NO_TLS, Destination, write_files
+from tests.sandbox.destinations import LITERAL_V6, NO_TLS, Destination, write_files
 from tests.sandbox.sandboxes import (
     GIT_VARIABLES,
     NOT_PERMITTED,
     Sandbox,
+    SandboxWith,
     is_there,
     open_sandbox,
     run_sandbox,
@@ -29,7 +30,6 @@ from tests.support.smtp_like import smtp_like
 from tests.support.tls_origin import Origin
 
 HOSTS = ("origin.test", "kms.test", "sts.test")
-LITERAL_V6 = "fd00::5"
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +140,7 @@ def sandbox_with(
     namespaces: None,
     destinations: Sequence[Destination],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[Way], Sandbox]]:
+) -> Iterator[SandboxWith]:
     """Gives the sandbox of a way in, which is started when a test first asks for it."""
     del namespaces
     opened: dict[Way, Sandbox] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.sandbox.ways import SHIMS, Way
 
+LITERAL_V6 = "fd00::5"
 NO_TLS: Mapping[str, Any] = {"require_tls": False}
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.sandbox.ways import Way
 from tests.support.program import Program, command_line
 
 PACKAGES = {
@@ -140,16 +141,20 @@ class Sandbox:
                     return line
 
 
+SandboxWith = Callable[[Way], Sandbox]
+"""Gives the sandbox that has a way in."""
+
+
 @contextmanager
 def open_sandbox(*options: str, directory: Path) -> Iterator[Sandbox]:
     """A sandbox for many programs, with these options of `vsockproxy sandbox`.
 
-    Whoever runs the tests may sit behind a proxy; the sandbox does not.
+    Whoever runs the tests may sit behind a proxy, and read another language.
     """
     names = (*PROXY_VARIABLES, *map(str.upper, PROXY_VARIABLES))
     agent = (sys.executable, "-m", "tests.sandbox.inside")
     command = [
-        *("env", *(f"--unset={name}" for name in names)),
+        *("env", *(f"--unset={name}" for name in names), "LC_ALL=C"),
         *command_line("sandbox", *options, "--", *agent),
     ]
     with Program(command, stdin=subprocess.PIPE) as program:

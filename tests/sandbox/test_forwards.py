@@ -1,11 +1,10 @@
 """Programs that read no proxy variables, at fixed local ports; the server may speak first."""
 
 import sys
-from collections.abc import Callable
 
 import pytest
 
-from tests.sandbox.sandboxes import Done, Sandbox, need
+from tests.sandbox.sandboxes import Done, Sandbox, SandboxWith, need
 from tests.sandbox.ways import Way
 from tests.support.certificates import Authority
 from tests.support.postgres_like import PASSWORD, USER
@@ -26,7 +25,7 @@ with smtplib.SMTP("127.0.0.1", {port}, timeout=20) as mail:
         pytest.param(Way.NAMES, id="beside names"),
     ],
 )
-def sandbox(sandbox_with: Callable[[Way], Sandbox], request: pytest.FixtureRequest) -> Sandbox:
+def sandbox(sandbox_with: SandboxWith, request: pytest.FixtureRequest) -> Sandbox:
     return sandbox_with(request.param)
 
 

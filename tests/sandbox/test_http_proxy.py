@@ -9,7 +9,7 @@ import pytest
 from tests.sandbox.clients.client import Places
 from tests.sandbox.clients.table import CLIENTS
 from tests.sandbox.curl import RECEIVE_ERROR, curl
-from tests.sandbox.sandboxes import AWS_VARIABLES, Done, Sandbox
+from tests.sandbox.sandboxes import AWS_VARIABLES, Done, Sandbox, SandboxWith
 from tests.sandbox.ways import Way
 from tests.support.aws_answers import CALLER_ARN
 from tests.support.certificates import Authority
@@ -23,7 +23,7 @@ Curl = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
-def sandbox(sandbox_with: Callable[[Way], Sandbox]) -> Sandbox:
+def sandbox(sandbox_with: SandboxWith) -> Sandbox:
     return sandbox_with(Way.HTTP_PROXY)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sandbox.conftest import LITERAL_V6
 from tests.sandbox.curl import COULD_NOT_RESOLVE, RECEIVE_ERROR, TLS_CONNECT_ERROR, curl
-from tests.sandbox.sandboxes import PROXY_VARIABLES, Done, Sandbox
+from tests.sandbox.destinations import LITERAL_V6
+from tests.sandbox.sandboxes import PROXY_VARIABLES, Done, Sandbox, SandboxWith
 from tests.sandbox.ways import Way
 from tests.support.certificates import Authority
 from tests.support.tls_origin import body_of
@@ -15,7 +15,7 @@ Curl = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
-def sandbox(sandbox_with: Callable[[Way], Sandbox]) -> Sandbox:
+def sandbox(sandbox_with: SandboxWith) -> Sandbox:
     return sandbox_with(Way.NAMES)
 
 

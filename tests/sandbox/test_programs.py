@@ -1,19 +1,16 @@
 """Unmodified programs, by every way in that each supports: an allowed host, and a forbidden one."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.sandbox.clients.client import Places
 from tests.sandbox.clients.table import CLIENTS
-from tests.sandbox.sandboxes import Sandbox
+from tests.sandbox.sandboxes import SandboxWith
 from tests.sandbox.trust import trust_files
 from tests.sandbox.ways import Way
 from tests.support.certificates import Authority
-
-SandboxWith = Callable[[Way], Sandbox]
 
 USES = [
     pytest.param(name, way, id=f"{name} by {way}")

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sandbox.conftest import LITERAL_V6
 from tests.sandbox.curl import PROXY_ERROR, RECEIVE_ERROR, curl
-from tests.sandbox.sandboxes import Done, Sandbox, need
+from tests.sandbox.destinations import LITERAL_V6
+from tests.sandbox.sandboxes import Done, Sandbox, SandboxWith, need
 from tests.sandbox.ways import PROXY_HOST, SOCKS5_PORT, Way
 from tests.support.certificates import Authority
 from tests.support.tls_origin import body_of
@@ -18,7 +18,7 @@ Curl = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
-def sandbox(sandbox_with: Callable[[Way], Sandbox]) -> Sandbox:
+def sandbox(sandbox_with: SandboxWith) -> Sandbox:
     return sandbox_with(Way.SOCKS5)
 
 

@@ -1,17 +1,14 @@
 """What curl sends and gets, by every way in: large bodies, bodies of unknown length, none."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.sandbox.curl import curl
-from tests.sandbox.sandboxes import Sandbox
+from tests.sandbox.sandboxes import SandboxWith
 from tests.sandbox.ways import Way
 from tests.support.certificates import Authority
 from tests.support.tls_origin import body_of, digest_of
-
-SandboxWith = Callable[[Way], Sandbox]
 
 UPLOADED = "0123456789abcdef" * 20_000
 LARGE_BYTES = 8_000_000
