@@ -9,6 +9,7 @@ Three processes stand in a row, and share the caller's process group, so that th
 A development tool, not a boundary: the file system is shared, and the command is the caller's user.
 """
 
+import errno
 import os
 import select
 import shutil
@@ -50,6 +51,16 @@ HOSTS: Final = f"127.0.0.1 localhost {HOST_NAME}\n::1 localhost\n"
 NSSWITCH: Final = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
 RESOLV: Final = "nameserver 127.0.0.1\noptions ndots:1\n"
 """Nothing listens there, so that a lookup fails at once; names have a server of their own."""
+
+AGENTS: Final = (
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DBUS_SYSTEM_BUS_ADDRESS",
+    "GPG_AGENT_INFO",
+    "SSH_AGENT_PID",
+    "SSH_AUTH_SOCK",
+    "XDG_RUNTIME_DIR",
+)
+"""Variables that lead to sockets of the machine outside, which an enclave does not have."""
 
 PARENT_STOP_SECONDS: Final = 2.0
 
@@ -162,6 +173,8 @@ def _fork_init(sandbox: Sandbox, document: int) -> int:
         has_lost_starter = bool(select.select([read_end], [], [], 0)[0])
         if not has_lost_starter:
             _set_up_machine()
+            for name in AGENTS:
+                os.environ.pop(name, None)
             command = supervisor_command(
                 document, sandbox.command, sandbox.worker_module, shares_files=True
             )
@@ -186,6 +199,10 @@ def _set_up_machine() -> None:
     try:
         mount("none", "/", flags=MountFlag.RECURSIVE | MountFlag.PRIVATE)
     except NamespaceError as error:
+        if error.number == errno.EINVAL:
+            raise error.because(
+                "/ is no mount point here: a chroot cannot have a sandbox"
+            ) from None
         raise error.because(
             "something forbids mounts, in a container its AppArmor profile: run it with "
             "--security-opt apparmor=unconfined"

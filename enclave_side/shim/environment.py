@@ -31,14 +31,18 @@ def command_environment(
     """All variables of the command.
 
     Args:
-        inherited: the variables of this process. What it says of proxies is replaced, since it is
-            about another network; with `environment: false` it is left alone.
+        inherited: the variables of this process. What it says of proxies is replaced, or removed
+            where names need none, since it is about another network; with `environment: false` it
+            is left alone.
         shim: the section of the configuration file.
         http_proxy: where the HTTP proxy listens; None if it does not.
         names_are_active: whether programs reach names without a proxy.
         streams: where the stream socket is; None if it does not listen.
     """
     variables = dict(inherited)
+    if names_are_active and shim.environment is not False:
+        for name in (*_PROXY_VARIABLES, *_NO_PROXY_VARIABLES):
+            variables.pop(name, None)
     is_wanted = shim.environment if shim.environment is not None else not names_are_active
     if is_wanted and http_proxy is not None:
         host = _LOOPBACK_FOR.get(http_proxy.host, http_proxy.host)

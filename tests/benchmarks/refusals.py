@@ -1,8 +1,9 @@
 """How soon programs know that a name is forbidden: `python -m tests.benchmarks.refusals`.
 
 Real programs in a real sandbox, by names. Each takes the time itself, from its lookup to its error,
-so its start-up does not count, and whatever else it does for one request does. No name is asked for
-twice. The status is 1 where a median is above the limit.
+so its start-up does not count, and whatever else it does for one request does; curl and wget are
+measured from their start to their end. No name is asked for twice. The status is 1 where a median
+is not below the limit.
 """
 
 import json
@@ -25,7 +26,6 @@ KINDS = {"unlisted": "forbidden.test", "parent": "enclave-only.test"}
 """The domain of names that no list has, and of those that the parent alone refuses, when asked."""
 
 MS_PER_NS = 1e-6
-MS_PER_S = 1e3
 
 SOURCE = Path(__file__).with_name("refused_lookups.c")
 
@@ -38,6 +38,16 @@ for name in sys.argv[1:]:
         {call}
     except {error}:
         print(time.perf_counter_ns() - started)
+"""
+
+WHOLE_PROGRAM = """
+import subprocess, sys, time
+command = sys.argv[1 : -{lookups}]
+for name in sys.argv[-{lookups}:]:
+    started = time.perf_counter_ns()
+    done = subprocess.run([*command, f"https://{{name}}/"], capture_output=True)
+    print(time.perf_counter_ns() - started)
+    assert done.returncode, done
 """
 
 NODE = """
@@ -54,24 +64,19 @@ main();
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A program, whose last arguments are what it looks up; it prints a number for each.
+    """A program, whose last arguments are names; for each it prints nanoseconds.
 
     Args:
         command: up to the names.
         needs: what a machine may lack.
-        argument: what a name becomes.
-        unit_ms: of the numbers.
     """
 
     command: tuple[str, ...]
     needs: str
-    argument: str = "{}"
-    unit_ms: float = MS_PER_NS
 
 
 def subjects(built: Path) -> dict[str, Subject]:
-    """All of them, by name; those in C go to a directory."""
-    curl = ("curl", "-s", "-o", "/dev/null", "-w", "%{time_total}\\n")
+    """All of them, by name; `built` is where those in C are."""
     getaddrinfo = _python("socket", "socket.getaddrinfo(name, 443)", "socket.gaierror")
     requests = _python("requests", 'requests.get(f"https://{name}/")', "requests.ConnectionError")
     return {
@@ -81,12 +86,17 @@ def subjects(built: Path) -> dict[str, Subject]:
         "Python, getaddrinfo": Subject(getaddrinfo, sys.executable),
         "Python, requests": Subject(requests, sys.executable),
         "Node, fetch": Subject(("node", "-e", NODE), "node"),
-        "curl": Subject(curl, "curl", "https://{}/", MS_PER_S),
+        "curl, all of it": Subject(_whole("curl", "-sS"), "curl"),
+        "wget, all of it": Subject(_whole("wget", "-nv"), "wget"),
     }
 
 
 def _python(module: str, call: str, error: str) -> tuple[str, ...]:
     return sys.executable, "-c", PYTHON.format(module=module, call=call, error=error)
+
+
+def _whole(*command: str) -> tuple[str, ...]:
+    return sys.executable, "-c", WHOLE_PROGRAM.format(lookups=LOOKUPS), *command
 
 
 def build(directory: Path) -> None:
@@ -103,9 +113,8 @@ def measure(sandbox: Sandbox, subject: Subject, label: str) -> list[Figures]:
     taken: dict[str, list[float]] = {}
     for kind, domain in KINDS.items():
         names = [f"n{number}.{label}.{domain}" for number in range(LOOKUPS)]
-        arguments = (subject.argument.format(name) for name in names)
-        done = sandbox.run(*subject.command, *arguments)
-        taken[kind] = [float(line) * subject.unit_ms for line in done.stdout.split()]
+        done = sandbox.run(*subject.command, *names)
+        taken[kind] = [float(line) * MS_PER_NS for line in done.stdout.split()]
         assert len(taken[kind]) == LOOKUPS, done
     return [{f"{kind} ms": taken[kind][number] for kind in KINDS} for number in range(LOOKUPS)]
 

@@ -77,3 +77,9 @@ def test_the_stream_socket_is_named_exactly_when_it_listens(inherited: dict[str,
 )
 def test_url_of_the_proxy(address: TcpAddress, url: str) -> None:
     assert environment(Shim(), {}, http_proxy=address)["HTTPS_PROXY"] == url
+
+
+def test_where_names_are_active_no_proxy_of_another_network_is_left() -> None:
+    inherited = {**INHERITED, "NO_PROXY": "a.example", "HTTPS_PROXY": "http://10.0.0.1:80"}
+    assert environment(Shim(), inherited, names=True) == {"PATH": "/bin"}
+    assert environment(Shim(environment=False), inherited, names=True) == inherited

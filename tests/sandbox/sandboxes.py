@@ -135,6 +135,8 @@ class Sandbox:
         while True:
             self._program.line_with(f'"host": "{host}"')
             for text in self._program.lines[start:]:
+                if not text.startswith("{"):
+                    continue  # what is told before there is a log
                 line: dict[str, Any] = json.loads(text)
                 if (line["event"], line.get("host")) == ("decision", host):
                     assert line["allowed"] is False

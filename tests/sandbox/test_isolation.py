@@ -61,3 +61,11 @@ def test_sockets_of_the_machine_are_out_of_reach(place: Path) -> None:
         "path": "ENOENT",
         "abstract": "ECONNREFUSED",
     }
+
+
+def test_the_way_to_an_agent_is_not_passed_on(namespaces: None) -> None:
+    del namespaces
+    agents = {"SSH_AUTH_SOCK": "/tmp/agent", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/tmp/bus"}
+    done = run_sandbox([], ["env"], agents)
+    assert done.status == 0, done.stderr
+    assert not [line for line in done.stdout.splitlines() if line.partition("=")[0] in agents]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from vsockproxy.dataplane.carriers import Carrier
+from vsockproxy.dataplane.second_look import look_again
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.session import ErrorCode, Session, Stream
 from vsockproxy.session.events import (
@@ -83,11 +84,7 @@ class Link:
     """
 
     def __init__(
-        self,
-        sock: socket.socket,
-        session: Session,
-        carrier: Carrier,
-        owner: LinkOwner,
+        self, sock: socket.socket, session: Session, carrier: Carrier, owner: LinkOwner
     ) -> None:
         self.session = session
         self.carrier = carrier
@@ -106,6 +103,7 @@ class Link:
         self._is_closed = False
         self._is_dispatching = False
         self._is_reading_on = False
+        self._has_look_due = False
         self._is_serving = False
         self._is_flush_due = False
         """`_flush_soon` is scheduled: once, however often streams queue."""
@@ -204,7 +202,6 @@ class Link:
     # ---------------------------------------------------------------- receiving
 
     def _on_readable(self) -> None:
-        # Until the kernel has no more, for the reason given at StreamEnd._on_readable.
         for _ in range(READS_PER_EVENT):
             try:
                 length = self._sock.recv_into(_read_buffer)
@@ -219,6 +216,11 @@ class Link:
             self._receive(_read_view[:length])
             if self._is_closed:
                 return
+            if length < READ_BYTES:
+                if not self._has_look_due:
+                    self._has_look_due = True
+                    look_again(self._look_again)
+                break
         else:
             # Once, though the kernel says that the link is readable as well: two of these would
             # each call for another, and reads without end keep the rest of the loop waiting.
@@ -226,6 +228,11 @@ class Link:
                 self._is_reading_on = True
                 self._loop.call_soon(self._read_on)
         self.flush()
+
+    def _look_again(self) -> None:
+        self._has_look_due = False
+        if not self._is_closed:
+            self._on_readable()
 
     def _read_on(self) -> None:
         self._is_reading_on = False

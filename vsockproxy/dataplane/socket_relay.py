@@ -14,6 +14,7 @@ from vsockproxy.dataplane.closing import (
     finish_socket,
     reset_socket,
 )
+from vsockproxy.dataplane.second_look import look_again
 
 READ_BYTES = 256 * 1024
 READS_PER_EVENT = 4
@@ -37,6 +38,7 @@ class Direction:
     __slots__ = (
         "_failed",
         "_finished",
+        "_has_look_due",
         "_is_reading",
         "_is_stopped",
         "_loop",
@@ -71,6 +73,7 @@ class Direction:
         self._most_bytes = min(most_bytes, READ_BYTES)
         self._finished = finished
         self._failed = failed
+        self._has_look_due = False
         self._is_reading = False
         self._is_stopped = False
         self._pending = bytearray(first_bytes)
@@ -100,12 +103,16 @@ class Direction:
             self._loop.remove_reader(self._source_fd)
 
     def _on_readable(self) -> None:
-        # Until the kernel has no more, for the reason given at StreamEnd._on_readable.
         for _ in range(READS_PER_EVENT):
             if not self._copy():
                 return
         self._pause()
         self._loop.call_soon(self._read_on)
+
+    def _look_again(self) -> None:
+        self._has_look_due = False
+        if self._is_reading and not self._is_stopped:
+            self._on_readable()
 
     def _copy(self) -> bool:
         """Copy one read; whether to go on."""
@@ -130,7 +137,12 @@ class Direction:
             return False
         self.total_bytes += sent
         if sent == length:
-            return True
+            if length == self._most_bytes:
+                return True
+            if not self._has_look_due:
+                self._has_look_due = True
+                look_again(self._look_again)
+            return False
         self._pending += _read_buffer[sent:length]
         self._pause()
         self._loop.add_writer(self._target_fd, self._on_writable)

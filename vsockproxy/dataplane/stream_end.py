@@ -18,6 +18,7 @@ from vsockproxy.dataplane.closing import (
     finish_socket,
     reset_socket,
 )
+from vsockproxy.dataplane.second_look import look_again
 from vsockproxy.errors import Refused
 from vsockproxy.session import ErrorCode, Opened, Refusal, Stream
 from vsockproxy.session.states import REMOTE_OPENING_STATES, StreamInput, states_that_allow
@@ -46,6 +47,8 @@ class Turn(Enum):
 
     MORE = auto()
     """Bytes; there may be more."""
+    LAST = auto()
+    """Bytes, and the kernel has no more; but an error may stand behind them."""
     EMPTY = auto()
     """Nothing for now: wait until the socket is readable."""
     HALTED = auto()
@@ -84,6 +87,7 @@ class StreamEnd:
         "_closed",
         "_counted",
         "_fd",
+        "_has_look_due",
         "_holds",
         "_is_cut",
         "_is_discarding",
@@ -135,6 +139,7 @@ class StreamEnd:
         self._counted = 0
         """How many of the pending bytes were consumed when a coroutine read them."""
         self._is_reading = False
+        self._has_look_due = False
         self._is_waiting_for_credit = False
         self._is_discarding = False
         self._is_cut = False
@@ -314,15 +319,22 @@ class StreamEnd:
             self._finish_local()
 
     def _on_readable(self) -> None:
-        # Read until the kernel has no more. After an error condition on the socket uvloop runs
-        # this once and never again (it closes its poll handle), so data must not hide the error.
         turns = TURNS_PER_EVENT
         while turns and not self.link.is_blocked:
             turns -= 1
-            if self._turn() is not Turn.MORE:
+            turn = self._turn()
+            if turn is not Turn.MORE:
+                if turn is Turn.LAST and not self._has_look_due:
+                    self._has_look_due = True
+                    look_again(self._look_again)
                 return
         self._pause_reading()
         self.link.queue(self)
+
+    def _look_again(self) -> None:
+        self._has_look_due = False
+        if self._is_reading and not self.ended:
+            self._on_readable()
 
     def take_turn(self) -> None:
         """The link: the stream waited in `ready`, and the link takes frames again."""
@@ -333,7 +345,7 @@ class StreamEnd:
             turn = self._turn()
             if turn is Turn.MORE:
                 self.link.queue(self)
-            elif turn is Turn.EMPTY:
+            elif turn is not Turn.HALTED:
                 self._resume_reading()
 
     def _turn(self) -> Turn:
@@ -363,7 +375,7 @@ class StreamEnd:
             return Turn.HALTED
         if length:
             link.send_turn(stream, length)
-            return Turn.MORE
+            return Turn.MORE if length >= min(room, link.turn_bytes) else Turn.LAST
         if self._is_cut:
             self.reset(ErrorCode.CUT, ENDED_LOCAL_RESET)
             return Turn.HALTED

@@ -64,15 +64,23 @@ class Connector:
         connections: those that were made.
         lines: what is refused is said there.
         path: of the stream socket; None where the environment says it when it is needed.
+        taken_seconds: for a worker to take a request.
     """
 
     def __init__(
-        self, lookups: Lookups, connections: Connections, lines: StderrLines, path: str | None
+        self,
+        lookups: Lookups,
+        connections: Connections,
+        lines: StderrLines,
+        path: str | None,
+        *,
+        taken_seconds: float = TAKEN_SECONDS,
     ) -> None:
         self._lookups = lookups
         self._connections = connections
         self._lines = lines
         self._path = path
+        self._taken_seconds = taken_seconds
 
     def connect(self, sock: socket.socket, address: Any) -> None:
         """As `socket.socket.connect`."""
@@ -223,7 +231,8 @@ class Connector:
 
     def _begin(self, target: _Target, timeout: float | None) -> Opening:
         """Ask for a stream, and wait until a worker has taken the request."""
-        seconds = TAKEN_SECONDS if timeout is None else min(timeout, TAKEN_SECONDS)
+        limit = self._taken_seconds
+        seconds = limit if timeout is None else min(timeout, limit)
         try:
             return Opening.begin(target.host, target.port, path=self._path, timeout=seconds)
         except Exception as error:

@@ -54,12 +54,21 @@ class Lookups:
         book: the addresses that were given.
         lines: what is refused is said there.
         path: of the stream socket; None where the environment says it when it is needed.
+        seconds: for the answer about one name.
     """
 
-    def __init__(self, book: AddressBook, lines: StderrLines, path: str | None) -> None:
+    def __init__(
+        self,
+        book: AddressBook,
+        lines: StderrLines,
+        path: str | None,
+        *,
+        seconds: float = LOOKUP_SECONDS,
+    ) -> None:
         self._book = book
         self._lines = lines
         self._path = path
+        self._seconds = seconds
 
     def getaddrinfo(
         self,
@@ -166,7 +175,7 @@ class Lookups:
         Where nobody could say, it has one: connecting to it tells what is wrong.
         """
         try:
-            answer = resolve(name, _TYPE_A, path=self._path, timeout=LOOKUP_SECONDS)
+            answer = resolve(name, _TYPE_A, path=self._path, timeout=self._seconds)
         except (OpeningCut, StreamSocketMissing, PacketError, TimeoutError):
             return 0, ""
         number = _LOOKUP_ERRORS.get(errno_for(answer.reason), 0) if answer.reason else 0

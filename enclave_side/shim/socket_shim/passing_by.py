@@ -21,7 +21,8 @@ PASSING_BY: Final[Mapping[str, str]] = MappingProxyType(
 
 def _use_system_resolver(module: ModuleType) -> None:
     """Where c-ares is installed, aiohttp looks names up with it; elsewhere it asks `socket`."""
-    module.__dict__["DefaultResolver"] = module.__dict__["ThreadedResolver"]
+    if "ThreadedResolver" in module.__dict__:
+        module.__dict__["DefaultResolver"] = module.__dict__["ThreadedResolver"]
 
 
 _LED_BACK: Final[Mapping[str, Callable[[ModuleType], None]]] = MappingProxyType(

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.enclave_side.shim.socket_shim.acts_of_connecting import SECONDS, see
 from tests.enclave_side.shim.socket_shim.acts_on_connections import call, exchange
-from tests.enclave_side.shim.socket_shim.errors_told import CONNECTED
+from tests.enclave_side.shim.socket_shim.errors_told import CONNECTED, number_symbol, symbol
 
 
 def given_up(host: str, port: int) -> None:
@@ -124,11 +124,22 @@ def gives_up_with_asyncio(host: str, port: int) -> str:
         try:
             async with asyncio.timeout(0.05):
                 await asyncio.open_connection(host, port)
-        except TimeoutError:
-            return "timed out"
+        except TimeoutError as error:
+            return "timed out" if error.errno is None else symbol(error)
         return CONNECTED
 
     return asyncio.run(main())
+
+
+def times_out(host: str, port: int) -> list[str]:
+    """Connections that a timeout of the socket ends."""
+    with socket.socket() as sock:
+        sock.settimeout(0.05)
+        try:
+            sock.connect((host, port))
+        except OSError as error:
+            return [symbol(error), number_symbol(sock.connect_ex((host, port)))]
+    return [CONNECTED]
 
 
 def in_subprocess(code: str, *arguments: str) -> list[Any]:

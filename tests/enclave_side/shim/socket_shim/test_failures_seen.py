@@ -91,12 +91,12 @@ def test_a_parent_that_is_away_and_a_cut_in_the_middle(tmp_path: Path) -> None:
         assert told.count("vsockproxy: parent_away: echo.test:443: no link to the parent") == 1
 
 
-def test_a_worker_that_dies_resets_and_the_next_one_serves(tmp_path: Path) -> None:
-    with rig(tmp_path, connect_seconds=60) as mine, Agent(mine.path) as agent:
+def test_a_worker_that_dies_resets_and_the_next_one_serves(patient: Rig) -> None:
+    with Agent(patient.path) as agent:
         assert agent.ask("hold", "hold.test", PORT, WORD) == WORD
         assert agent.ask("begin", "silent.test", PORT) == "EINPROGRESS"
-        assert mine.pair.enclave is not None
-        (worker,) = mine.pair.enclave.workers
+        assert patient.pair.enclave is not None
+        (worker,) = patient.pair.enclave.workers
         os.kill(worker, signal.SIGKILL)
         assert agent.ask("outcome") == ["ECONNRESET", CONNECTED]
         assert agent.ask("end_of_held") == "ECONNRESET"

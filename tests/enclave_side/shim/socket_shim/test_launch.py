@@ -25,8 +25,8 @@ import json, os, sys
 main = sys.modules["__main__"]
 print(json.dumps({
     "argv": sys.argv, "path": sys.path, "name": __name__, "file": main.__dict__.get("__file__"),
-    "spec": main.__spec__ and main.__spec__.name, "stdin": sys.stdin.read(), "flags": list(sys.flags),
-    "here": os.getcwd(), "main": sorted(main.__dict__), "pid": os.getpid() > 0,
+    "spec": main.__spec__ and main.__spec__.name, "stdin": sys.stdin.read(),
+    "flags": list(sys.flags), "here": os.getcwd(), "main": sorted(main.__dict__),
 }))
 """
 

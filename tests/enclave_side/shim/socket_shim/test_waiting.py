@@ -4,7 +4,7 @@ import pytest
 
 from tests.enclave_side.shim.socket_shim.acts_of_connecting import WAITERS
 from tests.enclave_side.shim.socket_shim.errors_told import CONNECTED
-from tests.enclave_side.shim.socket_shim.rig import LITERAL_V4, OTHER_PORT, PORT
+from tests.enclave_side.shim.socket_shim.rig import LITERAL_V4, OTHER_PORT, PORT, Rig
 from tests.support.shimmed import Agent
 
 OUTCOMES = {
@@ -23,12 +23,16 @@ def test_who_registered_before_connect_is_woken(agent: Agent, outcome: str, wait
     assert agent.ask("wakes", waiter, host, port) == [True, expected, 0]
 
 
-def test_nobody_is_woken_before_the_answer(agent: Agent) -> None:
-    assert agent.ask("is_early", "silent.test", PORT) == [False, False]
+def test_nobody_is_woken_before_the_answer(patient: Rig) -> None:
+    with Agent(patient.path) as agent:
+        assert agent.ask("is_early", "silent.test", PORT) == [False, False]
 
 
-def test_a_timeout_of_a_loop_ends_the_wait(agent: Agent) -> None:
-    assert agent.ask("gives_up_with_asyncio", "silent.test", PORT) == "timed out"
+def test_a_timeout_of_the_program_ends_the_wait(patient: Rig) -> None:
+    with Agent(patient.path) as agent:
+        assert agent.ask("gives_up_with_asyncio", "silent.test", PORT) == "timed out"
+        assert agent.ask("times_out", "silent.test", PORT) == ["timed out", "EAGAIN"]
+        assert agent.stderr == ""
 
 
 def test_a_connect_that_was_begun_can_be_waited_for_by_another(agent: Agent) -> None:
