@@ -49,8 +49,11 @@ lint: $(STAMP) ## ruff, mypy --strict, and the shell scripts
 	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); \
 	else echo "lint: shellcheck is missing, shell scripts got a syntax check only"; fi
 
-bench: need-haproxy need-socat $(STAMP) ## speed of the pair beside HAProxy and socat, as ratios
+bench: need-haproxy need-socat $(STAMP) ## speed of the pair beside HAProxy and socat, as ratios, and of names
 	@$(RUN) -m tests.benchmarks
+	@$(RUN) -m tests.benchmarks.names
+	@$(RUN) -m tests.benchmarks.first_byte
+	@$(RUN) -m tests.benchmarks.refusals
 
 fuzz: $(STAMP) ## hostile bytes; SECONDS=300 says for how long
 	@$(RUN) -m tests.fuzz.run --seconds $(SECONDS)

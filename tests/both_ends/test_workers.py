@@ -101,7 +101,7 @@ def test_a_reset_that_a_write_meets_first_is_no_end(carrier: Carrier) -> None:
         rig.origin.wait_for_all()
         assert is_cut == [True]
         for side in (rig.parent, rig.enclave):
-            assert side.events("close")[0]["ended"] != "finished"
+            assert side.wait_for_event("close")["ended"] != "finished"
 
 
 ANSWERS = (

@@ -21,8 +21,12 @@ __all__ = ("STDERR", "EventLog", "Relay", "open_log")
 STDERR: Final = 2
 PIECE_BYTES: Final = 64 * 1024
 REST_SECONDS: Final = 0.01
-"""After lines were passed on, those that follow gather in the pipe for so long: waking up for each
-line of a busy worker would cost more than the connections that the lines tell of."""
+"""How long the lines of a busy worker gather in its pipe: waking up for each of them would cost
+more than the connections that they tell of."""
+
+BUSY_WAKINGS: Final = 4
+BUSY_SECONDS: Final = 0.1
+"""A worker is busy that has had us wake up so often within that time."""
 
 FLUSH_SECONDS: Final = 1.0
 """How long the end of the process waits for a stderr that blocks."""
@@ -74,6 +78,7 @@ async def open_log(
 async def _copy_lines(pipe: int, pieces: trio.MemorySendChannel[bytes]) -> None:
     os.set_blocking(pipe, False)
     rest = b""
+    wakings, counted_from = 0, trio.current_time()
     try:
         with pieces:
             while True:
@@ -81,6 +86,12 @@ async def _copy_lines(pipe: int, pieces: trio.MemorySendChannel[bytes]) -> None:
                     data = os.read(pipe, PIECE_BYTES)
                 except BlockingIOError:
                     await trio.lowlevel.wait_readable(pipe)
+                    now = trio.current_time()
+                    if now - counted_from > BUSY_SECONDS:
+                        wakings, counted_from = 0, now
+                    wakings += 1
+                    if wakings > BUSY_WAKINGS:
+                        await trio.sleep(REST_SECONDS)
                     continue
                 if not data:
                     break
@@ -90,8 +101,6 @@ async def _copy_lines(pipe: int, pieces: trio.MemorySendChannel[bytes]) -> None:
                 if len(rest) > PIECE_BYTES:
                     await pieces.send(rest + b"\n")
                     rest = b""
-                if len(data) < PIECE_BYTES:
-                    await trio.sleep(REST_SECONDS)
             if rest:
                 await pieces.send(rest + b"\n")
     finally:
