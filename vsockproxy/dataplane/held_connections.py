@@ -54,6 +54,9 @@ _SO_BUF_LOCK: Final = 72
 _MOST_WINDOW_BYTES: Final = 0xFFFF << 14
 """The clamp of a connection that has none (tcp_select_initial_window in net/ipv4/tcp_output.c)."""
 
+_LINGER: Final = struct.Struct("ii")
+"""struct linger of <sys/socket.h>: whether, and for how many seconds."""
+
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _Address = tuple[str, int]
 
@@ -92,7 +95,7 @@ class HeldConnection:
         try:
             # 0 is the system's own value, and setting it wakes who waits (do_tcp_setsockopt).
             self._far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
-            self._far.close()  # now it is the program's alone, and its end comes with its close
+            self._give_up_far()  # now it is the program's alone, and its end comes with its close
             self._open_window()
             while self._filler_bytes:
                 filler = await self._receive(self._filler_bytes)
@@ -103,6 +106,16 @@ class HeldConnection:
             self.reset()
             raise
         return self._near
+
+    def _give_up_far(self) -> None:
+        # The program may have closed its descriptor already, and have asked that a close waits
+        # until all is acknowledged: then ours is the last, and the whole loop would wait.
+        on, seconds = _LINGER.unpack(
+            self._far.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+        )
+        if on and seconds:
+            self._far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(0, 0))
+        self._far.close()
 
     def reset(self) -> None:
         """Close both ends; the program sees a reset. Not to be called after `let_go`."""

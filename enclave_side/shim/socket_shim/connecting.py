@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 
 from enclave_side.shim.socket_shim.connection import Connection, Connections, inode_of
 from enclave_side.shim.socket_shim.epoll import registrations
-from enclave_side.shim.socket_shim.failures import connect_error, plain_error
+from enclave_side.shim.socket_shim.failures import connect_error, failure_text, plain_error
 from enclave_side.shim.socket_shim.kept_options import keep_options
 from enclave_side.shim.socket_shim.lookups import Lookups, inner_address
 from enclave_side.shim.socket_shim.stderr_lines import StderrLines
@@ -113,11 +113,12 @@ class Connector:
 
     def so_error(self, sock: socket.socket) -> int:
         """As `getsockopt` with SO_ERROR: why the connection failed, told once."""
-        connection = self._connections.find(sock.fileno())
+        # In this order: the worker says why before it resets.
         real = _native.getsockopt(sock, socket.SOL_SOCKET, socket.SO_ERROR)
+        connection = self._connections.find(sock.fileno())
         if connection is None:
             return real
-        if real and connection.is_pending:  # reset, and the worker could not say why
+        if real and connection.is_pending:  # it could not say why
             connection.fail(None)
             return real
         if connection.has_failed:
@@ -146,14 +147,13 @@ class Connector:
         if not isinstance(host, str | bytes) or port is None or None in rest:
             return None
         literal = self._lookups.first_address(host, sock.family)
-        inner = inner_address(literal)
-        if inner.is_loopback or inner.is_unspecified:
+        if self._lookups.is_local(literal):
             return None
         is_long = sock.family == socket.AF_INET6
         if not 0 <= port <= _MOST_PORT:
             _native.connect(sock, ("::1" if is_long else "127.0.0.1", port))  # raises OverflowError
         padding = (0,) * (2 - len(rest)) if is_long else ()
-        host = self._lookups.name_of(literal) or format_ip(inner)
+        host = self._lookups.name_of(literal) or format_ip(inner_address(literal))
         return _Target(host, port, (literal, port, *rest, *padding))
 
     def _connect(self, sock: socket.socket, target: _Target) -> None:
@@ -208,7 +208,7 @@ class Connector:
             opening.close()
             raise
         opening.setblocking(False)
-        connection = Connection(new_inode, sock.fileno(), target.peer, opening)
+        connection = Connection(new_inode, sock.fileno(), target.peer, str(target), opening)
         connection.ends_with(sock, self._connections.forget_if_dead)
         self._connections.add(connection)
         raise plain_error(errno.EINPROGRESS)
@@ -224,10 +224,11 @@ class Connector:
         except BaseException as error:
             opening.close()
             if isinstance(error, Exception):
-                raise self._said(error) from None
+                raise self._said(error, target) from None
             raise
         new_inode = _replace(sock, inode, opening.detach())
-        self._connections.add(Connection(new_inode, sock.fileno(), target.peer, None))
+        connection = Connection(new_inode, sock.fileno(), target.peer, str(target), None)
+        self._connections.add(connection)
 
     def _begin(self, target: _Target, timeout: float | None) -> Opening:
         """Ask for a stream, and wait until a worker has taken the request."""
@@ -237,16 +238,16 @@ class Connector:
             return Opening.begin(target.host, target.port, path=self._path, timeout=seconds)
         except Exception as error:
             if _is_timeout(error) and seconds != timeout:
-                text = f"parent_away: {target}: no worker took the request in {seconds:g} s"
+                text = f"no worker took the request in {seconds:g} s"
                 error = StreamSocketMissing(errno.ENETUNREACH, text)
-            raise self._said(error) from None
+            raise self._said(error, target) from None
 
-    def _said(self, error: Exception) -> OSError:
+    def _said(self, error: Exception, target: _Target) -> OSError:
         """The error that the program gets; a line says why."""
         if _is_timeout(error):
             return _timed_out()
-        self._lines.say(str(error))
-        return connect_error(error)
+        self._lines.say(failure_text(error, str(target)))
+        return connect_error(error, str(target))
 
 
 def _replace(sock: socket.socket, inode: int | None, stream: socket.socket) -> int:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from enclave_side.shim.socket_shim.failures import connect_error
+from enclave_side.shim.socket_shim.failures import connect_error, failure_text
 from enclave_side.shim.socket_shim.stderr_lines import StderrLines
 from vsockproxy.client.opening import Opening
 
@@ -38,6 +38,7 @@ class Connection:
         inode: of the program's socket.
         descriptor: the program's.
         peer: what `getpeername` says.
+        target: what was asked for, in lines and errors.
         opening: what there is to wait for, without its socket; None if the connection stands.
     """
 
@@ -46,6 +47,7 @@ class Connection:
         "_error",
         "_opening",
         "_owner",
+        "_target",
         "descriptors",
         "has_failed",
         "inode",
@@ -54,7 +56,12 @@ class Connection:
     )
 
     def __init__(
-        self, inode: int, descriptor: int, peer: tuple[Any, ...], opening: Opening | None
+        self,
+        inode: int,
+        descriptor: int,
+        peer: tuple[Any, ...],
+        target: str,
+        opening: Opening | None,
     ) -> None:
         self.inode = inode
         self.descriptors = {descriptor}
@@ -62,6 +69,7 @@ class Connection:
         self.has_failed = False
         self.is_told = opening is None
         """Whether connect() has told what came of it."""
+        self._target = target
         self._opening = opening
         self._error: OSError | None = None
         self._owner: weakref.ref[socket.socket] | None = None
@@ -74,7 +82,7 @@ class Connection:
     @property
     def is_alive(self) -> bool:
         """Whether one of its descriptors is still its socket's."""
-        return any(inode_of(descriptor) == self.inode for descriptor in self.descriptors)
+        return any(inode_of(descriptor) == self.inode for descriptor in list(self.descriptors))
 
     def take_error(self) -> OSError | None:
         """Why it failed; told once."""
@@ -84,9 +92,10 @@ class Connection:
     def wait(self, timeout: float | None) -> None:
         """Wait for its answer, at most `timeout` seconds."""
         opening = self._opening
-        if opening is not None:
+        descriptor = -1 if opening is None else opening.fileno()
+        if descriptor >= 0:
             poll = select.poll()
-            poll.register(opening.fileno(), select.POLLIN)
+            poll.register(descriptor, select.POLLIN)
             poll.poll(None if timeout is None else timeout * 1000)
 
     def receive(self, lines: StderrLines) -> None:
@@ -98,8 +107,8 @@ class Connection:
         except BlockingIOError:
             return
         except Exception as error:
-            lines.say(str(error))
-            self.fail(connect_error(error))
+            lines.say(failure_text(error, self._target))
+            self.fail(connect_error(error, self._target))
             return
         self._answered()
 

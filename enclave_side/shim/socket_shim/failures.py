@@ -10,13 +10,16 @@ from typing import Final
 from vsockproxy.client.errors import OpeningCut, StreamRefused, StreamSocketMissing
 from vsockproxy.client.messages import PacketError
 
-__all__ = ("connect_error", "lookup_error", "plain_error")
+__all__ = ("EAI_NODATA", "connect_error", "failure_text", "lookup_error", "plain_error")
+
+EAI_NODATA: Final[int] = getattr(socket, "EAI_NODATA", socket.EAI_NONAME)
+"""A name without an address of the wanted family; not every C library tells that apart."""
 
 _LOOKUP_TEXTS: Final[Mapping[int, str]] = MappingProxyType(
     {
+        EAI_NODATA: "No address associated with hostname",
         socket.EAI_NONAME: "Name or service not known",
         socket.EAI_AGAIN: "Temporary failure in name resolution",
-        socket.EAI_NODATA: "No address associated with hostname",
     }
 )
 """As gai_strerror(3) has them."""
@@ -27,7 +30,12 @@ def plain_error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-def connect_error(error: Exception) -> OSError:
+def failure_text(error: Exception, target: str) -> str:
+    """What became of an opening, in a line that names the target."""
+    return str(error) if isinstance(error, StreamRefused) else f"{target}: {error}"
+
+
+def connect_error(error: Exception, target: str) -> OSError:
     """What connect() raises for what became of an opening; `OSError`s of the system stay."""
     match error:
         case StreamRefused():
@@ -43,7 +51,7 @@ def connect_error(error: Exception) -> OSError:
             return error
         case _:
             number = errno.EINVAL
-    return OSError(number, f"{os.strerror(number)} ({error})")
+    return OSError(number, f"{os.strerror(number)} ({failure_text(error, target)})")
 
 
 def lookup_error(number: int, text: str = "") -> socket.gaierror:

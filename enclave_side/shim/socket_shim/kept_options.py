@@ -21,11 +21,13 @@ _NUMBERS: Final = (
 )
 """Without TCP_NOTSENT_LOWAT, by which the worker holds a stream back until it stands."""
 
-_STRUCTURES: Final = (
-    (socket.SO_LINGER, struct.calcsize("@ii")),
-    (socket.SO_RCVTIMEO, struct.calcsize("@ll")),
-    (socket.SO_SNDTIMEO, struct.calcsize("@ll")),
-)
+_TIMES: Final = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
+_TIME_BYTES: Final = struct.calcsize("@ll")
+
+_LINGER: Final = struct.Struct("@ii")
+_RESET_ON_CLOSE: Final = _LINGER.pack(1, 0)
+"""Of SO_LINGER, only this is kept: to wait for acknowledgements means nothing where they come from
+a worker of the same machine, which has the stream open too at first and would have to wait."""
 
 _SO_BUF_LOCK: Final = 72
 """Which buffers the program has set (include/uapi/asm-generic/socket.h, since Linux 5.14)."""
@@ -41,11 +43,12 @@ def keep_options(old: socket.socket, new: socket.socket) -> None:
             value = old.getsockopt(level, option)
             if value != new.getsockopt(level, option):
                 new.setsockopt(level, option, value)
-    for option, size in _STRUCTURES:
-        with suppress(OSError):
-            content = old.getsockopt(socket.SOL_SOCKET, option, size)
-            if content != new.getsockopt(socket.SOL_SOCKET, option, size):
-                new.setsockopt(socket.SOL_SOCKET, option, content)
+    for option in _TIMES:
+        content = old.getsockopt(socket.SOL_SOCKET, option, _TIME_BYTES)
+        if content != new.getsockopt(socket.SOL_SOCKET, option, _TIME_BYTES):
+            new.setsockopt(socket.SOL_SOCKET, option, content)
+    if old.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size) == _RESET_ON_CLOSE:
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     with suppress(OSError):
         locked = old.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK)
         for bit, option in _BUFFERS:

@@ -4,13 +4,14 @@ They are those that its hosts file says of itself. Other entries do not count: a
 allowlist leads to the parent, whatever that file says.
 """
 
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final, Self
 
-__all__ = ("HOSTS_FILE", "LocalNames")
+__all__ = ("HOSTS_FILE", "HostsFile", "LocalNames")
 
 HOSTS_FILE: Final = "/etc/hosts"
 
@@ -43,16 +44,6 @@ class LocalNames:
                 addresses.add(address)
         return cls(frozenset(names), frozenset(addresses))
 
-    @classmethod
-    def read(cls, path: str = HOSTS_FILE) -> Self:
-        """Those of this machine; a file that cannot be read has none."""
-        try:
-            with open(path, "rb") as file:
-                data = file.read(_MOST_BYTES)
-        except OSError:
-            data = b""
-        return cls.parse(data.decode(errors="replace"), socket.gethostname())
-
     def local_name(self, name: str) -> str | None:
         """What the C library may be asked in place of `name`; None if that is not this machine."""
         lower = name.lower().removesuffix(".")
@@ -61,6 +52,35 @@ class LocalNames:
         if lower == _LOCALHOST or lower.endswith(f".{_LOCALHOST}"):  # RFC 6761, section 6.3
             return _LOCALHOST
         return None
+
+
+class HostsFile:
+    """The names of this machine, as its hosts file has them now.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: str = HOSTS_FILE) -> None:
+        self._path = path
+        self._read: tuple[object, LocalNames] | None = None
+
+    def local_names(self) -> LocalNames:
+        """Those of now: the file is read again when it has changed; without it there are none."""
+        version: object = None
+        data = b""
+        try:
+            status = os.stat(self._path)
+            version = status.st_ino, status.st_size, status.st_mtime_ns
+            if self._read is not None and self._read[0] == version:
+                return self._read[1]
+            with open(self._path, "rb") as file:
+                data = file.read(_MOST_BYTES)
+        except OSError:
+            version = None
+        names = LocalNames.parse(data.decode(errors="replace"), socket.gethostname())
+        self._read = version, names
+        return names
 
 
 def _entries(text: str) -> Iterator[tuple[str, set[str]]]:

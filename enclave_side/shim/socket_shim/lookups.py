@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from enclave_side.shim.socket_shim.address_book import AddressBook
-from enclave_side.shim.socket_shim.failures import lookup_error
-from enclave_side.shim.socket_shim.local_names import LocalNames
+from enclave_side.shim.socket_shim.failures import EAI_NODATA, lookup_error
+from enclave_side.shim.socket_shim.local_names import HOSTS_FILE, HostsFile
 from enclave_side.shim.socket_shim.stderr_lines import StderrLines
 from vsockproxy.addresses import AddressError, normalise_host
 from vsockproxy.client.errors import OpeningCut, StreamSocketMissing, errno_for
@@ -55,6 +55,7 @@ class Lookups:
         lines: what is refused is said there.
         path: of the stream socket; None where the environment says it when it is needed.
         seconds: for the answer about one name.
+        hosts_file: what it says of this machine is the C library's business.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class Lookups:
         path: str | None,
         *,
         seconds: float = LOOKUP_SECONDS,
+        hosts_file: str = HOSTS_FILE,
     ) -> None:
         self._book = book
         self._lines = lines
         self._path = path
         self._seconds = seconds
+        self._hosts = HostsFile(hosts_file)
 
     def getaddrinfo(
         self,
@@ -88,13 +91,13 @@ class Lookups:
             if host is None or flags & socket.AI_NUMERICHOST or error.errno != socket.EAI_NONAME:
                 raise
         text = _text_of(host)
-        local = LocalNames.read().local_name(text)
+        local = self._hosts.local_names().local_name(text)
         if local is not None:
             return _real_getaddrinfo(local, port, family, type, proto, flags)
         literal = self._address_of(text)
         if family == socket.AF_INET6:
             if not flags & socket.AI_V4MAPPED:
-                raise lookup_error(socket.EAI_NODATA)
+                raise lookup_error(EAI_NODATA)
             literal = f"::ffff:{literal}"
         found: _Found = _real_getaddrinfo(literal, port, family, type, proto, numeric)
         if flags & socket.AI_CANONNAME:
@@ -118,7 +121,7 @@ class Lookups:
         name = self.name_of(address)
         if name is not None:
             return name, [], [address]
-        if address in LocalNames.read().addresses:
+        if address in self._hosts.local_names().addresses:
             return _real_gethostbyaddr(ip_address)
         raise socket.herror(_HOST_NOT_FOUND, "Unknown host")
 
@@ -131,7 +134,7 @@ class Lookups:
         name = self.name_of(host)
         if name is not None:
             return name, service
-        if host in LocalNames.read().addresses:
+        if host in self._hosts.local_names().addresses:
             return _real_getnameinfo(sockaddr, flags)
         if flags & socket.NI_NAMEREQD:
             raise lookup_error(socket.EAI_NONAME)
@@ -148,6 +151,13 @@ class Lookups:
         if host in ("<broadcast>", b"<broadcast>") and family != socket.AF_INET6:
             return "255.255.255.255"
         return str(self.getaddrinfo(host, None, family)[0][4][0])
+
+    def is_local(self, literal: str) -> bool:
+        """Whether an address is this machine's: loopback, none at all, or that of its own name."""
+        address = inner_address(literal)
+        if address.is_loopback or address.is_unspecified:
+            return True
+        return literal in self._hosts.local_names().addresses
 
     def name_of(self, literal: str) -> str | None:
         """The name that an address was given to, inside an IPv6 one too."""

@@ -185,6 +185,20 @@ def test_a_program_that_has_closed_is_an_end_of_file() -> None:
     run(main)
 
 
+def test_a_program_that_lingers_and_has_closed_keeps_nobody_waiting() -> None:
+    async def main(connections: HeldConnections) -> None:
+        held = await connections.make()
+        with taken(held) as far:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, int(LONG)))
+        began = loop.now()
+        with await held.let_go() as near:
+            assert await receive(near, 100) == b""
+        await loop.sleep(0)
+        assert loop.now() - began < LONG / 2
+
+    run(main)
+
+
 def test_a_program_that_has_reset_is_an_error_and_nothing_is_left() -> None:
     async def main(connections: HeldConnections) -> None:
         held = await connections.make()

@@ -117,14 +117,6 @@ def outcome() -> list[str]:
     return [number_symbol(number) for number in numbers]
 
 
-def message(host: str, port: int) -> str:
-    """What a program shows that prints the error."""
-    try:
-        return blocking(host, port)
-    except OSError as error:
-        return str(error)
-
-
 def wakes(waiter: str, host: str, port: int) -> list[Any]:
     """Register first, connect then, wait: readiness at once, after the wait, and SO_ERROR."""
     with socket.socket() as sock:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import ssl
+import struct
 import tempfile
 import threading
 from typing import Any
@@ -65,16 +66,16 @@ def send_file(host: str, port: int, count: int) -> bool:
     return received == data
 
 
-def end_of(host: str, port: int) -> list[str]:
-    """What comes, up to the end, and how it ends."""
-    received = b""
-    with socket.create_connection((host, port), SECONDS) as sock:
+def times_of_transfers(host: str, port: int) -> list[str]:
+    """What is left of SO_RCVTIMEO, which was set before connect()."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, 50_000))
+        sock.connect((host, port))
         try:
-            while data := sock.recv(100):
-                received += data
+            sock.recv(1)
         except OSError as error:
-            return [received.decode(), symbol(error)]
-    return [received.decode(), "an end of file"]
+            return [symbol(error)]
+    return [CONNECTED]
 
 
 _held: list[socket.socket] = []
@@ -114,6 +115,7 @@ def options(host: str, port: int, blocks: bool) -> dict[str, Any]:
         sock.set_inheritable(True)
         for level, option, value in OPTIONS.values():
             sock.setsockopt(level, option, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
         sock.settimeout(SECONDS)
         if not blocks:
             sock.setblocking(False)
@@ -122,6 +124,8 @@ def options(host: str, port: int, blocks: bool) -> dict[str, Any]:
         kept: dict[str, Any] = {
             name: sock.getsockopt(level, option) for name, (level, option, _) in OPTIONS.items()
         }
+        linger = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.calcsize("@ii"))
+        kept["SO_LINGER"] = struct.unpack("@ii", linger)
         kept["inheritable"] = sock.get_inheritable()
         kept["timeout"] = sock.gettimeout()
         kept["blocks"] = os.get_blocking(sock.fileno())

@@ -26,7 +26,6 @@ LITERAL_V4 = "10.9.8.7"
 LITERAL_V6 = "fd00::5"
 TLS_HOSTS = ("tls.test", "kms.test")
 WORD = "held"
-LINK_WAIT_SECONDS = 0.3
 
 
 def rule(host: str, **more: Any) -> dict[str, Any]:
@@ -67,12 +66,15 @@ class Rig:
 
 
 @contextmanager
-def rig(directory: Path, connect_seconds: float = 0.3) -> Iterator[Rig]:
+def rig(
+    directory: Path, *, connect_seconds: float = 0.3, link_wait_seconds: float = 10.0
+) -> Iterator[Rig]:
     """A running rig; its hosts are those of the rules below.
 
     Args:
         directory: an empty one, for the stream socket and the certificates.
         connect_seconds: what the parent gives silent.test.
+        link_wait_seconds: what the enclave gives a parent that is away.
     """
     authority = Authority(directory)
     with ExitStack() as stack:
@@ -104,14 +106,14 @@ def rig(directory: Path, connect_seconds: float = 0.3) -> Iterator[Rig]:
             "limits": {"connect": connect_seconds},
             "resolver": {
                 "servers": [dns.address],
-                "timeout": 0.3,
+                "timeout": 1,
                 "hosts": {"guarded.test": ["10.1.2.3"]},
             },
         }
         enclave = {
             "shim": {"streams": str(streams), "http_proxy": None},
             "denylist": [{"address": "denied.test"}],
-            "limits": {"link_wait": LINK_WAIT_SECONDS},
+            "limits": {"link_wait": link_wait_seconds},
         }
         pair = Pair(
             "unix",

@@ -48,12 +48,6 @@ def test_a_name_has_the_same_address_in_every_process(agent: Agent) -> None:
     assert stdout.strip() == agent.ask("call", "gethostbyname", "echo.test")
 
 
-PATHS = """
-import json, os, sys
-print(json.dumps([sys.path, sorted(sys.modules["sitecustomize"].__dict__.get("MARK", "none"))]))
-"""
-
-
 def test_nothing_of_ours_is_on_the_path_of_a_child(agent: Agent) -> None:
     _, stdout, _ = agent.ask("in_subprocess", "import sys; print(sys.path)")
     plain = subprocess.run(

@@ -14,6 +14,7 @@ import pytest
 from enclave_side.shim.socket_shim.address_book import AddressBook
 from enclave_side.shim.socket_shim.connecting import Connector
 from enclave_side.shim.socket_shim.connection import Connections
+from enclave_side.shim.socket_shim.local_names import HOSTS_FILE
 from enclave_side.shim.socket_shim.lookups import Lookups
 from enclave_side.shim.socket_shim.stderr_lines import StderrLines
 from tests.enclave_side.shim.socket_shim.errors_told import symbol
@@ -44,11 +45,11 @@ NAME = "origin.test"
 class Shim:
     """The shim's parts, without the functions that put them in front of Python's own."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, hosts_file: str = HOSTS_FILE) -> None:
         self.said: list[str] = []
         lines = StderrLines(self.said.append)
         self.connections = Connections(lines)
-        self.lookups = Lookups(AddressBook(), lines, path, seconds=0.2)
+        self.lookups = Lookups(AddressBook(), lines, path, seconds=0.2, hosts_file=hosts_file)
         self.connector = Connector(self.lookups, self.connections, lines, path, taken_seconds=0.2)
 
     def outcome(self, host: str = HOST, *, blocks: bool = True) -> str:
@@ -153,7 +154,9 @@ def test_a_worker(tmp_path: Path, worker: str, blocks: bool) -> None:
     script, expected = WORKERS[worker]
     with shim(tmp_path, script) as made:
         assert made.outcome(blocks=blocks) == expected
-        assert len(made.said) == (expected != "connected")
+        assert [f"{HOST}:{PORT}: " in line for line in made.said] == (
+            [] if expected == "connected" else [True]
+        )
 
 
 def test_a_stream_socket_that_is_gone(tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ def test_a_stream_socket_that_is_gone(tmp_path: Path) -> None:
     for blocks in (True, False):
         assert made.outcome(blocks=blocks) == "ENETUNREACH"
     assert made.outcome(NAME) == "ENETUNREACH"  # the name has an address, so that connect tells
-    assert len(made.said) == 1
+    assert [line.partition(": ")[0] for line in made.said] == [f"{HOST}:{PORT}", f"{NAME}:{PORT}"]
 
 
 LOOKUPS: dict[str, tuple[Script, str]] = {
@@ -230,6 +233,18 @@ def test_a_name_that_was_looked_up_is_asked_for_by_its_name(tmp_path: Path) -> N
         for host in (address, HOST, "10.1"):
             assert made.outcome(host) == "ENOBUFS"
     assert [fields[1] for _, fields in asked[1:]] == [NAME, HOST, "10.0.0.1"]
+
+
+def test_this_machines_own_address_is_connected_to_without_a_worker(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"127.7.7.7 here.test\n{HOST} {socket.gethostname()}\n")
+    made = Shim(str(tmp_path / "nowhere"), str(hosts))
+    with socket.create_server(("127.7.7.7", 0)) as listener, socket.socket() as sock:
+        made.connector.connect(sock, listener.getsockname())
+        assert made.connector.getpeername(sock) == listener.getsockname()
+    assert made.lookups.is_local(HOST)
+    assert not made.lookups.is_local("203.0.113.6")
+    assert made.said == []
 
 
 def test_a_timeout_of_the_program_gives_the_opening_up(tmp_path: Path) -> None:

@@ -35,8 +35,17 @@ def test_a_large_file_comes_back(agent: Agent) -> None:
 def test_what_was_set_before_connect_is_kept(agent: Agent, blocks: bool) -> None:
     kept = agent.ask("options", "echo.test", PORT, blocks)
     expected = {name: value for name, (_, _, value) in OPTIONS.items()}
-    flags = {"inheritable": True, "timeout": SECONDS if blocks else 0.0, "blocks": False}
+    flags = {
+        "SO_LINGER": [1, 0],
+        "inheritable": True,
+        "timeout": SECONDS if blocks else 0.0,
+        "blocks": False,
+    }
     assert kept == {**expected, **flags}
+
+
+def test_times_of_transfers_are_kept(agent: Agent) -> None:
+    assert agent.ask("times_of_transfers", "echo.test", PORT) == ["EAGAIN"]
 
 
 def test_buffers_that_were_set_are_kept_where_the_kernel_tells(agent: Agent) -> None:

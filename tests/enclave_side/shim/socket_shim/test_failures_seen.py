@@ -76,7 +76,7 @@ def test_the_first_bytes_must_be_tls_where_that_is_required(agent: Agent) -> Non
 
 
 def test_a_parent_that_is_away_and_a_cut_in_the_middle(tmp_path: Path) -> None:
-    with rig(tmp_path) as mine, Agent(mine.path) as agent:
+    with rig(tmp_path, link_wait_seconds=0.1) as mine, Agent(mine.path) as agent:
         assert agent.ask("hold", "hold.test", PORT, WORD) == WORD
         assert mine.pair.parent is not None
         mine.pair.parent.kill()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from enclave_side.shim.socket_shim.local_names import LocalNames
+from enclave_side.shim.socket_shim.local_names import HostsFile, LocalNames
 
 HOSTS = """
 # a comment
@@ -52,6 +52,24 @@ def test_a_file_that_says_nothing(tmp_path: Path, content: bytes | None) -> None
     path = tmp_path / "hosts"
     if content is not None:
         path.write_bytes(content)
-    local = LocalNames.read(str(path))
+    local = HostsFile(str(path)).local_names()
     assert local.local_name("localhost") == "localhost"
     assert local.local_name("other.test") is None
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    hosts = HostsFile(str(path))
+    for content, names in (
+        ("127.0.0.1 one.test", {"one.test"}),
+        ("127.0.0.1 one.test two.test", {"one.test", "two.test"}),
+        (None, set()),
+        ("127.0.0.1 one.test", {"one.test"}),
+    ):
+        if content is None:
+            path.unlink()
+        else:
+            path.write_text(content)
+        first, second = hosts.local_names(), hosts.local_names()
+        assert first.names == names
+        assert second == first
