@@ -70,6 +70,7 @@ class Served:
                 opening.wait(SECONDS)
             assert opening.socket is not None
             assert is_reset(opening.socket)
+            opening.setblocking(True)
             with pytest.raises(OpeningCut):
                 opening.receive()
         return caught.value
