@@ -11,6 +11,7 @@ from typing import Final
 
 from enclave_side.links import Links
 from enclave_side.opener import ANSWER_MARGIN_SECONDS, Destined, Opener
+from enclave_side.shim.tunnels import relay_announced
 from vsockproxy.client.messages import (
     MAX_REQUEST_BYTES,
     PacketError,
@@ -184,18 +185,9 @@ class Streams:
             held.reset()
             raise
         connection.close()
-        opener = self._opener
         try:
-            first_bytes = b""
-            if opener.requires_tls(destined):
-                first_bytes = await opener.read_client_hello(destined, near)
-            await opener.relay(destined, end, near, first_bytes)
-        except Refused as refused:
-            # The stream stands: a reset is all that can be said.
-            end.reset(ErrorCode.NOT_TLS if refused.reason == "not_tls" else ErrorCode.CANCELLED)
-            reset_socket(near)
+            await relay_announced(self._opener, destined, end, near)
         except BaseException:
-            end.reset(ErrorCode.CUT)
             reset_socket(near)
             raise
 

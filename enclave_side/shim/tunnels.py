@@ -5,14 +5,15 @@ A client of HTTP's or SOCKS's CONNECT is told of its tunnel; one that has simply
 
 import socket
 
-from enclave_side.opener import Opener
+from enclave_side.opener import Destined, Opener
 from vsockproxy.addresses import Destination
 from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.sockets import send_all
+from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.errors import Refused
 from vsockproxy.session import ErrorCode
 
-__all__ = ("serve_silently", "serve_tunnel")
+__all__ = ("relay_announced", "serve_silently", "serve_tunnel")
 
 
 async def serve_tunnel(
@@ -40,16 +41,37 @@ async def serve_tunnel(
         OSError: the client is gone; its socket is still to be closed.
     """
     destined = opener.decide(asked.host.text, asked.port, way)
-    needs_tls = opener.requires_tls(destined)
-    end = await opener.open(destined, is_final=not needs_tls)
+    end = await opener.open(destined, is_final=not opener.requires_tls(destined))
     try:
         await send_all(sock, announcement)
+    except BaseException:
+        end.reset(ErrorCode.CUT)
+        raise
+    await relay_announced(opener, destined, end, sock, trailing)
+
+
+async def relay_announced(
+    opener: Opener, destined: Destined, end: StreamEnd, sock: socket.socket, trailing: bytes = b""
+) -> None:
+    """Relay a stream that the program knows to stand: a refusal comes too late, and is a reset.
+
+    Args:
+        opener: opened the stream.
+        destined: where it leads.
+        end: the stream; reset where this raises.
+        sock: the program's; owned by the relay, or closed, when this returns.
+        trailing: what the program has sent already.
+
+    Raises:
+        OSError: the program is gone; its socket is still to be closed.
+    """
+    try:
         first_bytes = trailing
-        if needs_tls:
+        if opener.requires_tls(destined):
             first_bytes = await opener.read_client_hello(destined, sock, trailing)
         await opener.relay(destined, end, sock, first_bytes)
     except Refused as refused:
-        # The tunnel stands: a reset is all that can be said.
+        # The stream stands: a reset is all that can be said.
         end.reset(ErrorCode.NOT_TLS if refused.reason == "not_tls" else ErrorCode.CANCELLED)
         reset_socket(sock)
     except BaseException:

@@ -23,6 +23,7 @@ from tests.support.dns_server import Addresses, DnsServer, Held, Silent
 from tests.support.full_backlog import full_backlog
 from tests.support.observation import descriptors, plain_lines
 from tests.support.pair import Line, Pair, Side, echo, free_port, is_reset, serving
+from tests.support.stream_refusals import refusal
 from tests.support.traffic import MEBIBYTE, Pattern, receive_all, start
 from tests.vsockproxy.protocols import hellos
 from vsockproxy.client import for_asyncio, for_trio
@@ -82,16 +83,8 @@ class Rig:
         return stream
 
     def refusal(self, host: str, port: int = 443) -> StreamRefused:
-        """Ask, be refused, and wait until the worker has nothing left of it."""
-        with closing(self.begin(host, port)) as opening:
-            with pytest.raises(StreamRefused) as caught:
-                opening.wait(SECONDS)
-            assert opening.socket is not None
-            assert is_reset(opening.socket)
-            opening.setblocking(True)
-            with pytest.raises(OpeningCut):
-                opening.receive()
-        return caught.value
+        """See `stream_refusals`."""
+        return refusal(self.path, host, port)
 
     def decision(self, host: str, after: int = 0) -> Line:
         """The enclave's line about `host`."""

@@ -141,4 +141,6 @@ def test_every_port_of_the_allowlist_is_free_for_the_command(small: Machine, por
 
 
 def test_an_address_that_nobody_was_given_is_reset(small: Machine, port: int) -> None:
-    assert small.error("fetch", "198.18.0.77", port) in ("ECONNRESET", "ECONNREFUSED")
+    assert small.error("fetch", "198.18.0.77", port) == "ECONNRESET"
+    line = small.decision(host="198.18.0.77", port=port)
+    assert (line["side"], line["reason"], line["way"]) == ("enclave", "not_listed", "names")

@@ -103,7 +103,7 @@ class Link:
         self._is_closed = False
         self._is_dispatching = False
         self._is_reading_on = False
-        self._has_look_due = False
+        self.has_look_due = False
         self._is_serving = False
         self._is_flush_due = False
         """`_flush_soon` is scheduled: once, however often streams queue."""
@@ -217,9 +217,7 @@ class Link:
             if self._is_closed:
                 return
             if length < READ_BYTES:
-                if not self._has_look_due:
-                    self._has_look_due = True
-                    look_again(self._look_again)
+                look_again(self)
                 break
         else:
             # Once, though the kernel says that the link is readable as well: two of these would
@@ -229,8 +227,8 @@ class Link:
                 self._loop.call_soon(self._read_on)
         self.flush()
 
-    def _look_again(self) -> None:
-        self._has_look_due = False
+    def look_again(self) -> None:
+        """See `second_look`."""
         if not self._is_closed:
             self._on_readable()
 

@@ -38,7 +38,6 @@ class Direction:
     __slots__ = (
         "_failed",
         "_finished",
-        "_has_look_due",
         "_is_reading",
         "_is_stopped",
         "_loop",
@@ -48,6 +47,7 @@ class Direction:
         "_source_fd",
         "_target",
         "_target_fd",
+        "has_look_due",
         "is_finished",
         "total_bytes",
     )
@@ -73,7 +73,7 @@ class Direction:
         self._most_bytes = min(most_bytes, READ_BYTES)
         self._finished = finished
         self._failed = failed
-        self._has_look_due = False
+        self.has_look_due = False
         self._is_reading = False
         self._is_stopped = False
         self._pending = bytearray(first_bytes)
@@ -109,8 +109,8 @@ class Direction:
         self._pause()
         self._loop.call_soon(self._read_on)
 
-    def _look_again(self) -> None:
-        self._has_look_due = False
+    def look_again(self) -> None:
+        """See `second_look`."""
         if self._is_reading and not self._is_stopped:
             self._on_readable()
 
@@ -139,9 +139,7 @@ class Direction:
         if sent == length:
             if length == self._most_bytes:
                 return True
-            if not self._has_look_due:
-                self._has_look_due = True
-                look_again(self._look_again)
+            look_again(self)
             return False
         self._pending += _read_buffer[sent:length]
         self._pause()

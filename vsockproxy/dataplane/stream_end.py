@@ -87,7 +87,6 @@ class StreamEnd:
         "_closed",
         "_counted",
         "_fd",
-        "_has_look_due",
         "_holds",
         "_is_cut",
         "_is_discarding",
@@ -102,6 +101,7 @@ class StreamEnd:
         "_write_waiter",
         "dedicated",
         "ended",
+        "has_look_due",
         "is_local_finished",
         "is_remote_finished",
         "link",
@@ -139,7 +139,7 @@ class StreamEnd:
         self._counted = 0
         """How many of the pending bytes were consumed when a coroutine read them."""
         self._is_reading = False
-        self._has_look_due = False
+        self.has_look_due = False
         self._is_waiting_for_credit = False
         self._is_discarding = False
         self._is_cut = False
@@ -324,15 +324,14 @@ class StreamEnd:
             turns -= 1
             turn = self._turn()
             if turn is not Turn.MORE:
-                if turn is Turn.LAST and not self._has_look_due:
-                    self._has_look_due = True
-                    look_again(self._look_again)
+                if turn is Turn.LAST:
+                    look_again(self)
                 return
         self._pause_reading()
         self.link.queue(self)
 
-    def _look_again(self) -> None:
-        self._has_look_due = False
+    def look_again(self) -> None:
+        """See `second_look`."""
         if self._is_reading and not self.ended:
             self._on_readable()
 

@@ -7,8 +7,9 @@ from enclave_side.opener import Opener
 from enclave_side.shim.names.lookups import Numberer
 from enclave_side.shim.names.table import AddressTable
 from enclave_side.shim.tunnels import serve_silently
+from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import reset_socket
-from vsockproxy.dataplane.loop import spawn
+from vsockproxy.dataplane.loop import now, spawn
 from vsockproxy.dataplane.questions import SupervisorBusy
 from vsockproxy.log import Log
 
@@ -51,16 +52,9 @@ class NamesConnections:
             raise
         if host is None:
             # An address of the block that no lookup has given: a guess, or one from another life.
+            record = StreamRecord(dialled, port, WAY, opened_at=now())
             text = "no name has this address: look the name up"
-            self._log.warning(
-                "decision",
-                host=dialled,
-                port=port,
-                way=WAY,
-                allowed=False,
-                reason="not_listed",
-                text=text,
-            )
+            record.decide(self._log, allowed=False, reason="not_listed", text=text)
             reset_socket(sock)
             return
         await serve_silently(self._opener, sock, host, port, WAY)

@@ -15,8 +15,9 @@ from enclave_side.shim.streams import Streams
 from tests.support.observation import descriptors, plain_lines
 from tests.support.pair import Line, Pair, Side, is_reset
 from tests.support.scripted_streams import OPEN, RESOLVE, packet
+from tests.support.stream_refusals import refusal
 from vsockproxy.addresses import UnixAddress
-from vsockproxy.client.errors import OpeningCut, StreamRefused
+from vsockproxy.client.errors import StreamRefused
 from vsockproxy.client.messages import MAX_REQUEST_BYTES
 from vsockproxy.client.opening import Opening, connect, resolve
 from vsockproxy.config.model import Limits
@@ -63,17 +64,8 @@ class Served:
         return [line for line in self.enclave.lines[after:] if line["event"] == "bad_request"]
 
     def refusal(self, host: str, port: int = 443) -> StreamRefused:
-        """Ask, be refused, and wait until the worker has nothing left of it."""
-        opening = Opening.begin(host, port, path=self.path, timeout=SECONDS)
-        with closing(opening):
-            with pytest.raises(StreamRefused) as caught:
-                opening.wait(SECONDS)
-            assert opening.socket is not None
-            assert is_reset(opening.socket)
-            opening.setblocking(True)
-            with pytest.raises(OpeningCut):
-                opening.receive()
-        return caught.value
+        """See `stream_refusals`."""
+        return refusal(self.path, host, port)
 
     @property
     def descriptors(self) -> int:
