@@ -188,6 +188,7 @@ class DnsServer:
         self.questions: list[Question] = []
         self._zone: dict[str, Reply] = {}
         self._held: list[tuple[str, Callable[[], None]]] = []
+        self._released: set[str] = set()
         self._udp, self._tcp = _bind_both(host)
         port = self._udp.getsockname()[1]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -217,7 +218,10 @@ class DnsServer:
         self._zone[name] = reply
 
     def release(self, name: str) -> None:
-        """Send the answers that were held back for `name`."""
+        """Send the answers that were held back for `name`, and hold back no more for it.
+
+        A resolver may ask again at this very moment, and forget its earlier question.
+        """
         self._loop.call_soon_threadsafe(self._release, name)
 
     def count(self, name: str, type_: str | None = None) -> int:
@@ -308,6 +312,8 @@ class DnsServer:
                 pass
             case Raw(payload):
                 send(query.id.to_bytes(2, "big") + payload)
+            case Held(later) if question.name in self._released:
+                self._reply(later, question, query, send)
             case Held(later):
                 self._held.append(
                     (question.name, lambda: self._reply(later, question, query, send))
@@ -366,6 +372,7 @@ class DnsServer:
             return _truncated(query)
 
     def _release(self, name: str) -> None:
+        self._released.add(name)
         released = [send for held, send in self._held if held == name]
         self._held = [entry for entry in self._held if entry[0] != name]
         for send in released:
