@@ -97,7 +97,7 @@ def test_a_new_instance_on_a_cid_ends_the_sessions_of_the_old_one() -> None:
                     third.wait_for(wire.OPENED, 1)
                     assert [peer.last_word() for peer in (first, second)] == [0, 0]
                     parent.wait_for_event("enclave_replaced", cid=Pair.CID)
-                    assert count(parent, "close", ended="link_lost") == 2
+                    wait_until(parent, lambda: count(parent, "close", ended="link_lost") == 2)
                     third.send(third.frame(wire.DATA, 1, flags=wire.FIN))
                     parent.wait_for_event("close", ended="finished")
         finally:
