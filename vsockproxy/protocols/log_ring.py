@@ -90,7 +90,11 @@ class LogRing:
         self.next_sequence += 1
         self._unsent.append(record)
         self.size_bytes += len(record) + OVERHEAD_BYTES
-        while self.size_bytes > self._most_bytes and self.next_sequence - self._base > 1:
+        self.keep_latest(self._most_bytes)
+
+    def keep_latest(self, most_bytes: int) -> None:
+        """Drop the oldest records until the others cost no more than that; the latest one stays."""
+        while self.size_bytes > most_bytes and self.next_sequence - self._base > 1:
             self._forget_oldest()
             self.dropped += 1
 
