@@ -90,6 +90,8 @@ HOMES = {
     "yaml": {"vsockproxy.config"},
     "idna": {"vsockproxy.addresses"},
     "pycares": {"parent_side"},
+    "prometheus_client": {"parent_side"},
+    "rich": {"vsockproxy.cli"},
     "dns": {"vsockproxy.protocols"},
     "pyroute2": {"enclave_side"},
     "click": {"vsockproxy.cli"},
