@@ -15,19 +15,33 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 | connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection     |
 | named       | worker     | request; name, address: null if there   |                             |
 |             |            | is none                                 |                             |
-| stop        | worker     |                                         |                             |
+| reload      | worker     | request; log_level; listeners: as in    | the new document            |
+|             |            | `configure`                             | (`read_document`)           |
+| stop        | worker     | drain_seconds: for open streams to end  |                             |
 | ready       | supervisor |                                         |                             |
+| reloaded    | supervisor | request; error: why the old document    |                             |
+|             |            | still holds, else null; ended_streams   |                             |
 | number_name | supervisor | request: a number for the answer; name  |                             |
 | name_of     | supervisor | request; address: IPv4, as a number     |                             |
-| heartbeat   | supervisor |                                         |                             |
+| heartbeat   | supervisor | enclaves, streams: what it serves       |                             |
 | stopped     | supervisor |                                         |                             |
 
 The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
 The worker answers `ready`, once, when it serves; only then does it get connections. `number_name`
 asks for the address of a name in the command's network, `name_of` for the name of one; both are
-answered by `named`, in any order. After `stop` it ends its work, may say `stopped`, and exits with
-0. A worker whose channel ends exits at once: its supervisor is gone. All sockets that are passed
-are non-blocking. A listener's name is its path in the configuration file: `forwards[0].listen`.
+answered by `named`, in any order. Each second it says `heartbeat`: its loop is running.
+
+`reload` comes on the parent only. The worker makes everything of the new document that can fail,
+then changes over at once, and answers `reloaded`; or it keeps the old one and says why, and is
+replaced by a worker that starts with the new one. `connection` names listeners of the document that
+was sent last.
+
+After `stop` it takes nothing new, lets open streams end for `drain_seconds`, cuts the rest, may say
+`stopped`, and exits with 0. Another `stop` with less time shortens that. A worker whose channel
+ends exits at once: its supervisor is gone. All sockets that are passed are non-blocking. A
+listener's name is its path in the configuration file: `forwards[0].listen`.
+
+`worker_messages.cddl` says the same to a machine.
 """
 
 import os
@@ -46,6 +60,7 @@ from vsockproxy.errors import VsockproxyError
 from vsockproxy.log_lines import Level, LineFormat
 
 __all__ = (
+    "DRAIN_SECONDS",
     "MAX_DESCRIPTORS",
     "MAX_MESSAGE_BYTES",
     "ChannelClosed",
@@ -64,13 +79,17 @@ __all__ = (
     "NamesKind",
     "NumberName",
     "Ready",
+    "Reload",
+    "Reloaded",
     "Stop",
     "Stopped",
     "ToWorker",
     "document_descriptor",
+    "empty_document_descriptor",
     "read_document",
     "receive",
     "send",
+    "write_document",
 )
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -82,6 +101,9 @@ MAX_DESCRIPTORS: Final = 64
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 
 _ANCILLARY_BYTES: Final = socket.CMSG_LEN(MAX_DESCRIPTORS * array("i").itemsize)
+
+DRAIN_SECONDS: Final = 3.0
+"""How long open streams may take to end where nothing else is said."""
 
 INSTANCE_BYTES: Final = 16
 """128 random bits that tell one start of a supervisor from every other (WIRE_FORMAT.md)."""
@@ -96,6 +118,7 @@ ListenerKind = Literal["link", "http_proxy", "socks5", "streams", NamesKind, For
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Unsigned32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 _HostText = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
 _Instance = Annotated[bytes, msgspec.Meta(min_length=INSTANCE_BYTES, max_length=INSTANCE_BYTES)]
 
@@ -152,12 +175,31 @@ class Named(_Record, frozen=True, tag="named", tag_field="type"):
     address: _Unsigned32 | None
 
 
+class Reload(_Record, frozen=True, tag="reload", tag_field="type"):
+    """Serve another document from now on."""
+
+    request: _Unsigned32
+    log_level: Level
+    listeners: list[ListenerSummary]
+
+
 class Stop(_Record, frozen=True, tag="stop", tag_field="type"):
-    """End what is open, then exit."""
+    """Take nothing new, let what is open end, cut the rest, exit."""
+
+    drain_seconds: _Seconds = DRAIN_SECONDS
 
 
 class Ready(_Record, frozen=True, tag="ready", tag_field="type"):
     """The worker serves."""
+
+
+class Reloaded(_Record, frozen=True, tag="reloaded", tag_field="type"):
+    """The answer to `reload`."""
+
+    request: _Unsigned32
+    error: str | None = None
+    ended_streams: _Unsigned32 = 0
+    """Open streams that the new document forbids, and that were ended for it."""
 
 
 class NumberName(_Record, frozen=True, tag="number_name", tag_field="type"):
@@ -177,13 +219,16 @@ class NameOf(_Record, frozen=True, tag="name_of", tag_field="type"):
 class Heartbeat(_Record, frozen=True, tag="heartbeat", tag_field="type"):
     """The worker's loop is running."""
 
+    enclaves: _Unsigned32 = 0
+    streams: _Unsigned32 = 0
+
 
 class Stopped(_Record, frozen=True, tag="stopped", tag_field="type"):
     """The worker has ended its work and is about to exit."""
 
 
-ToWorker = Configure | Listeners | Connection | Named | Stop
-FromWorker = Ready | NumberName | NameOf | Heartbeat | Stopped
+ToWorker = Configure | Listeners | Connection | Named | Reload | Stop
+FromWorker = Ready | Reloaded | NumberName | NameOf | Heartbeat | Stopped
 Message = ToWorker | FromWorker
 
 
@@ -268,7 +313,7 @@ def _parse(data: bytes) -> Message:
 
 def _check_descriptors(message: Message, count: int) -> None:
     match message:
-        case Configure() | Connection():
+        case Configure() | Connection() | Reload():
             allowed = range(1, 2)
         case Listeners():
             allowed = range(1, MAX_DESCRIPTORS + 1)
@@ -280,22 +325,31 @@ def _check_descriptors(message: Message, count: int) -> None:
 
 def document_descriptor(document: Document) -> int:
     """Write a document where another process can read it; the caller closes the descriptor."""
-    data = cbor2.dumps(document.to_builtins())
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("vsockproxy-document", os.MFD_CLOEXEC)
-    else:  # a Python that was built for an old C library
-        import tempfile
-
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+    descriptor = empty_document_descriptor()
     try:
-        written = 0
-        while written < len(data):
-            written += os.pwrite(descriptor, data[written:], written)
+        write_document(descriptor, document)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def empty_document_descriptor() -> int:
+    """Room for a document that another process is to write; the caller closes the descriptor."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("vsockproxy-document", os.MFD_CLOEXEC)
+    import tempfile  # a Python that was built for an old C library
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def write_document(descriptor: int, document: Document) -> None:
+    """Write a document into an empty descriptor."""
+    data = cbor2.dumps(document.to_builtins())
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], written)
 
 
 def read_document(descriptor: int) -> Document:

@@ -7,6 +7,8 @@ import trio
 
 from vsockproxy.control.command import UserCommand, run_command, wait_for_ending_signal
 from vsockproxy.control.services import Service, announce_ready, supervision
+from vsockproxy.control.supervisor import Supervisor
+from vsockproxy.log import Log
 from vsockproxy.processes import SIGNAL_BASE
 from vsockproxy.signals import SignalDescriptor
 
@@ -54,11 +56,33 @@ async def _serve_enclave(
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch_signals)
-            await announce_ready(service, supervisor, log)
+            await announce_ready(supervisor, service.listeners, log)
             if command is not None:
                 nursery.cancel_scope.cancel()
         if ended_by is not None:
             log.info("stopping", signal=signal.Signals(ended_by).name)
-            return 0 if command is None else SIGNAL_BASE + ended_by
+            if command is not None:
+                return SIGNAL_BASE + ended_by
+            await _drain(service, supervisor, signals, log)
+            return 0
         assert command is not None  # without one, only a signal ends the nursery
         return await run_command(command, signals=signals, log=log)
+
+
+async def _drain(
+    service: Service, supervisor: Supervisor, signals: SignalDescriptor, log: Log
+) -> None:
+    """Let open streams end, then cut what is left; another signal cuts at once."""
+    for named in service.listeners:
+        named.listener.close()
+    supervisor.stop()
+    async with trio.open_nursery() as nursery:
+
+        async def cut_when_asked() -> None:
+            number = await wait_for_ending_signal(signals)
+            log.warning("cutting", signal=signal.Signals(number).name)
+            supervisor.stop(0)
+
+        nursery.start_soon(cut_when_asked)
+        await supervisor.has_ended.wait()
+        nursery.cancel_scope.cancel()

@@ -14,17 +14,9 @@ NOT_IN_THIS_VERSION = {
         PARENT + "admin: {listen: 'unix:///run/admin.sock'}\n",
         "f:2: admin: not in this version: remove it",
     ),
-    "automatic workers of the parent": (
-        PARENT + "workers: auto\n",
-        "f:2: workers: not in this version: write a number",
-    ),
     "ingress of the enclave": (
         ENCLAVE + "ingress: [{service: web, to: 'tcp://127.0.0.1:8080'}]\n",
         "f:2: ingress: not in this version: remove it",
-    ),
-    "automatic workers of the enclave": (
-        ENCLAVE + "workers: auto\n",
-        "f:2: workers: not in this version: write a number",
     ),
     "TLS of a forward": (
         ENCLAVE + "forwards: [{listen: 'unix:///a', to: 'a.b:1', tls: true}]\n",
