@@ -16,8 +16,8 @@ from vsockproxy.dataplane.carriers import Carrier
 from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.greeting import READ_BYTES, carrier_of, make_hello, read_preface
 from vsockproxy.dataplane.link import Link, code_name
-from vsockproxy.dataplane.reporting import Linked, counted_code
 from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
+from vsockproxy.dataplane.reporting import Linked, counted_code
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.log import Log

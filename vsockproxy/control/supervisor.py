@@ -4,8 +4,8 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -104,7 +104,7 @@ class Observer(Protocol):
         """A worker's process has ended; nothing more comes from it."""
 
     def received(self, worker: int, message: FromWorker, descriptors: tuple[int, ...]) -> None:
-        """A worker told something that is not for the supervisor; descriptors stay its own."""
+        """A worker told something; its descriptors are closed when this returns."""
 
 
 class Supervisor:
@@ -144,6 +144,10 @@ class Supervisor:
         self._stop_requested = trio.Event()
         self.all_ready = trio.Event()
         """Set once every worker has been ready at some time."""
+        self.refused_connections = 0
+        """Connections that were closed because their CID may not connect."""
+        self.has_ended = trio.Event()
+        """Set when `run` is over."""
 
     @property
     def workers(self) -> int:
@@ -181,6 +185,7 @@ class Supervisor:
                 for place in self._places:
                     nursery.start_soon(self._keep_running, place)
         finally:
+            self.has_ended.set()
             for place in self._places:
                 while place.waiting:
                     place.waiting.popleft().socket.close()
@@ -219,7 +224,7 @@ class Supervisor:
             fields = {"ended": end, "restart_after": delay_seconds, **_counters(place)}
             self._log.write("error", f"{self._kind}_died", fields)
             if self._observer is not None:
-                self._observer.died(place.configuration.worker)
+                self._observer.died(_index(place))
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
@@ -260,24 +265,21 @@ class Supervisor:
                     )
                 while True:
                     message, descriptors = await process.receive()
-                    match message:
-                        case Ready() if not is_serving:
-                            is_serving = True
-                            place.process = process
-                            self._mark_ready(place)
-                            nursery.start_soon(self._deliver, place, process)
-                        case Heartbeat() | Stopped():
-                            pass
-                        case (
-                            Statistics() | StreamsListed() | ListStreams()
-                        ) if self._observer is not None:
-                            self._observer.received(
-                                place.configuration.worker, message, descriptors
-                            )
-                        case NumberName() | NameOf() if self._answer is not None:
-                            await process.send(self._answer(message))
-                        case _:
-                            raise MessageError(f"unexpected {type(message).__name__}")
+                    with _closing(descriptors):
+                        match message:
+                            case Ready() if not is_serving:
+                                is_serving = True
+                                place.process = process
+                                self._mark_ready(place)
+                                nursery.start_soon(self._deliver, place, process)
+                            case Heartbeat() | Stopped():
+                                pass
+                            case NumberName() | NameOf() if self._answer is not None:
+                                await process.send(self._answer(message))
+                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
+                                self._observer.received(_index(place), message, descriptors)
+                            case _:
+                                raise MessageError(f"unexpected {type(message).__name__}")
         except* ChannelClosed:
             await trio.sleep(EXIT_GRACE_SECONDS)
         except* MessageError as group:
@@ -304,6 +306,19 @@ class Supervisor:
             place.waiting.popleft()
             place.is_overflowing = False
             connection.socket.close()
+
+
+@contextmanager
+def _closing(descriptors: Iterable[int]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _index(place: _Place) -> int:
+    return place.configuration.worker
 
 
 def _counters(place: _Place) -> dict[str, object]:
