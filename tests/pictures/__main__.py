@@ -1,6 +1,6 @@
 """Makes the pictures of docs/ from a real run: the admin page, and `vsockproxy top`.
 
-    python -m tests.pictures [--seconds 100] [--directory docs]
+python -m tests.pictures [--seconds 100] [--directory docs]
 """
 
 import argparse
