@@ -117,7 +117,7 @@ def _alarm(number: int) -> str:
 
 
 def _table(title: str, columns: Sequence[tuple[str, bool]], note: str = "") -> Table:
-    heading = Text(title, style="bold")
+    heading = Text(f"\n{title}", style="bold")
     if note:
         heading.append(f"  {note}", style="dim not bold")
     table = Table(
