@@ -27,6 +27,14 @@ class Answer:
         return self.body.decode()
 
 
+class Samples(dict[tuple[str, frozenset[tuple[str, str]]], float]):
+    """Samples of metrics, by name and labels."""
+
+    def of(self, name: str, **labels: str) -> float:
+        """The value of vsockproxy_NAME; 0 if there is no such sample."""
+        return self.get((f"vsockproxy_{name}", frozenset(labels.items())), 0)
+
+
 class AdminClient:
     """Asks on one unix socket."""
 
@@ -60,15 +68,17 @@ class AdminClient:
     def streams(self, limit: int = 1000) -> dict[str, Any]:
         return json_of(self.ask(f"/streams?limit={limit}"))
 
-    def metrics(self) -> dict[tuple[str, tuple[str, ...]], float]:
-        """All samples, by name and the values of their labels."""
+    def metrics(self) -> "Samples":
+        """What /metrics says."""
         answer = self.ask("/metrics")
         assert answer.status == 200, answer
-        return {
-            (sample.name, tuple(sample.labels.values())): sample.value
-            for family in text_string_to_metric_families(answer.text)
-            for sample in family.samples
-        }
+        return Samples(
+            {
+                (sample.name, frozenset(sample.labels.items())): sample.value
+                for family in text_string_to_metric_families(answer.text)
+                for sample in family.samples
+            }
+        )
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Reports come every second: look until a condition holds."""

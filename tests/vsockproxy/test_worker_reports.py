@@ -1,4 +1,5 @@
 import os
+from typing import Any
 
 import cbor2
 import pytest
@@ -49,7 +50,8 @@ def test_a_report_is_read_as_it_was_written(report: Report | StreamPage | Superv
     descriptor = report_descriptor(report)
     try:
         for _ in range(2):  # by position: it can be read again
-            assert read_report(descriptor, type(report)) == report
+            kind: Any = type(report)
+            assert read_report(descriptor, kind) == report
     finally:
         os.close(descriptor)
 

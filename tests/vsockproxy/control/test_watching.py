@@ -1,6 +1,7 @@
 """Reports on their way from the workers to the services; the workers have no processes."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
@@ -20,6 +21,7 @@ from vsockproxy.worker_messages import (
     Statistics,
     StreamsListed,
     SupervisionChanged,
+    ToWorker,
     WorkerStatistics,
     memory_descriptor,
 )
@@ -35,7 +37,7 @@ class Watched(ProcesslessWorker):
         self.passed: list[int] = []
         self.takes = True
 
-    def try_send(self, message: Message, descriptors: tuple[int, ...] | list[int] = ()) -> bool:  # type: ignore[override]  # narrower is enough here
+    def try_send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
         if not self.takes:
             return False
         with suppress(MessageError):
@@ -44,7 +46,7 @@ class Watched(ProcesslessWorker):
                     self.reports.append(read_report(descriptors[0], Supervision))
                 case WorkerStatistics():
                     self.reports.append(read_report(descriptors[0], Report))
-        return super().try_send(message, descriptors)  # type: ignore[arg-type]  # what is to services
+        return super().try_send(message, descriptors)
 
     async def receive(self) -> tuple[Message, tuple[int, ...]]:
         message, _ = await super().receive()
