@@ -15,6 +15,7 @@ from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.questions import Questions
+from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
 from vsockproxy.protocols import log_stream
@@ -25,6 +26,7 @@ from vsockproxy.worker_messages import (
     ListenerSummary,
     Reload,
 )
+from vsockproxy.worker_reports import Report, StreamPage
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
 _IP_VERSIONS: Final[dict[ListenerKind, IpVersion]] = {"forward_ipv4": 4, "forward_ipv6": 6}
@@ -44,7 +46,8 @@ class ParentSide:
         self._log = log = Log("parent", message.log_format, message.log_level)
         self._config = config
         resolver = Resolver(config.resolver)
-        self._reach = reach = Reach(resolver, config.limits.connect)
+        counters = log.activity.counters
+        self._reach = reach = Reach(resolver, config.limits.connect, counters)
         self._egress = egress = Egress(reach, config.limits.handshake, log)
         self._name_answers = NameAnswers(resolver, log)
         self.logs = EnclaveLogs(log, config.log.enclave_lines)
@@ -68,6 +71,14 @@ class ParentSide:
     def connection_failed(self, text: str) -> None:
         """Say so; whoever connected sees its connection closed."""
         self._log.error("connection_failed", text=text)
+
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, self._enclaves.linked)
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
 
     def drain(self) -> None:
         """Take no new streams."""

@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import trio
 
 from vsockproxy.control.logs import EventLog
+from vsockproxy.control.observing import Observer, PlaceState, closing_descriptors
 from vsockproxy.control.restarts import CRASH_LOOP_DEATHS, CrashLoop, RestartDelay
 from vsockproxy.control.worker_process import Launcher, WorkerProcess
 from vsockproxy.log_lines import Level
@@ -26,6 +27,7 @@ from vsockproxy.worker_messages import (
     Heartbeat,
     Listeners,
     ListenerSummary,
+    ListStreams,
     Message,
     MessageError,
     Named,
@@ -34,8 +36,11 @@ from vsockproxy.worker_messages import (
     Ready,
     Reload,
     Reloaded,
+    Statistics,
     Stop,
     Stopped,
+    StreamsListed,
+    ToWorker,
 )
 
 __all__ = (
@@ -168,6 +173,8 @@ class Supervisor:
         listeners: descriptors of the listeners, if it is the workers that accept.
         answer: answers what workers ask of this process; None if they have nothing to ask.
         log: gets one line for each death.
+        observer: hears of deaths, and gets what workers report.
+        kind: what the log calls these processes.
     """
 
     def __init__(
@@ -179,7 +186,11 @@ class Supervisor:
         listeners: Sequence[int] = (),
         answer: Answer | None = None,
         log: EventLog,
+        observer: Observer | None = None,
+        kind: Literal["worker", "service"] = "worker",
     ) -> None:
+        self._observer = observer
+        self._kind = kind
         self.document = document
         self._launch = launch
         self._listeners = tuple(listeners)
@@ -192,6 +203,8 @@ class Supervisor:
         self._stops_at = math.inf
         self.all_ready = trio.Event()
         """Set once every worker serves."""
+        self.refused_connections = 0
+        """Connections that were closed because their CID may not connect."""
         self.has_ended = trio.Event()
         """Set when no worker is left, and none will be started."""
 
@@ -199,6 +212,32 @@ class Supervisor:
     def workers(self) -> int:
         """How many workers there are."""
         return len(self._places)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop_requested.is_set()
+
+    @property
+    def states(self) -> list[PlaceState]:
+        """How each worker does."""
+        return [
+            PlaceState(
+                place.configuration.worker,
+                place.process.pid if place.process is not None else None,
+                place.is_ready,
+                place.deaths,
+                place.closed_connections,
+            )
+            for place in self._places
+        ]
+
+    def tell(self, worker: int, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
+        """Tell a worker something, if it serves and that can be done at once; whether it was."""
+        place = self._places[worker]
+        if place.process is None or not place.is_ready:
+            return False
+        return place.process.try_send(message, descriptors)
 
     async def run(self) -> None:
         """Keep the workers running until `stop`; then end them and return."""
@@ -346,9 +385,11 @@ class Supervisor:
             place.deaths += 1
             delay_seconds = delay.after_death(place.alive_at - started_at)
             fields = {"ended": end, "restart_after": delay_seconds, **_counters(place)}
-            self._log.write("error", "worker_died", fields)
+            self._log.write("error", f"{self._kind}_died", fields)
             if place.crash_loop.died(place.alive_at):
                 self._log.write("error", "crash_loop", _describe_crash_loop(place, end))
+            if self._observer is not None:
+                self._observer.died(_index(place))
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
@@ -418,17 +459,20 @@ class Supervisor:
                         Listeners(), self._listeners[first : first + MAX_DESCRIPTORS]
                     )
                 while True:
-                    message = await process.receive()
+                    message, descriptors = await process.receive()
                     place.alive_at = trio.current_time()
-                    match message:
-                        case Ready() if not is_serving:
-                            is_serving = True
-                            self._mark_ready(place)
-                            nursery.start_soon(self._deliver, place, process)
-                        case NumberName() | NameOf() if self._answer is not None:
-                            await process.send(self._answer(message))
-                        case _:
-                            _note(place, message)
+                    with closing_descriptors(descriptors):
+                        match message:
+                            case Ready() if not is_serving:
+                                is_serving = True
+                                self._mark_ready(place)
+                                nursery.start_soon(self._deliver, place, process)
+                            case NumberName() | NameOf() if self._answer is not None:
+                                await process.send(self._answer(message))
+                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
+                                self._observer.received(_index(place), message, descriptors)
+                            case _:
+                                _note(place, message)
         except* ChannelClosed:
             await trio.sleep(EXIT_GRACE_SECONDS)
         except* MessageError as group:
@@ -440,6 +484,8 @@ class Supervisor:
         place.is_ready = True
         if all(each.is_ready for each in self._places):
             self.all_ready.set()
+        if self._observer is not None:
+            self._observer.changed()
 
     async def _deliver(self, place: _Place, process: WorkerProcess) -> None:
         while True:
@@ -457,6 +503,10 @@ class Supervisor:
             place.waiting.popleft()
             place.is_overflowing = False
             connection.socket.close()
+
+
+def _index(place: _Place) -> int:
+    return place.configuration.worker
 
 
 def _set_event() -> trio.Event:
