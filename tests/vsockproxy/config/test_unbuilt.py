@@ -46,6 +46,6 @@ def test_a_broken_value_of_an_unbuilt_key_is_reported_as_such() -> None:
     with pytest.raises(ConfigErrors) as caught:
         parse((PARENT + "ingress: [{listen: nowhere, service: web}]\n").encode(), "f")
     assert [error.what for error in caught.value.errors] == [
-        "'nowhere' is no endpoint",
+        "'nowhere' has no port",
         "not in this version",
     ]
