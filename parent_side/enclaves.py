@@ -2,7 +2,7 @@
 
 import secrets
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from weakref import WeakSet
@@ -12,7 +12,13 @@ from parent_side.enclave import Enclave
 from parent_side.resolves import NameAnswers
 from vsockproxy import metrics
 from vsockproxy.config.document import Document
-from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, ParentConfig
+from vsockproxy.config.model import (
+    FIRST_ENCLAVE_CID,
+    FIRST_WINDOW_BYTES,
+    EnclaveEntry,
+    Limits,
+    ParentConfig,
+)
 from vsockproxy.dataplane.carriers import Carrier
 from vsockproxy.dataplane.cutting import cut_streams
 from vsockproxy.dataplane.dedicated import DedicatedRelay
@@ -25,7 +31,6 @@ from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.time_limits import look_seconds
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy, may_connect
-from vsockproxy.policy.lists import FIRST_ENCLAVE_CID
 from vsockproxy.session import (
     DedicatedPreface,
     ErrorCode,
@@ -49,6 +54,10 @@ NO_ENCLAVE = -2
 
 STOPPING_TEXT = "the parent is shutting down"
 
+ServiceHandler = Callable[[Enclave, StreamEnd, Open], None]
+"""Serves a stream that an enclave opened to a service of the parent; returns at once. It owns the
+stream: accepts or refuses it, and logs what became of it."""
+
 
 class Enclaves:
     """Greets connections from enclaves; gives their streams and questions to who serves them.
@@ -58,10 +67,16 @@ class Enclaves:
         egress: serves the streams.
         name_answers: serves the questions for names.
         log: for links that come and go.
+        services: what the parent itself offers, by name; all begin with `vsockproxy.`.
     """
 
     def __init__(
-        self, document: Document, egress: Egress, name_answers: NameAnswers, log: Log
+        self,
+        document: Document,
+        egress: Egress,
+        name_answers: NameAnswers,
+        log: Log,
+        services: Mapping[str, ServiceHandler],
     ) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
@@ -71,6 +86,7 @@ class Enclaves:
         self._egress = egress
         self._name_answers = name_answers
         self._log = log
+        self._services = services
         self._counters = log.activity.counters
         self._enclaves: dict[int, Enclave] = {}
         self._known: WeakSet[Link] = WeakSet()
@@ -279,8 +295,7 @@ class Enclaves:
     def stream_opened(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """An enclave opened a stream."""
         if request.service:
-            text = "services are the enclave's to offer, not the parent's"
-            self._egress.refuse(enclave, end, request, "not_listed", text)
+            self._serve_service(enclave, end, request)
             return
         if request.dedicated:
             if enclave.dedicated_streams >= self.limits.dedicated:
@@ -290,6 +305,17 @@ class Enclaves:
                 return
             enclave.dedicated_streams += 1
         self._egress.serve(enclave, end, request)
+
+    def _serve_service(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
+        serve = self._services.get(request.service)
+        if serve is None:
+            text = f"the parent offers no service of the name {request.service}"
+            self._egress.refuse(enclave, end, request, "not_listed", text)
+        elif request.dedicated:
+            text = "a service of the parent has no connection of its own"
+            self._egress.refuse(enclave, end, request, "limit", text)
+        else:
+            serve(enclave, end, request)
 
     def resolve_received(
         self, enclave: Enclave, link: Link, request_id: int, question: Resolve

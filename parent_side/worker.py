@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from parent_side.egress import Egress
-from parent_side.enclaves import Enclaves
+from parent_side.enclave_logs import EnclaveLogs
+from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
@@ -17,6 +18,7 @@ from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
+from vsockproxy.protocols import log_stream
 from vsockproxy.worker_messages import (
     Configure,
     Connection,
@@ -48,7 +50,9 @@ class ParentSide:
         self._reach = reach = Reach(resolver, config.limits.connect, counters)
         self._egress = egress = Egress(reach, config.limits.handshake, log)
         self._name_answers = NameAnswers(resolver, log)
-        self._enclaves = Enclaves(document, egress, self._name_answers, log)
+        self.logs = EnclaveLogs(log, config.log.enclave_lines)
+        services: dict[str, ServiceHandler] = {log_stream.SERVICE: self.logs.serve}
+        self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
         self._forwards = Forwards(reach, self._enclaves.policy_for, config.limits, log)
         self._ip_versions = _ip_versions(message.listeners)
 
@@ -79,6 +83,7 @@ class ParentSide:
     def drain(self) -> None:
         """Take no new streams."""
         self._enclaves.drain()
+        self.logs.drain()
 
     @property
     def is_drained(self) -> bool:
@@ -106,6 +111,7 @@ class ParentSide:
         self._reach.connect_seconds = config.limits.connect
         self._egress.handshake_seconds = config.limits.handshake
         self._forwards.limits = config.limits
+        self.logs.lines_per_second = config.log.enclave_lines
         self._enclaves.reload(document, policies)
         if config.forbidden_streams == "keep":
             return 0

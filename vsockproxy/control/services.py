@@ -12,7 +12,7 @@ import trio
 from vsockproxy.config import model
 from vsockproxy.config.document import Document
 from vsockproxy.control.listeners import NamedListener
-from vsockproxy.control.logs import STDERR, Relay, open_log
+from vsockproxy.control.logs import STDERR, Relay, Tap, open_log
 from vsockproxy.control.supervisor import Answer, Supervisor
 from vsockproxy.control.watching import ServicesObserver, Watching
 from vsockproxy.control.worker_process import ExecutedWorker
@@ -44,6 +44,7 @@ class Service:
         first_workers: those that have been started already.
         log: how lines are written.
         answer: answers what workers ask of the supervisor; None if they have nothing to ask.
+        tap: gets a copy of our log, if somebody wants it.
         services_module: the module that is executed as a process of services, which watches the
             workers; None if there is none.
         services_listeners: the listening sockets of that process.
@@ -57,6 +58,7 @@ class Service:
     first_workers: Sequence[StartedWorker]
     log: model.Log
     answer: Answer | None = None
+    tap: Tap | None = None
     services_module: str | None = None
     services_listeners: Sequence[NamedListener] = ()
 
@@ -77,7 +79,10 @@ async def supervision(
     supervisor: Supervisor | None = None
     try:
         async with (
-            open_log(service.side, service.line_format, service.log.level) as (log, relay),
+            open_log(service.side, service.line_format, service.log.level, service.tap) as (
+                log,
+                relay,
+            ),
             trio.open_nursery() as nursery,
         ):
             instance = os.urandom(INSTANCE_BYTES)
