@@ -123,9 +123,9 @@ class EnclaveSide:
         """What has been done since the start, and what is open."""
         return await make_report(self._log, [Linked(None, None, self._links.links)])
 
-    def list_streams(self, limit: int) -> StreamPage:
+    async def list_streams(self, limit: int) -> StreamPage:
         """The newest open streams."""
-        return list_streams(self._log, limit)
+        return await list_streams(self._log, limit)
 
     def drain(self) -> None:
         """Accept no more; the open streams may end."""

@@ -76,9 +76,9 @@ class ParentSide:
         """What has been done since the start, and what is open."""
         return await make_report(self._log, self._enclaves.linked)
 
-    def list_streams(self, limit: int) -> StreamPage:
+    async def list_streams(self, limit: int) -> StreamPage:
         """The newest open streams."""
-        return list_streams(self._log, limit)
+        return await list_streams(self._log, limit)
 
     def drain(self) -> None:
         """Take no new streams."""

@@ -95,12 +95,7 @@ HOMES = {
         "parent_side.services",
     },
     "h11": {"vsockproxy.protocols"},
-    "cbor2": {
-        "vsockproxy.session",
-        "vsockproxy.attestation",
-        "vsockproxy.worker_messages",
-        "vsockproxy.worker_reports",
-    },
+    "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
     "cryptography": {"vsockproxy.attestation"},
     "msgspec": {
         "vsockproxy.config",

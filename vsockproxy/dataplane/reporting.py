@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 from vsockproxy import metrics
-from vsockproxy.activity import MAX_HOST_CHARACTERS, OpenStream
+from vsockproxy.activity import MAX_HOST_CHARACTERS, STREAMS_AT_ONCE, OpenStream
 from vsockproxy.dataplane.link import Link, code_name
 from vsockproxy.dataplane.loop import now, sleep
 from vsockproxy.log import Log
@@ -84,11 +84,17 @@ def _enclave_state(log: Log, enclave: Linked) -> EnclaveState:
     )
 
 
-def list_streams(log: Log, limit: int) -> StreamPage:
-    """The newest open streams, at most `limit`."""
+async def list_streams(log: Log, limit: int) -> StreamPage:
+    """The newest open streams, at most `limit`; other work has its turn meanwhile."""
     streams = log.activity.streams
     newest = [stream for stream, _ in zip(reversed(streams.values()), range(limit), strict=False)]
-    return StreamPage([_row(stream) for stream in newest], len(streams) - len(newest))
+    more = len(streams) - len(newest)
+    rows = []
+    for number, stream in enumerate(newest, 1):
+        rows.append(_row(stream))
+        if number % STREAMS_AT_ONCE == 0:
+            await sleep(0)
+    return StreamPage(rows, more)
 
 
 def _row(stream: OpenStream) -> StreamRow:

@@ -69,7 +69,7 @@ class Side(Protocol):
     async def report(self) -> Report:
         """What has been done since the start, and what is open."""
 
-    def list_streams(self, limit: int) -> StreamPage:
+    async def list_streams(self, limit: int) -> StreamPage:
         """The newest open streams, at most `limit`."""
 
     def drain(self) -> None:
@@ -176,6 +176,11 @@ class Worker:
             self._say_with(Statistics(), await side.report())
             await sleep(REPORT_SECONDS)
 
+    async def _list_streams(self, side: Side, question: ListStreams) -> None:
+        page = await side.list_streams(question.limit)
+        if not self._is_orphan:
+            self._say_with(StreamsListed(question.request), page)
+
     def _say_with(self, message: Statistics | StreamsListed, report: Report | StreamPage) -> None:
         """Send a report, unless the supervisor takes none now: the next one has it all again."""
         descriptor = report_descriptor(report)
@@ -240,8 +245,7 @@ class Worker:
                     self._side.connection(message, sock)
             elif isinstance(message, ListStreams):
                 if self._side is not None:
-                    page = self._side.list_streams(message.limit)
-                    self._say_with(StreamsListed(message.request), page)
+                    spawn(self._list_streams(self._side, message), "list of streams")
             elif isinstance(message, Reload):
                 self._reload(message, descriptors[0])
             elif isinstance(message, Stop):
