@@ -7,20 +7,18 @@ and what follows waits in the enclave, which drops and counts it.
 
 import json
 import signal
+import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from parent_side.enclave import Enclave
-from vsockproxy import metrics
-from vsockproxy.activity import EndedEnclave
 from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.log import Log
-from vsockproxy.metrics import Metric
 from vsockproxy.protocols.errors import LogStreamError
 from vsockproxy.protocols.log_position import LogPosition, readable_pieces
 from vsockproxy.protocols.log_stream import (
@@ -35,7 +33,9 @@ from vsockproxy.protocols.log_stream import (
 )
 from vsockproxy.session import ErrorCode, Open, Opened
 
-__all__ = ("EnclaveLogs",)
+__all__ = ("MOST_EXITS", "EnclaveExit", "EnclaveLogs")
+
+MOST_EXITS: Final = 16
 
 MOST_LOGS: Final = 256
 """CIDs whose position is kept; beyond that, that of the CID which has been silent longest goes."""
@@ -59,6 +59,20 @@ GOODBYE_SECONDS: Final = 1.0
 
 _LAST_TIME_MS: Final = 253_402_300_799_999
 """The last moment of the year 9999."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnclaveExit:
+    """How an enclave's side ended, as it said itself."""
+
+    cid: int
+    enclave: str | None
+    status: int
+    signal: str | None
+    uptime_seconds: float
+    last_lines: tuple[str, ...]
+    logged_at: float
+    """Seconds since the epoch, by the parent's clock."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,10 +112,19 @@ class EnclaveLogs:
     Args:
         log: where lines go.
         lines_per_second: what one enclave may have written; 0 is no limit.
+        wall_clock: seconds since the epoch.
     """
 
-    def __init__(self, log: Log, lines_per_second: int) -> None:
+    def __init__(
+        self, log: Log, lines_per_second: int, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self.lines_written = 0
+        self.lines_dropped = 0
+        """What enclaves said that they have lost."""
+        self.exits: deque[EnclaveExit] = deque(maxlen=MOST_EXITS)
+        """The latest exits, the last one last."""
         self._log = log
+        self._wall_clock = wall_clock
         self.lines_per_second = lines_per_second
         self._logs: OrderedDict[int, _EnclaveLog] = OrderedDict()
         self._is_draining = False
@@ -210,7 +233,7 @@ class EnclaveLogs:
             case Dropped():
                 if not self._log.has_much_room:
                     return False
-                self._count(life, metrics.ENCLAVE_LOG_LINES_DROPPED, amount=record.count)
+                self.lines_dropped += record.count
                 self._log.write(
                     "warning",
                     "enclave_log_dropped",
@@ -230,12 +253,8 @@ class EnclaveLogs:
         life.position.written(record)
         return True
 
-    def _count(self, life: _EnclaveLog, metric: Metric, *labels: str, amount: float = 1) -> None:
-        counters = self._log.activity.counters
-        counters.add(metric, (counters.enclave_label(life.cid, life.name), *labels), amount)
-
     def _write_line(self, life: _EnclaveLog, line: Line) -> None:
-        self._count(life, metrics.ENCLAVE_LOG_LINES)
+        self.lines_written += 1
         is_own = line.source is Source.VSOCKPROXY
         fields: dict[str, object] = {
             "cid": life.cid,
@@ -256,17 +275,16 @@ class EnclaveLogs:
 
     def _write_exit(self, life: _EnclaveLog, record: Exit) -> None:
         lines = _last_lines(life.last_lines)
-        exited = EndedEnclave(
-            time=self._log.wall_clock(),
+        exited = EnclaveExit(
             cid=life.cid,
             enclave=life.name,
             status=record.status,
             signal=_signal_name(record.signal),
             uptime_seconds=record.uptime_ms / 1000,
             last_lines=lines,
+            logged_at=self._wall_clock(),
         )
-        self._log.activity.exits.append(exited)
-        self._count(life, metrics.ENCLAVE_EXITS, "failure" if record.status else "success")
+        self.exits.append(exited)
         self._log.write(
             "warning" if record.status else "info",
             "enclave_exit",

@@ -13,13 +13,11 @@ from vsockproxy import metrics
 from vsockproxy.metrics import Counters
 
 __all__ = (
-    "MAX_EXITS",
     "MAX_HOST_CHARACTERS",
     "MAX_REFUSALS",
     "MAX_TEXT_CHARACTERS",
     "STREAMS_AT_ONCE",
     "Activity",
-    "EndedEnclave",
     "OpenStream",
     "RefusedStream",
     "Totals",
@@ -27,9 +25,6 @@ __all__ = (
 
 MAX_REFUSALS: Final = 32
 """The latest refusals that are kept until they are reported; earlier ones are counted."""
-
-MAX_EXITS: Final = 16
-"""The latest ends of enclaves that are kept until they are reported."""
 
 STREAMS_AT_ONCE: Final = 500
 """Open streams whose bytes are added up before other work has its turn: well under 1 ms."""
@@ -85,23 +80,6 @@ class RefusedStream:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class EndedEnclave:
-    """How an enclave's side ended, as it said itself."""
-
-    time: float
-    """Seconds since the epoch, by the parent's clock."""
-    cid: int
-    enclave: str | None
-    status: int
-    """What its process exits with."""
-    signal: str | None
-    """The signal that ended the command."""
-    uptime_seconds: float
-    last_lines: tuple[str, ...]
-    """Of the command, few and short."""
-
-
 @dataclass(slots=True)
 class Activity:
     """The work of one process."""
@@ -112,9 +90,6 @@ class Activity:
     refusals: deque[RefusedStream] = field(default_factory=lambda: deque(maxlen=MAX_REFUSALS))
     left_out: int = 0
     """Refusals since the last report that are not in `refusals` any more."""
-
-    exits: deque[EndedEnclave] = field(default_factory=lambda: deque(maxlen=MAX_EXITS))
-    """Ends of enclaves since the last report, the last one last."""
 
     def decided(self, stream: OpenStream, *, allowed: bool, reason: str) -> None:
         """A stream was allowed or refused."""
@@ -157,12 +132,6 @@ class Activity:
         taken = list(self.refusals), self.left_out
         self.refusals.clear()
         self.left_out = 0
-        return taken
-
-    def take_exits(self) -> list[EndedEnclave]:
-        """The ends of enclaves since this was last called."""
-        taken = list(self.exits)
-        self.exits.clear()
         return taken
 
     def count_open(self) -> Iterator[Counters]:

@@ -134,24 +134,6 @@ LOG_LINES_DROPPED: Final = Metric(
     "counter",
     "Log lines that were lost because nobody read fast enough",
 )
-ENCLAVE_LOG_LINES: Final = Metric(
-    "vsockproxy_enclave_log_lines_total",
-    "counter",
-    "Lines of the logs of enclaves that were written",
-    ("enclave",),
-)
-ENCLAVE_LOG_LINES_DROPPED: Final = Metric(
-    "vsockproxy_enclave_log_lines_dropped_total",
-    "counter",
-    "Lines that enclaves lost, because they were not taken fast enough",
-    ("enclave",),
-)
-ENCLAVE_EXITS: Final = Metric(
-    "vsockproxy_enclave_exits_total",
-    "counter",
-    "Enclaves that said that they end, by result: success is the status 0, else failure",
-    ("enclave", "result"),
-)
 CONNECTIONS_REFUSED: Final = Metric(
     "vsockproxy_connections_refused_total",
     "counter",

@@ -25,7 +25,6 @@ __all__ = (
     "MAX_LINKS",
     "MAX_STREAMS_LISTED",
     "EnclaveState",
-    "Exit",
     "LinkState",
     "ListenerState",
     "Refusal",
@@ -85,18 +84,6 @@ class Refusal(Record, frozen=True):
     text: _Text
 
 
-class Exit(Record, frozen=True):
-    """One enclave that ended; `activity.EndedEnclave`."""
-
-    time: float
-    cid: _Count
-    enclave: _Text | None
-    status: _Count
-    signal: _Text | None
-    uptime_seconds: float
-    last_lines: list[str]
-
-
 class Report(Record, frozen=True):
     """What a worker has done since its start, and what it has open now."""
 
@@ -106,8 +93,6 @@ class Report(Record, frozen=True):
     refusals: list[Refusal]
     """Those since the last report."""
     refusals_left_out: _Count
-    exits: list[Exit] = msgspec.field(default_factory=list)
-    """Enclaves that ended since the last report."""
 
 
 class StreamRow(Record, frozen=True):

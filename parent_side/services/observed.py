@@ -12,24 +12,14 @@ from typing import Any, Final
 from parent_side.services import sums
 from vsockproxy import metrics
 from vsockproxy.metrics import Counters
-from vsockproxy.worker_reports import (
-    EnclaveState,
-    Exit,
-    Refusal,
-    Report,
-    Supervision,
-    WorkerState,
-)
+from vsockproxy.worker_reports import EnclaveState, Refusal, Report, Supervision, WorkerState
 
-__all__ = ("HISTORY_SAMPLES", "KEPT_EXITS", "KEPT_REFUSALS", "SILENT_SECONDS", "Observed")
+__all__ = ("HISTORY_SAMPLES", "KEPT_REFUSALS", "SILENT_SECONDS", "Observed")
 
 SILENT_SECONDS: Final = 5.0
 """A worker, or the supervisor, that has said nothing for so long is not taken for well."""
 
 KEPT_REFUSALS: Final = 100
-
-KEPT_EXITS: Final = 16
-"""The latest ends of enclaves."""
 
 HISTORY_SAMPLES: Final = 180
 """One each second."""
@@ -87,7 +77,6 @@ class Observed:
         self._workers: dict[int, _Worker] = {}
         self._labels: set[str] = set()
         self._refusals: deque[Refusal] = deque(maxlen=KEPT_REFUSALS)
-        self._exits: deque[Exit] = deque(maxlen=KEPT_EXITS)
         self._history: deque[_Sample] = deque(maxlen=HISTORY_SAMPLES)
 
     # -------------------------------------------------------------------- hearing
@@ -121,7 +110,6 @@ class Observed:
             latest.follow(former)
         self._workers[worker] = latest
         self._refusals.extend(report.refusals)
-        self._exits.extend(report.exits)
 
     def tick(self, now: float) -> None:
         """A second has passed: one more sample of the history."""
@@ -226,18 +214,6 @@ class Observed:
                     "text": each.text,
                 }
                 for each in sorted(self._refusals, key=lambda each: -each.time)
-            ],
-            "exits": [
-                {
-                    "time": round(each.time, 3),
-                    "cid": each.cid,
-                    "enclave": each.enclave,
-                    "status": each.status,
-                    "signal": each.signal,
-                    "uptime_seconds": round(each.uptime_seconds, 3),
-                    "last_lines": each.last_lines,
-                }
-                for each in sorted(self._exits, key=lambda each: -each.time)
             ],
             "history": {
                 "out": [round(each.out) for each in self._history],

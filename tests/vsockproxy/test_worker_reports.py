@@ -7,7 +7,6 @@ from vsockproxy.worker_messages import MessageError, memory_descriptor
 from vsockproxy.worker_reports import (
     MAX_REPORT_BYTES,
     EnclaveState,
-    Exit,
     LinkState,
     ListenerState,
     Refusal,
@@ -30,7 +29,6 @@ REPORTS = {
         enclaves_left_out=0,
         refusals=[Refusal(1.0, None, None, "<b>\x00\u202e", 0, "not_listed", "")],
         refusals_left_out=7,
-        exits=[Exit(2.0, 16, None, 137, "SIGKILL", 1.5, ["<b>\x00", ""])],
     ),
     "a page of streams": StreamPage(
         [StreamRow(16, None, 1, "h", 443, "192.0.2.1", None, "session", 0.5, 1, 2)], 9

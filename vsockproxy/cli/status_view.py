@@ -24,8 +24,6 @@ _BARS: Final = " ▁▂▃▄▅▆▇█"
 WIDE_COLUMNS: Final = 110
 """From here on, what to do about a refusal has a column of its own."""
 
-SHOWN_EXITS: Final = 3
-
 _FAILURES: Final = frozenset(
     ("dial_refused", "dial_timeout", "lookup_failed", "no_such_name", "parent_away")
 )
@@ -47,8 +45,6 @@ def draw(
     if streams is not None and streams["streams"]:
         parts.append(_streams(streams))
     parts.append(_refusals(status, refusals, width))
-    if status["exits"]:
-        parts.append(_exits(status))
     parts.append(_workers(status))
     return Group(*parts)
 
@@ -218,22 +214,6 @@ def _refusals(status: Status, shown: int, width: int) -> RenderableType:
         )
     if not rows:
         table.add_row(Text("none", style="dim"))
-    return table
-
-
-def _exits(status: Status) -> RenderableType:
-    table = _table("Last exits", (("Time", False), ("Enclave", False), ("Ended", False)), "")
-    table.add_column("Last line", overflow="fold", ratio=1)
-    for each in status["exits"][:SHOWN_EXITS]:
-        table.add_row(
-            Text(_clock(each["time"]), style="dim"),
-            Text(plain(each["enclave"] or each["cid"])),
-            Text(
-                plain(each["signal"] or f"status {each['status']}"),
-                style="red" if each["status"] else "green",
-            ),
-            Text(plain(each["last_lines"][-1] if each["last_lines"] else ""), style="dim"),
-        )
     return table
 
 

@@ -12,7 +12,6 @@ from vsockproxy.worker_reports import (
     MAX_ENCLAVES,
     MAX_LINKS,
     EnclaveState,
-    Exit,
     LinkState,
     Refusal,
     Report,
@@ -63,10 +62,6 @@ async def make_report(log: Log, enclaves: Sequence[Linked]) -> Report:
         enclaves_left_out=max(0, len(enclaves) - MAX_ENCLAVES),
         refusals=[Refusal(**asdict(refusal)) for refusal in refusals],
         refusals_left_out=left_out,
-        exits=[
-            Exit(**{**asdict(each), "last_lines": list(each.last_lines)})
-            for each in log.activity.take_exits()
-        ],
     )
 
 

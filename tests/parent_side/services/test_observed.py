@@ -1,20 +1,11 @@
 import json
 from typing import Any
 
-import msgspec
-
-from parent_side.services.observed import (
-    HISTORY_SAMPLES,
-    KEPT_EXITS,
-    KEPT_REFUSALS,
-    SILENT_SECONDS,
-    Observed,
-)
+from parent_side.services.observed import HISTORY_SAMPLES, KEPT_REFUSALS, SILENT_SECONDS, Observed
 from vsockproxy import metrics
 from vsockproxy.metrics import Counters
 from vsockproxy.worker_reports import (
     EnclaveState,
-    Exit,
     LinkState,
     Refusal,
     Report,
@@ -129,25 +120,6 @@ def test_the_history_and_the_refusals_are_bounded() -> None:
     assert {len(values) for values in found["history"].values()} == {HISTORY_SAMPLES}
     assert len(found["refusals"]) == KEPT_REFUSALS
     assert found["refusals"][0]["host"] == "h19", "the latest first"
-
-
-def test_the_exits_are_bounded_and_the_latest_is_first() -> None:
-    observed = Observed()
-    observed.supervised(supervision(0), START)
-    for number in range(100):
-        ended = Exit(float(number), 16, "web", 137, "SIGKILL", 1.5, ["the last"])
-        observed.reported(0, 0, msgspec.structs.replace(report(0), exits=[ended]), START)
-    found = status(observed)["exits"]
-    assert [each["time"] for each in found] == [float(99 - number) for number in range(KEPT_EXITS)]
-    assert found[0] == {
-        "time": 99.0,
-        "cid": 16,
-        "enclave": "web",
-        "status": 137,
-        "signal": "SIGKILL",
-        "uptime_seconds": 1.5,
-        "last_lines": ["the last"],
-    }
 
 
 def test_an_enclave_that_was_here_stays_in_the_table_without_links() -> None:
