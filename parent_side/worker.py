@@ -74,7 +74,7 @@ class ParentSide:
 
     async def report(self) -> Report:
         """What has been done since the start, and what is open."""
-        return await make_report(self._log, self._enclaves.linked)
+        return await make_report(self._log, self._enclaves.linked, self.logs.ends)
 
     async def list_streams(self, limit: int) -> StreamPage:
         """The newest open streams."""

@@ -24,6 +24,7 @@ __all__ = (
     "MAX_ENCLAVES",
     "MAX_LINKS",
     "MAX_STREAMS_LISTED",
+    "EnclaveEnd",
     "EnclaveState",
     "LinkState",
     "ListenerState",
@@ -84,6 +85,19 @@ class Refusal(Record, frozen=True):
     text: _Text
 
 
+class EnclaveEnd(Record, frozen=True):
+    """How an enclave ended, as it said itself."""
+
+    time: float
+    """Seconds since the epoch, by the parent's clock."""
+    cid: _Count
+    enclave: _Text | None
+    status: _Count
+    signal: _Text | None
+    up_seconds: float
+    last_lines: list[Annotated[str, msgspec.Meta(max_length=4096)]]
+
+
 class Report(Record, frozen=True):
     """What a worker has done since its start, and what it has open now."""
 
@@ -93,6 +107,8 @@ class Report(Record, frozen=True):
     refusals: list[Refusal]
     """Those since the last report."""
     refusals_left_out: _Count
+    ends: list[EnclaveEnd] = msgspec.field(default_factory=list)
+    """The latest ends of enclaves, the last one last; all that are known, each time."""
 
 
 class StreamRow(Record, frozen=True):

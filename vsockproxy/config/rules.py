@@ -137,7 +137,7 @@ def _check_admin(admin: Admin) -> Iterator[_Complaint]:
     match admin.listen:
         case VsockAddress():
             what = "enclaves could connect to it"
-            yield "listen", what, "write unix:///run/vsockproxy/admin.sock, or tcp://127.0.0.1:PORT"
+            yield "listen", what, "write unix:///run/vsockproxy/admin.sock or tcp://127.0.0.1:PORT"
         case TcpAddress(host=host, port=port) if not _is_loopback(host):
             what = "it asks nobody who they are, and other machines could connect"
             yield (

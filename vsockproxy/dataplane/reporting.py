@@ -1,6 +1,6 @@
 """What a worker reports of itself: built from its log's activity and the links that are up."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from vsockproxy import metrics
@@ -11,6 +11,7 @@ from vsockproxy.log import Log
 from vsockproxy.worker_reports import (
     MAX_ENCLAVES,
     MAX_LINKS,
+    EnclaveEnd,
     EnclaveState,
     LinkState,
     Refusal,
@@ -37,8 +38,16 @@ def counted_code(code: int) -> str:
     return metrics.OTHER if name.isdigit() else name
 
 
-async def make_report(log: Log, enclaves: Sequence[Linked]) -> Report:
-    """The totals of this process and what it has open; other work has its turn meanwhile."""
+async def make_report(
+    log: Log, enclaves: Sequence[Linked], ends: Iterable[EnclaveEnd] = ()
+) -> Report:
+    """The totals of this process and what it has open; other work has its turn meanwhile.
+
+    Args:
+        log: of this process; its activity is reported.
+        enclaves: those that have links.
+        ends: how enclaves ended lately.
+    """
     counters = log.activity.counters
     states: list[EnclaveState] = []
     for enclave in enclaves:
@@ -62,6 +71,7 @@ async def make_report(log: Log, enclaves: Sequence[Linked]) -> Report:
         enclaves_left_out=max(0, len(enclaves) - MAX_ENCLAVES),
         refusals=[Refusal(**asdict(refusal)) for refusal in refusals],
         refusals_left_out=left_out,
+        ends=list(ends),
     )
 
 
