@@ -32,10 +32,8 @@ def _is_automatic(value: Any) -> bool:
 
 
 _UNBUILT: Final[tuple[tuple[type[Section], str, Callable[[Any], bool], str], ...]] = (
-    (ParentConfig, "ingress", _is_not_empty, "remove it"),
     (ParentConfig, "admin", _is_set, "remove it"),
     (ParentConfig, "workers", _is_automatic, "write a number"),
-    (EnclaveConfig, "ingress", _is_not_empty, "remove it"),
     (EnclaveConfig, "workers", _is_automatic, "write a number"),
     (EnclaveForward, "tls", _is_not_empty, "remove it"),
 )

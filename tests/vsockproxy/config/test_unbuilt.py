@@ -6,10 +6,6 @@ PARENT = "listen: vsock://any:5000\n"
 ENCLAVE = "parent: vsock://3:5000\n"
 
 NOT_IN_THIS_VERSION = {
-    "ingress of the parent": (
-        PARENT + "ingress: [{listen: 'tcp://0.0.0.0:443', service: web}]\n",
-        "f:2: ingress: not in this version: remove it",
-    ),
     "the admin endpoint": (
         PARENT + "admin: {listen: 'unix:///run/admin.sock'}\n",
         "f:2: admin: not in this version: remove it",
@@ -17,10 +13,6 @@ NOT_IN_THIS_VERSION = {
     "automatic workers of the parent": (
         PARENT + "workers: auto\n",
         "f:2: workers: not in this version: write a number",
-    ),
-    "ingress of the enclave": (
-        ENCLAVE + "ingress: [{service: web, to: 'tcp://127.0.0.1:8080'}]\n",
-        "f:2: ingress: not in this version: remove it",
     ),
     "automatic workers of the enclave": (
         ENCLAVE + "workers: auto\n",
@@ -41,10 +33,8 @@ def test_a_key_whose_feature_is_not_built_is_refused(text: str, line: str) -> No
 
 
 WITHOUT_THE_FEATURE = {
-    "no ingress of the parent": PARENT + "ingress: []\n",
     "no admin endpoint": PARENT + "admin: null\n",
     "a number of workers": PARENT + "workers: 2\n",
-    "no ingress of the enclave": ENCLAVE + "ingress: []\n",
     "a forward without TLS": ENCLAVE
     + "forwards: [{listen: 'unix:///a', to: 'a.b:1', tls: false}]\n",
 }
