@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from enclave_side.ingress import Ingress
 from enclave_side.links import Links
 from enclave_side.opener import Opener
 from enclave_side.shim.forwards import Forward
@@ -52,7 +53,15 @@ class EnclaveSide:
         assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
         self._config = config
         self._log = Log("enclave", message.log_format, message.log_level)
-        self._links = Links(config.parent, config.links, message.instance, config.limits, self._log)
+        self._ingress = Ingress(config.ingress, config.limits, self._log)
+        self._links = Links(
+            config.parent,
+            config.links,
+            message.instance,
+            config.limits,
+            self._log,
+            self._ingress,
+        )
         self._policy = policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)
         self._acceptors: list[Acceptor | DnsServer | Streams] = []

@@ -48,6 +48,10 @@ def run(document: Document, *, worker_module: str = WORKER_MODULE) -> int:
             (f"forwards[{index}].listen", "forward", forward.listen)
             for index, forward in enumerate(config.forwards)
         ),
+        *(
+            (f"ingress[{index}].listen", "ingress", each.listen)
+            for index, each in enumerate(config.ingress)
+        ),
     ]
     try:
         return serve(document, wanted, worker_module=worker_module)

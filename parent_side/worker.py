@@ -7,6 +7,7 @@ from typing import Final
 from parent_side.egress import Egress
 from parent_side.enclaves import Enclaves
 from parent_side.forwards import Forwards
+from parent_side.ingress.connections import INGRESS_NAME, Ingress
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
 from parent_side.resolves import NameAnswers
@@ -38,11 +39,15 @@ class ParentSide:
         self._forwards_config = config.forwards
         egress = Egress(reach, config.limits.handshake, log)
         self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log)
+        self._ingress = Ingress(document, self._enclaves, log)
         self._forwards = Forwards(reach, config.limits, log)
         self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """Serve a connection that the supervisor accepted."""
+        if INGRESS_NAME.match(message.listener):
+            self._ingress.connected(sock, message.listener)
+            return
         forward = _FORWARD.match(message.listener)
         if forward is None:
             self._enclaves.connected(sock, message.cid)
@@ -61,11 +66,12 @@ class ParentSide:
     def drain(self) -> None:
         """Take no new streams."""
         self._enclaves.drain()
+        self._ingress.drain()
 
     @property
     def is_drained(self) -> bool:
         """Whether no stream is open."""
-        return self._enclaves.is_empty and self._forwards.is_empty
+        return self._enclaves.is_empty and self._forwards.is_empty and self._ingress.is_empty
 
 
 def make_side(

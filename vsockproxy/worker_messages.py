@@ -92,7 +92,7 @@ ForwardKind = Literal["forward", "forward_ipv4", "forward_ipv6"]
 NamesKind = Literal["names", "dns_udp", "dns_tcp"]
 """What the command's lookups and the addresses it gets from them lead to."""
 
-ListenerKind = Literal["link", "http_proxy", "socks5", "streams", NamesKind, ForwardKind]
+ListenerKind = Literal["link", "http_proxy", "socks5", "streams", "ingress", NamesKind, ForwardKind]
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Unsigned32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]

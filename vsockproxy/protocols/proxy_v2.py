@@ -9,10 +9,10 @@ Whoever sends a header is believed: read it only from peers that nobody but the 
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, Self
 
-from vsockproxy.addresses import IpAddress
+from vsockproxy.addresses import AddressError, IpAddress, parse_destination
 from vsockproxy.protocols.errors import ProxyHeaderError
 
 __all__ = ("MAX_HEADER_BYTES", "ProxyHeader", "ProxyHeaderReader", "SocketAddress")
@@ -50,6 +50,28 @@ class SocketAddress:
 
     address: IpAddress
     port: int
+
+    @classmethod
+    def of(cls, address: object) -> Self | None:
+        """The value of what getpeername and getsockname report; None of other families."""
+        match address:
+            case (str(host), int(port), *_):
+                try:
+                    # Without the zone of a link-local address, which is a name of ours.
+                    return cls(ip_address(host.partition("%")[0]), port)
+                except ValueError:
+                    return None
+        return None
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The value of `ADDRESS:PORT`; None if it is something else."""
+        try:
+            destination = parse_destination(text)
+        except AddressError:
+            return None
+        address = destination.host.address
+        return None if address is None else cls(address, destination.port)
 
     def __str__(self) -> str:
         if self.address.version == 6:

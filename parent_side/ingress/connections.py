@@ -1,0 +1,341 @@
+"""Serves connections from outside: whose they are, which service, which enclave; then the relay.
+
+Nothing of a connection is sent to an enclave before its service has accepted, so until then any
+other enclave that offers the service can have it.
+"""
+
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from parent_side.enclave import Enclave
+from parent_side.enclaves import Enclaves
+from parent_side.ingress.balance import Balance
+from parent_side.ingress.beginning import read_beginning
+from parent_side.ingress.routes import Routes, Target, routes_of
+from vsockproxy.config.document import Document
+from vsockproxy.config.model import Limits, ParentConfig
+from vsockproxy.dataplane.audit import StreamRecord
+from vsockproxy.dataplane.closing import arm_reset, reset_socket
+from vsockproxy.dataplane.dialling import tune_tcp
+from vsockproxy.dataplane.link import Link
+from vsockproxy.dataplane.loop import Event, now, spawn, timeout
+from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.errors import Refused
+from vsockproxy.log import Log
+from vsockproxy.protocols.proxy_v2 import ProxyHeader, SocketAddress
+from vsockproxy.session import ErrorCode, Open
+
+__all__ = ("INGRESS_NAME", "WAY", "Ingress")
+
+WAY: Final = "ingress"
+
+INGRESS_NAME: Final = re.compile(r"ingress\[(\d+)\]")
+"""How the names of its listeners begin."""
+
+MOST_WAITING: Final = 4096
+"""Connections of a worker that have no stream yet; one beyond is refused. Each is a descriptor."""
+
+MOST_TRIES: Final = 8
+"""Enclaves that one connection is offered to."""
+
+ANSWER_MARGIN_SECONDS: Final = 2.0
+"""What an enclave may take beyond the connect to its service: the wire."""
+
+_KEPT_FOR_EGRESS: Final = 8
+"""One in so many streams of an enclave is kept for those that it opens: whoever floods a listener
+must not keep it from its own work."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    routes: Routes
+    reads_header: bool
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A connection that waits for its stream."""
+
+    sock: socket.socket
+    target: Target
+    header: ProxyHeader
+    """Whose it is."""
+    first_bytes: bytes
+    """What was read of it already."""
+    record: StreamRecord
+    tried: set[int] = field(default_factory=set)
+    """Enclaves that did not take it."""
+
+
+class Ingress:
+    """The connections of a worker.
+
+    Args:
+        document: the parent's file.
+        enclaves: those that are connected to this worker.
+        log: for the audit lines, and for services that fail.
+    """
+
+    def __init__(self, document: Document, enclaves: Enclaves, log: Log) -> None:
+        config = document.config
+        assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
+        self._enclaves = enclaves
+        self._log = log
+        self._limits: Limits = config.limits
+        self._listeners = [
+            _Listener(routes_of(document, index), listener.proxy_protocol == "v2")
+            for index, listener in enumerate(config.ingress)
+        ]
+        self._known: dict[int, Enclave] = {}
+        self.balance = Balance()
+        self._came = Event()
+        self._waiting = 0
+        self._is_crowded = False
+        self._is_draining = False
+        enclaves.watch(self._enclave_changed)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no connection waits for its stream; those that have one are the links'."""
+        return not self._waiting
+
+    def drain(self) -> None:
+        """Take no new connections."""
+        self._is_draining = True
+        self._came.set()
+
+    def connected(self, sock: socket.socket, listener: str) -> None:
+        """A new connection, on the listener with a name."""
+        found = INGRESS_NAME.match(listener)
+        assert found is not None  # whoever calls has looked
+        arm_reset(sock)
+        server = SocketAddress.of(sock.getsockname())
+        try:
+            tune_tcp(sock)
+            client = SocketAddress.of(sock.getpeername())
+        except OSError:
+            client = None  # it is gone already, which the first read will say
+        record = StreamRecord(
+            host=listener,
+            port=0 if server is None else server.port,
+            way=WAY,
+            opened_at=now(),
+            client=None if client is None else str(client),
+        )
+        if self._is_draining:
+            sock.close()
+            return
+        if self._waiting >= MOST_WAITING:
+            self._refuse_one(sock, record)
+            return
+        self._is_crowded = False
+        self._waiting += 1
+        header = ProxyHeader(client, server)
+        serving = self._serve(sock, self._listeners[int(found[1])], header, record)
+        # Not in the task itself: one that is cancelled before its first step runs no `finally`.
+        spawn(serving, "ingress").add_done_callback(self._served)
+
+    def _served(self, task: object) -> None:
+        del task
+        self._waiting -= 1
+
+    def _refuse_one(self, sock: socket.socket, record: StreamRecord) -> None:
+        if not self._is_crowded:
+            self._is_crowded = True  # one line until there has been room again
+            text = f"{self._waiting} connections wait for their stream"
+            record.decide(self._log, allowed=False, reason="limit", text=text)
+        reset_socket(sock)
+
+    async def _serve(
+        self, sock: socket.socket, listener: _Listener, header: ProxyHeader, record: StreamRecord
+    ) -> None:
+        try:
+            beginning = await read_beginning(
+                sock,
+                header,
+                reads_header=listener.reads_header,
+                reads_hello=listener.routes.need_server_name,
+                hello_is_required=listener.routes.default is None,
+                seconds=self._limits.handshake,
+            )
+            if beginning.header.client is not None:
+                record.client = str(beginning.header.client)
+            target = listener.routes.find(beginning.hello)
+            record.host, record.rule = target.service, target.source
+            await self._place(
+                Arrival(sock, target, beginning.header, beginning.first_bytes, record)
+            )
+        except Refused as refused:
+            record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
+            reset_socket(sock)
+        except ConnectionError as error:
+            # Who connects may also leave: a probe of a balancer.
+            self._log.info("ingress_given_up", client=record.client, text=str(error))
+            reset_socket(sock)
+        except BaseException:
+            reset_socket(sock)
+            raise
+
+    # ------------------------------------------------------------- finding an enclave
+
+    async def _place(self, arrival: Arrival) -> None:
+        """Offer a connection to enclaves until one takes it.
+
+        Raises:
+            Refused: none does.
+        """
+        refused: Refused | None = None
+        while len(arrival.tried) < MOST_TRIES:
+            cid = self._choose(arrival)
+            if cid is None:
+                if refused is not None:
+                    break
+                cid = await self._wait_for_enclave(arrival)
+            arrival.tried.add(cid)
+            try:
+                await self._open(cid, arrival)
+            except Refused as error:
+                refused = error
+            else:
+                return
+        assert refused is not None  # at least one was tried
+        raise refused
+
+    def _choose(self, arrival: Arrival) -> int | None:
+        target = arrival.target
+        return self.balance.choose(target.service, now(), cids=target.cids, tried=arrival.tried)
+
+    async def _wait_for_enclave(self, arrival: Arrival) -> int:
+        try:
+            async with timeout(self._limits.link_wait):
+                while not self._is_draining:
+                    self._came.clear()
+                    await self._came.wait()
+                    if (cid := self._choose(arrival)) is not None:
+                        return cid
+        except TimeoutError:
+            pass
+        target = arrival.target
+        which = ""
+        if target.cids is not None:
+            which = f" with CID {', '.join(map(str, sorted(target.cids)))}"
+        text = f"no enclave{which} that is connected offers the service {target.service}"
+        raise Refused("not_listed", f"{text}: is it in ingress of its file?")
+
+    async def _open(self, cid: int, arrival: Arrival) -> None:
+        """Open a stream of an enclave for a connection, and relay.
+
+        Raises:
+            Refused: the enclave does not take it.
+        """
+        record, service = arrival.record, arrival.target.service
+        record.cid, record.enclave, record.stream = cid, self._enclaves.name_of(cid), None
+        record.decided_by = None
+        try:
+            end = self._open_stream(cid, arrival)
+            address = await self._answered(end, record)
+        except Refused as refused:
+            if refused.reason != "limit":
+                self._failed(cid, service, refused)
+            raise
+        if self.balance.succeeded(cid, service):
+            self._log.info("service_back", cid=cid, enclave=record.enclave, service=service)
+        record.address = address or None
+        record.decide(self._log, allowed=True, reason="listed")
+        end.attach(arrival.sock, to_stream=arrival.first_bytes)
+
+    def _open_stream(self, cid: int, arrival: Arrival) -> StreamEnd:
+        most = max(1, self._limits.streams - self._limits.streams // _KEPT_FOR_EGRESS)
+        if self.balance[cid].streams >= most:
+            raise Refused("limit", f"{most} streams of ingress are open")
+        link = _best_link(self._known[cid])
+        if link is None:
+            raise Refused("limit", "the enclave allows no more streams on any link")
+        header = arrival.header
+        request = Open(
+            service=arrival.target.service,
+            client="" if header.client is None else str(header.client),
+            server="" if header.server is None else str(header.server),
+        )
+        end = link.open(request, self._closed(cid, arrival.record))
+        self.balance.opening(cid)
+        arrival.record.stream = end.stream.id
+        link.flush()
+        return end
+
+    async def _answered(self, end: StreamEnd, record: StreamRecord) -> str:
+        """Wait for the enclave's answer; the address of the service, as it calls it.
+
+        Raises:
+            Refused: it does not take the stream.
+        """
+        seconds = self._limits.connect + ANSWER_MARGIN_SECONDS
+        try:
+            async with timeout(seconds):
+                return (await end.opened()).address
+        except Refused:
+            record.decided_by = "enclave"
+            raise
+        except ConnectionResetError as error:
+            raise Refused("dial_refused", f"the enclave did not answer: {error}") from error
+        except TimeoutError as error:
+            end.reset(ErrorCode.TIMED_OUT)
+            text = f"the enclave did not answer for {seconds:g} s"
+            raise Refused("dial_timeout", text) from error
+        except BaseException:
+            end.reset(ErrorCode.CANCELLED)
+            raise
+
+    def _failed(self, cid: int, service: str, refused: Refused) -> None:
+        rest = self.balance.failed(cid, service, now())
+        if rest:
+            self._log.warning(
+                "service_put_aside",
+                cid=cid,
+                enclave=self._enclaves.name_of(cid),
+                service=service,
+                seconds=rest,
+                reason=refused.reason,
+                text=refused.text,
+            )
+
+    def _closed(self, cid: int, record: StreamRecord) -> Callable[[StreamEnd], None]:
+        enclave = self._known[cid]
+
+        def closed(end: StreamEnd) -> None:
+            if self._known.get(cid) is enclave:
+                self.balance.closed(cid)
+            record.close(
+                self._log,
+                ended=end.ended,
+                bytes_out=end.bytes_received,
+                bytes_in=end.bytes_sent,
+                now=now(),
+            )
+
+        return closed
+
+    # -------------------------------------------------------- enclaves that come and go
+
+    def _enclave_changed(self, cid: int, enclave: Enclave | None) -> None:
+        if enclave is None or not any(map(_is_open, enclave.links)):
+            self.balance.remove(cid)
+            self._known.pop(cid, None)
+            return
+        if self._known.get(cid) is not enclave:
+            self.balance.remove(cid)  # another life: its streams and failures were not this one's
+        self._known[cid] = enclave
+        self.balance.put(cid, 0, enclave.services)
+        self._came.set()
+
+
+def _is_open(link: Link) -> bool:
+    return not link.is_closed and not link.session.is_going_away
+
+
+def _best_link(enclave: Enclave) -> Link | None:
+    candidates = [link for link in enclave.links if link.may_open]
+    return min(candidates, key=lambda link: len(link.session.streams), default=None)
