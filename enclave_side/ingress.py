@@ -1,13 +1,17 @@
 """Serves the streams that the parent opens to the services of this enclave."""
 
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from ipaddress import ip_address
+from typing import Final
 
+from enclave_side.command_sockets import CommandSockets, IpVersion
 from vsockproxy.addresses import Endpoint, TcpAddress
-from vsockproxy.config.model import EnclaveIngress, Limits
+from vsockproxy.config.document import Document
+from vsockproxy.config.model import EnclaveConfig, EnclaveIngress
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
-from vsockproxy.dataplane.dialling import DialError, connect
+from vsockproxy.dataplane.dialling import DialError, connect, connect_socket
 from vsockproxy.dataplane.loop import CancelledError, now, spawn
 from vsockproxy.dataplane.sockets import send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
@@ -16,30 +20,47 @@ from vsockproxy.log import Log
 from vsockproxy.protocols.proxy_v2 import ProxyHeader, SocketAddress
 from vsockproxy.session import ErrorCode, Open, Opened
 from vsockproxy.session.messages import MAX_ADDRESS_BYTES
+from vsockproxy.worker_messages import SocketsWanted
 
 __all__ = ("WAY", "Ingress")
 
-WAY = "ingress"
+WAY: Final = "ingress"
 
 
 class Ingress:
     """The services, one task for each stream until the relay takes over.
 
     Args:
-        ingress: the services, from the file.
-        limits: `connect` is for a service to accept.
+        document: the enclave's file.
         log: for the audit lines.
+        ask: asks the supervisor for sockets of the command's network; None where that is ours.
     """
 
-    def __init__(self, ingress: Sequence[EnclaveIngress], limits: Limits, log: Log) -> None:
-        self._services = {each.service: each for each in ingress}
-        self._limits = limits
+    def __init__(
+        self, document: Document, log: Log, ask: Callable[[SocketsWanted], None] | None
+    ) -> None:
+        config = document.config
+        assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
+        self._services = {each.service: each for each in config.ingress}
+        self._sources = {
+            each.service: document.location(f"ingress[{index}]")
+            for index, each in enumerate(config.ingress)
+        }
+        self._limits = config.limits
         self._log = log
+        versions: tuple[IpVersion, ...] = (4, 6) if ask is not None else ()
+        self._command_sockets = {
+            version: CommandSockets(version, ask) for version in versions if ask is not None
+        }
 
     @property
     def names(self) -> Collection[str]:
         """What the services are called."""
         return self._services
+
+    def sockets_arrived(self, ip_version: IpVersion, sockets: Sequence[socket.socket]) -> None:
+        """Sockets of the command's network came, which were asked for."""
+        self._command_sockets[ip_version].arrived(sockets)
 
     def serve(self, end: StreamEnd, request: Open) -> None:
         """Serve one stream; returns at once."""
@@ -53,6 +74,7 @@ class Ingress:
             opened_at=now(),
             stream=end.stream.id,
             client=None if client is None else str(client),
+            rule=self._sources.get(request.service),
         )
         if service is None or request.dedicated:
             text = "services have no dedicated streams"
@@ -119,10 +141,22 @@ class Ingress:
 
     async def _connect(self, to: Endpoint) -> socket.socket:
         try:
+            if isinstance(to, TcpAddress) and self._command_sockets:
+                return await self._connect_inside(to)
             return await connect(to, timeout_seconds=self._limits.connect)
         except DialError as error:
             reason = "dial_timeout" if error.kind == "timed_out" else "dial_refused"
             raise Refused(reason, error.text) from error
+
+    async def _connect_inside(self, to: TcpAddress) -> socket.socket:
+        address = ip_address("127.0.0.1" if to.host == "localhost" else to.host)
+        sock = await self._command_sockets[4 if address.version == 4 else 6].take()
+        try:
+            await connect_socket(sock, address, to.port, timeout_seconds=self._limits.connect)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 def _port_of(service: EnclaveIngress | None) -> int:

@@ -25,7 +25,13 @@ from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy
 from vsockproxy.processes import forbid_tracing
-from vsockproxy.worker_messages import Configure, Connection, ListenerKind, ListenerSummary
+from vsockproxy.worker_messages import (
+    Configure,
+    Connection,
+    ListenerKind,
+    ListenerSummary,
+    Sockets,
+)
 
 DNS_KINDS: Final[tuple[ListenerKind, ...]] = ("dns_udp", "dns_tcp")
 
@@ -53,7 +59,10 @@ class EnclaveSide:
         assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
         self._config = config
         self._log = Log("enclave", message.log_format, message.log_level)
-        self._ingress = Ingress(config.ingress, config.limits, self._log)
+        has_own_network = any(each.kind in DNS_KINDS for each in message.listeners)
+        self._ingress = Ingress(
+            document, self._log, ask=questions.tell if has_own_network else None
+        )
         self._links = Links(
             config.parent,
             config.links,
@@ -113,6 +122,10 @@ class EnclaveSide:
         """Enclaves accept their own connections."""
         del message
         sock.close()
+
+    def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
+        """Sockets of the command's network."""
+        self._ingress.sockets_arrived(message.ip_version, sockets)
 
     def connection_failed(self, text: str) -> None:
         """Enclaves accept their own connections."""

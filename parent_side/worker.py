@@ -16,7 +16,7 @@ from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log
-from vsockproxy.worker_messages import Configure, Connection, ListenerKind
+from vsockproxy.worker_messages import Configure, Connection, ListenerKind, Sockets
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
 _IP_VERSIONS: Final[dict[ListenerKind, IpVersion]] = {"forward_ipv4": 4, "forward_ipv6": 6}
@@ -58,6 +58,12 @@ class ParentSide:
         name = self._enclaves.name_of(cid)
         ip_version = self._ip_versions[message.listener]
         self._forwards.connected(sock, to, policy, cid, name, ip_version=ip_version)
+
+    def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
+        """None are asked for on the parent."""
+        del message
+        for sock in sockets:
+            sock.close()
 
     def connection_failed(self, text: str) -> None:
         """Say so; whoever connected sees its connection closed."""

@@ -15,19 +15,24 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 | connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection     |
 | named       | worker     | request; name, address: null if there   |                             |
 |             |            | is none                                 |                             |
+| sockets     | worker     | ip_version: 4 or 6                      | TCP sockets of the          |
+|             |            |                                         | command's network, unless   |
+|             |            |                                         | none could be made          |
 | stop        | worker     |                                         |                             |
 | ready       | supervisor |                                         |                             |
 | number_name | supervisor | request: a number for the answer; name  |                             |
 | name_of     | supervisor | request; address: IPv4, as a number     |                             |
+| sockets_wanted | supervisor | ip_version; count                    |                             |
 | heartbeat   | supervisor |                                         |                             |
 | stopped     | supervisor |                                         |                             |
 
 The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
 The worker answers `ready`, once, when it serves; only then does it get connections. `number_name`
 asks for the address of a name in the command's network, `name_of` for the name of one; both are
-answered by `named`, in any order. After `stop` it ends its work, may say `stopped`, and exits with
-0. A worker whose channel ends exits at once: its supervisor is gone. All sockets that are passed
-are non-blocking. A listener's name is its path in the configuration file: `forwards[0].listen`.
+answered by `named`, in any order, and `sockets_wanted` by `sockets`. After `stop` it ends its work,
+may say `stopped`, and exits with 0. A worker whose channel ends exits at once: its supervisor is
+gone. All sockets that are passed are non-blocking. A listener's name is its path in the
+configuration file: `forwards[0].listen`.
 """
 
 import os
@@ -64,6 +69,8 @@ __all__ = (
     "NamesKind",
     "NumberName",
     "Ready",
+    "Sockets",
+    "SocketsWanted",
     "Stop",
     "Stopped",
     "ToWorker",
@@ -152,6 +159,12 @@ class Named(_Record, frozen=True, tag="named", tag_field="type"):
     address: _Unsigned32 | None
 
 
+class Sockets(_Record, frozen=True, tag="sockets", tag_field="type"):
+    """The answer to `sockets_wanted`."""
+
+    ip_version: Literal[4, 6]
+
+
 class Stop(_Record, frozen=True, tag="stop", tag_field="type"):
     """End what is open, then exit."""
 
@@ -174,6 +187,13 @@ class NameOf(_Record, frozen=True, tag="name_of", tag_field="type"):
     address: _Unsigned32
 
 
+class SocketsWanted(_Record, frozen=True, tag="sockets_wanted", tag_field="type"):
+    """The worker needs sockets that were made in the command's network."""
+
+    ip_version: Literal[4, 6]
+    count: Annotated[int, msgspec.Meta(ge=1, le=MAX_DESCRIPTORS)]
+
+
 class Heartbeat(_Record, frozen=True, tag="heartbeat", tag_field="type"):
     """The worker's loop is running."""
 
@@ -182,8 +202,8 @@ class Stopped(_Record, frozen=True, tag="stopped", tag_field="type"):
     """The worker has ended its work and is about to exit."""
 
 
-ToWorker = Configure | Listeners | Connection | Named | Stop
-FromWorker = Ready | NumberName | NameOf | Heartbeat | Stopped
+ToWorker = Configure | Listeners | Connection | Named | Sockets | Stop
+FromWorker = Ready | NumberName | NameOf | SocketsWanted | Heartbeat | Stopped
 Message = ToWorker | FromWorker
 
 
@@ -272,6 +292,8 @@ def _check_descriptors(message: Message, count: int) -> None:
             allowed = range(1, 2)
         case Listeners():
             allowed = range(1, MAX_DESCRIPTORS + 1)
+        case Sockets():
+            allowed = range(MAX_DESCRIPTORS + 1)
         case _:
             allowed = range(1)
     if count not in allowed:

@@ -11,7 +11,7 @@ import trio
 from vsockproxy.config import model
 from vsockproxy.config.document import Document
 from vsockproxy.control.logs import STDERR, open_log
-from vsockproxy.control.supervisor import Answer, Supervisor
+from vsockproxy.control.supervisor import Answer, MakeSockets, Supervisor
 from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import StartedWorker, start_worker
 from vsockproxy.listening import Listener
@@ -55,6 +55,7 @@ class Service:
         first_workers: those that have been started already.
         log: how lines are written.
         answer: answers what workers ask of the supervisor; None if they have nothing to ask.
+        make_sockets: makes sockets of the command's network; None where there are no commands.
     """
 
     side: str
@@ -65,6 +66,7 @@ class Service:
     first_workers: Sequence[StartedWorker]
     log: model.Log
     answer: Answer | None = None
+    make_sockets: MakeSockets | None = None
 
     @property
     def line_format(self) -> LineFormat:
@@ -110,6 +112,7 @@ async def supervision(
                 document=document,
                 listeners=sockets if passes_listeners else (),
                 answer=service.answer,
+                make_sockets=service.make_sockets,
                 log=log,
             )
             nursery.start_soon(supervisor.run)

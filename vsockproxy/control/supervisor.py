@@ -5,7 +5,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +26,8 @@ from vsockproxy.worker_messages import (
     NameOf,
     NumberName,
     Ready,
+    Sockets,
+    SocketsWanted,
     Stop,
     Stopped,
 )
@@ -35,11 +37,15 @@ __all__ = (
     "STOP_GRACE_SECONDS",
     "AcceptedConnection",
     "Answer",
+    "MakeSockets",
     "Supervisor",
 )
 
 Answer = Callable[[NumberName | NameOf], Named]
 """Answers a question of a worker, at once."""
+
+MakeSockets = Callable[[SocketsWanted], list[socket.socket]]
+"""Makes unconnected sockets in the command's network, at once."""
 
 STOP_GRACE_SECONDS: Final = 5.0
 """From the message `stop` until SIGKILL."""
@@ -83,6 +89,7 @@ class Supervisor:
         document: the descriptor of the document that goes with that.
         listeners: descriptors of the listeners, if it is the workers that accept.
         answer: answers what workers ask of this process; None if they have nothing to ask.
+        make_sockets: makes sockets of the command's network; None where there is none.
         log: gets one line for each death.
     """
 
@@ -94,12 +101,14 @@ class Supervisor:
         document: int,
         listeners: Sequence[int] = (),
         answer: Answer | None = None,
+        make_sockets: MakeSockets | None = None,
         log: EventLog,
     ) -> None:
         self._launch = launch
         self._document = document
         self._listeners = tuple(listeners)
         self._answer = answer
+        self._make_sockets = make_sockets
         self._log = log
         self._places = [_Place(each) for each in configurations]
         self._stop_requested = trio.Event()
@@ -202,6 +211,12 @@ class Supervisor:
                             pass
                         case NumberName() | NameOf() if self._answer is not None:
                             await process.send(self._answer(message))
+                        case SocketsWanted() if self._make_sockets is not None:
+                            with ExitStack() as made:
+                                sockets = [*map(made.enter_context, self._make_sockets(message))]
+                                await process.send(
+                                    Sockets(message.ip_version), [each.fileno() for each in sockets]
+                                )
                         case _:
                             raise MessageError(f"unexpected {type(message).__name__}")
         except* ChannelClosed:

@@ -43,6 +43,17 @@ class Questions:
         """
         return (await self._ask(lambda request: NameOf(request, address))).name
 
+    def tell(self, message: FromWorker) -> None:
+        """Send a message whose answer, if there is one, comes to the side.
+
+        Raises:
+            SupervisorBusy: it cannot be sent now.
+        """
+        try:
+            self._say(message)
+        except (BlockingIOError, ChannelClosed) as error:
+            raise SupervisorBusy("the supervisor cannot be told") from error
+
     async def _ask(self, make: Callable[[int], FromWorker]) -> Named:
         async with self._turns:
             self._next = (self._next + 1) & 0xFFFF_FFFF

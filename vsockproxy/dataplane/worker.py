@@ -19,6 +19,7 @@ from vsockproxy.worker_messages import (
     MessageError,
     Named,
     Ready,
+    Sockets,
     Stop,
     Stopped,
     read_document,
@@ -37,6 +38,9 @@ class Side(Protocol):
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """A connection that the supervisor accepted."""
+
+    def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
+        """Sockets that it had asked the supervisor for."""
 
     def connection_failed(self, text: str) -> None:
         """One could not be taken, and is closed; called once until one has been taken again."""
@@ -138,6 +142,10 @@ class Worker:
                 self._begin_when_complete()
             elif isinstance(message, Named):
                 self._questions.answered(message)
+            elif isinstance(message, Sockets):
+                sockets = [socket.socket(fileno=number) for number in descriptors]
+                assert self._side is not None  # who asked is there
+                self._side.sockets(message, sockets)
             elif isinstance(message, Connection):
                 sock = socket.socket(fileno=descriptors[0])
                 self._is_failing = False
