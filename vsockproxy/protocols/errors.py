@@ -9,6 +9,7 @@ ProtocolError
 ├── QueryError               no DNS query; carries the answer, if there is one
 ├── ProxyHeaderError         no PROXY protocol header of version 2 for TCP
 ├── RecordError              the parent's fault: no data of such a DNS record
+├── LogStreamError           the fault of the other end of a log stream
 └── ClientHelloError         carries one of the reasons of a decision
     ├── NotTls               the first bytes are no ClientHello
     └── SniMismatch          a ClientHello for another host than the one asked for
@@ -112,3 +113,7 @@ class SniMismatch(ClientHelloError):
     """The ClientHello names another host than the one asked for, or none."""
 
     reason = "sni_mismatch"
+
+
+class LogStreamError(ProtocolError):
+    """What comes on a log stream breaks its rules."""
