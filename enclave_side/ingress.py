@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from enclave_side.command_sockets import CommandSockets, IpVersion
+from enclave_side.listening_programs import ListeningPrograms
 from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig, EnclaveIngress
@@ -46,6 +47,9 @@ class Ingress:
             each.service: document.location(f"ingress[{index}]")
             for index, each in enumerate(config.ingress)
         }
+        self.programs = ListeningPrograms(
+            [each.service for each in config.ingress if isinstance(each.to, str)]
+        )
         self._limits = config.limits
         self._log = log
         versions: tuple[IpVersion, ...] = (4, 6) if ask is not None else ()
@@ -110,8 +114,7 @@ class Ingress:
         sock: socket.socket | None = None
         try:
             try:
-                assert not isinstance(service.to, str)
-                sock = await self._connect(service.to)
+                sock = await self._connect(service, header)
                 arm_reset(sock)
                 if service.proxy_protocol == "v2":
                     await send_all(sock, header.encode())
@@ -139,8 +142,11 @@ class Ingress:
             if sock is not None:
                 reset_socket(sock)
 
-    async def _connect(self, to: Endpoint) -> socket.socket:
+    async def _connect(self, service: EnclaveIngress, header: ProxyHeader) -> socket.socket:
+        to = service.to
         try:
+            if isinstance(to, str):
+                return await self.programs.connect(service.service, header)
             if isinstance(to, TcpAddress) and self._command_sockets:
                 return await self._connect_inside(to)
             return await connect(to, timeout_seconds=self._limits.connect)
@@ -163,7 +169,7 @@ def _port_of(service: EnclaveIngress | None) -> int:
     return service.to.port if service is not None and isinstance(service.to, TcpAddress) else 0
 
 
-def _as_address(to: Endpoint) -> str:
+def _as_address(to: Endpoint | str) -> str:
     """What OPENED may hold of an address: the path of a unix socket may be longer."""
     text = str(to).removeprefix("tcp://")
     return text.encode("ascii", "replace")[:MAX_ADDRESS_BYTES].decode()

@@ -73,7 +73,9 @@ class EnclaveSide:
         )
         policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)
-        self._streams = Streams(self._opener, policy, self._links, self._log)
+        self._streams = Streams(
+            self._opener, policy, self._links, self._log, self._ingress.programs
+        )
         self._acceptors: list[Acceptor | DnsServer | Streams] = [self._streams]
         self._names: NamesConnections | None = None
         named = list(zip(message.listeners, listeners, strict=True))
