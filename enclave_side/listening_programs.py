@@ -55,6 +55,7 @@ class ListeningPrograms:
             held = await self._held.make()
         except OSError as error:
             raise Refused("limit", f"there is no socket for the stream: {error}") from error
+        held.arm_far()  # what no program takes out of its queue is no clean end
         incoming = pack(
             Incoming(
                 "" if header.client is None else str(header.client),

@@ -5,7 +5,9 @@ socket for each connection, and where the connection comes from.
 """
 
 import socket
+import struct
 from dataclasses import dataclass
+from typing import Final
 
 from vsockproxy.client.errors import refused
 from vsockproxy.client.messages import Incoming, Listen, Listening, PacketError
@@ -13,6 +15,9 @@ from vsockproxy.client.opening import receive_answer, send_request
 from vsockproxy.session.messages import Refusal
 
 __all__ = ("Accepted", "ServiceListener")
+
+_LINGER_OFF: Final = struct.pack("ii", 0, 0)
+"""struct linger of <sys/socket.h>."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ class ServiceListener:
                 self.is_listening = True
                 return None
             case Incoming() if self.is_listening and stream is not None:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
                 return Accepted(stream, answer.client, answer.server)
             case Refusal():
                 raise refused(answer.reason, answer.text, self.service, 0)

@@ -26,7 +26,8 @@ gives the request up, and the stream is reset.
 
 To LISTEN the worker says LISTENING, or REFUSED where the enclave's file does not offer the service
 with `to: streams`; then INCOMING for each connection, until the program closes. Its descriptor is a
-connected TCP socket as above, and open.
+connected TCP socket as above, and open. Whoever takes it turns its SO_LINGER off (socket(7)): until
+then its close is a reset, so that a connection in the queue of a program that ends is seen as cut.
 
 The only services that OPEN may name are those of the parent, whose names begin with `vsockproxy.`.
 They are for processes of ours: a worker refuses them to a peer that is another user.

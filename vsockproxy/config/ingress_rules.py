@@ -8,6 +8,7 @@ from vsockproxy.addresses import Endpoint, TcpAddress, VsockAddress
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
+    MAX_SERVICES,
     EnclaveConfig,
     EnclaveEntry,
     EnclaveIngress,
@@ -41,6 +42,9 @@ def check_ingress(sections: Sequence[Found]) -> Iterator[Fault]:
                     yield from _check_listener(found, found.section)
                 else:
                     yield from _check_server_name(found, found.section)
+            case EnclaveConfig(ingress=services) if len(services) > MAX_SERVICES:
+                what = f"{len(services)} services, and {MAX_SERVICES} are possible"
+                yield Fault(join_path(found.path, "ingress"), what, "write fewer")
             case EnclaveIngress():
                 yield from _check_service(found, found.section.service)
                 yield from _check_target(found, found.section)
