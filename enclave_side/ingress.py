@@ -2,11 +2,13 @@
 
 import socket
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
 from enclave_side.command_sockets import CommandSockets, IpVersion
 from enclave_side.listening_programs import ListeningPrograms
+from vsockproxy.activity import Totals
 from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig, EnclaveIngress
@@ -87,6 +89,7 @@ class Ingress:
             record.decide(self._log, allowed=False, reason="not_listed", text=text)
             end.refuse("not_listed", text)
             return
+        record.totals = partial(_totals, end)
         end.hold()
         task = spawn(
             self._serve(service, end, ProxyHeader(client, server), record),
@@ -163,6 +166,10 @@ class Ingress:
             sock.close()
             raise
         return sock
+
+
+def _totals(end: StreamEnd) -> Totals:
+    return Totals(end.bytes_sent, end.bytes_received, end.stream.send.stalls)
 
 
 def _port_of(service: EnclaveIngress | None) -> int:

@@ -20,8 +20,9 @@ from enclave_side.shim.streams import Streams
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.dataplane.questions import Questions
+from vsockproxy.dataplane.reporting import Linked, list_streams, make_report
 from vsockproxy.dataplane.sockets import Acceptor
-from vsockproxy.dataplane.worker import run_worker
+from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy
 from vsockproxy.processes import forbid_tracing
@@ -30,8 +31,13 @@ from vsockproxy.worker_messages import (
     Connection,
     ListenerKind,
     ListenerSummary,
+    MessageError,
+    Offer,
+    Reload,
+    Routed,
     Sockets,
 )
+from vsockproxy.worker_reports import Report, StreamPage
 
 DNS_KINDS: Final[tuple[ListenerKind, ...]] = ("dns_udp", "dns_tcp")
 
@@ -126,6 +132,14 @@ class EnclaveSide:
         del message  # there is one kind: an enclave accepts its own connections
         self._streams.serve(sock)
 
+    def offered(self, message: Offer) -> None:
+        """That is for the parent's workers."""
+
+    def routed(self, message: Routed, sock: socket.socket) -> None:
+        """That is for the parent's workers."""
+        del message
+        sock.close()
+
     def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
         """Sockets of the command's network."""
         self._ingress.sockets_arrived(message.ip_version, sockets)
@@ -133,6 +147,14 @@ class EnclaveSide:
     def connection_failed(self, text: str) -> None:
         """Say so; the process of ours sees its connection closed."""
         self._log.error("connection_failed", text=text)
+
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, [Linked(None, None, self._links.links)])
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
 
     def drain(self) -> None:
         """Accept no more; the open streams may end."""
@@ -144,6 +166,19 @@ class EnclaveSide:
     def is_drained(self) -> bool:
         """Whether nothing is open."""
         return self._links.is_empty
+
+    def cut(self, most: int) -> bool:
+        """Reset streams that did not end in time."""
+        return self._links.cut(most) > 0
+
+    def reload(self, message: Reload, document: Document) -> int:
+        """An enclave's file is measured into its image: it does not change while it runs."""
+        raise MessageError("an enclave does not reload its file")
+
+    @property
+    def load(self) -> Load:
+        """The streams that are open."""
+        return Load(0, self._links.streams)
 
 
 if __name__ == "__main__":

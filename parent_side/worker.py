@@ -2,21 +2,34 @@
 
 import re
 import socket
+from collections.abc import Iterable
 from typing import Final
 
 from parent_side.egress import Egress
 from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
-from parent_side.ingress.connections import INGRESS_NAME, Ingress
+from parent_side.ingress.connections import INGRESS_NAME, Ingress, listeners_of
+from parent_side.ingress.offers import Offers
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
 from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.questions import Questions
-from vsockproxy.dataplane.worker import run_worker
+from vsockproxy.dataplane.reporting import list_streams, make_report
+from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
-from vsockproxy.worker_messages import Configure, Connection, ListenerKind, Sockets
+from vsockproxy.worker_messages import (
+    Configure,
+    Connection,
+    ListenerKind,
+    ListenerSummary,
+    Offer,
+    Reload,
+    Routed,
+    Sockets,
+)
+from vsockproxy.worker_reports import Report, StreamPage
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
 _IP_VERSIONS: Final[dict[ListenerKind, IpVersion]] = {"forward_ipv4": 4, "forward_ipv6": 6}
@@ -28,21 +41,26 @@ class ParentSide:
     Args:
         message: how log lines look.
         document: the parent's file.
+        questions: tells the supervisor what is for other workers.
     """
 
-    def __init__(self, message: Configure, document: Document) -> None:
+    def __init__(self, message: Configure, document: Document, questions: Questions) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
         self._log = log = Log("parent", message.log_format, message.log_level)
+        self._config = config
         resolver = Resolver(config.resolver)
-        reach = Reach(resolver, config.limits.connect)
-        self._forwards_config = config.forwards
-        egress = Egress(reach, config.limits.handshake, log)
+        counters = log.activity.counters
+        self._reach = reach = Reach(resolver, config.limits.connect, counters)
+        self._egress = egress = Egress(reach, config.limits.handshake, log)
+        self._name_answers = NameAnswers(resolver, log)
         services: dict[str, ServiceHandler] = {}
-        self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log, services)
-        self._ingress = Ingress(document, self._enclaves, log)
-        self._forwards = Forwards(reach, config.limits, log)
-        self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
+        self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
+        tell = questions.tell
+        self._offers = Offers(self._enclaves, tell, message.worker, message.workers)
+        self._ingress = Ingress(document, self._enclaves, log, self._offers, tell)
+        self._forwards = Forwards(reach, self._enclaves.policy_for, config.limits, log)
+        self._ip_versions = _ip_versions(message.listeners)
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """Serve a connection that the supervisor accepted."""
@@ -53,12 +71,19 @@ class ParentSide:
         if forward is None:
             self._enclaves.connected(sock, message.cid)
             return
-        to = self._forwards_config[int(forward[1])].to
+        to = self._config.forwards[int(forward[1])].to
         cid = message.cid
-        policy = self._enclaves.policy_for(cid)
         name = self._enclaves.name_of(cid)
         ip_version = self._ip_versions[message.listener]
-        self._forwards.connected(sock, to, policy, cid, name, ip_version=ip_version)
+        self._forwards.connected(sock, to, cid, name, ip_version=ip_version)
+
+    def offered(self, message: Offer) -> None:
+        """What an enclave of another worker offers for ingress."""
+        self._offers.offered(message)
+
+    def routed(self, message: Routed, sock: socket.socket) -> None:
+        """A connection for a service of an enclave of this worker."""
+        self._ingress.routed(message, sock)
 
     def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
         """None are asked for on the parent."""
@@ -70,6 +95,14 @@ class ParentSide:
         """Say so; whoever connected sees its connection closed."""
         self._log.error("connection_failed", text=text)
 
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, self._enclaves.linked)
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
+
     def drain(self) -> None:
         """Take no new streams."""
         self._enclaves.drain()
@@ -80,13 +113,55 @@ class ParentSide:
         """Whether no stream is open."""
         return self._enclaves.is_empty and self._forwards.is_empty and self._ingress.is_empty
 
+    def cut(self, most: int) -> bool:
+        """Reset streams that did not end in time."""
+        return self._enclaves.cut(most) + self._forwards.cut(most) > 0
+
+    def reload(self, message: Reload, document: Document) -> int:
+        """Serve another file from now on: new streams at once, open ones as it says."""
+        config = document.config
+        assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
+        policies = self._enclaves.compile(document)
+        resolver = self._reach.resolver
+        if config.resolver != self._config.resolver:
+            resolver = Resolver(config.resolver)
+        ip_versions = _ip_versions(message.listeners)
+        listeners = listeners_of(document)
+        # From here on nothing can fail.
+        self._config = config
+        self._ip_versions = ip_versions
+        self._log.threshold = message.log_level
+        self._reach.resolver = self._name_answers.resolver = resolver
+        self._reach.connect_seconds = config.limits.connect
+        self._egress.handshake_seconds = config.limits.handshake
+        self._forwards.limits = config.limits
+        self._enclaves.reload(document, policies)
+        self._ingress.reload(config.limits, listeners)
+        if config.forbidden_streams == "keep":
+            return 0
+        return (
+            self._egress.end_forbidden()
+            + self._forwards.end_forbidden()
+            + self._ingress.end_forbidden()
+        )
+
+    @property
+    def load(self) -> Load:
+        """The enclaves that are connected, and the streams that are open."""
+        streams = self._egress.streams + self._forwards.streams + self._ingress.streams
+        return Load(self._enclaves.connected_enclaves, streams)
+
+
+def _ip_versions(listeners: Iterable[ListenerSummary]) -> dict[str, IpVersion | None]:
+    return {each.name: _IP_VERSIONS.get(each.kind) for each in listeners}
+
 
 def make_side(
     message: Configure, document: Document, listeners: list[socket.socket], questions: Questions
 ) -> ParentSide:
-    """The parent's side; its listeners stay with the supervisor, and it has nothing to ask."""
-    del listeners, questions
-    return ParentSide(message, document)
+    """The parent's side; its listeners stay with the supervisor."""
+    del listeners
+    return ParentSide(message, document, questions)
 
 
 if __name__ == "__main__":

@@ -6,29 +6,34 @@ other enclave that offers the service can have it.
 
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from parent_side.enclave import Enclave
 from parent_side.enclaves import Enclaves
-from parent_side.ingress.balance import Balance
 from parent_side.ingress.beginning import read_beginning
+from parent_side.ingress.offers import Offers
 from parent_side.ingress.routes import Routes, Target, routes_of
+from vsockproxy.activity import Totals
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import Limits, ParentConfig
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.dialling import tune_tcp
 from vsockproxy.dataplane.link import Link
-from vsockproxy.dataplane.loop import Event, now, spawn, timeout
-from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.loop import now, spawn, timeout
+from vsockproxy.dataplane.questions import Say, SupervisorBusy
+from vsockproxy.dataplane.stream_end import ENDED_POLICY, StreamEnd
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.protocols.proxy_v2 import ProxyHeader, SocketAddress
 from vsockproxy.session import ErrorCode, Open
+from vsockproxy.worker_messages import Routed
 
-__all__ = ("INGRESS_NAME", "WAY", "Ingress")
+__all__ = ("INGRESS_NAME", "WAY", "Ingress", "Listener", "listeners_of")
 
 WAY: Final = "ingress"
 
@@ -50,9 +55,21 @@ must not keep it from its own work."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Listener:
+class Listener:
+    """What is to be done with the connections of a listener."""
+
     routes: Routes
     reads_header: bool
+
+
+def listeners_of(document: Document) -> list[Listener]:
+    """The listeners for ingress of a parent's file, in its order."""
+    config = document.config
+    assert isinstance(config, ParentConfig)  # the caller has a parent's file
+    return [
+        Listener(routes_of(document, index), listener.proxy_protocol == "v2")
+        for index, listener in enumerate(config.ingress)
+    ]
 
 
 @dataclass(slots=True)
@@ -68,6 +85,8 @@ class Arrival:
     record: StreamRecord
     tried: set[int] = field(default_factory=set)
     """Enclaves that did not take it."""
+    chosen: int | None = None
+    """The enclave that another worker has chosen."""
 
 
 class Ingress:
@@ -75,37 +94,62 @@ class Ingress:
 
     Args:
         document: the parent's file.
-        enclaves: those that are connected to this worker.
+        enclaves: knows their names.
         log: for the audit lines, and for services that fail.
+        offers: the enclaves that offer services.
+        tell: sends messages for the other workers to the supervisor; SupervisorBusy if that cannot
+            be now.
     """
 
-    def __init__(self, document: Document, enclaves: Enclaves, log: Log) -> None:
+    def __init__(
+        self, document: Document, enclaves: Enclaves, log: Log, offers: Offers, tell: Say
+    ) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
         self._enclaves = enclaves
         self._log = log
+        self._offers = offers
+        self._balance = offers.balance
+        self._tell = tell
         self._limits: Limits = config.limits
-        self._listeners = [
-            _Listener(routes_of(document, index), listener.proxy_protocol == "v2")
-            for index, listener in enumerate(config.ingress)
-        ]
-        self._known: dict[int, Enclave] = {}
-        self.balance = Balance()
-        self._came = Event()
+        self._listeners = listeners_of(document)
+        self._open_streams: dict[StreamEnd, tuple[int, str]] = {}
+        """Streams that serve a connection: the enclave, and the service."""
         self._waiting = 0
         self._is_crowded = False
         self._is_draining = False
-        enclaves.watch(self._enclave_changed)
 
     @property
     def is_empty(self) -> bool:
         """Whether no connection waits for its stream; those that have one are the links'."""
         return not self._waiting
 
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._open_streams)
+
+    def reload(self, limits: Limits, listeners: list[Listener]) -> None:
+        """Serve new connections as another file says; one that waits is the old one's."""
+        self._limits = limits
+        self._listeners = listeners
+
+    def end_forbidden(self) -> int:
+        """Reset the streams that no listener leads to any more; how many it were."""
+        targets = [target for each in self._listeners for target in each.routes.targets]
+        forbidden = [
+            end
+            for end, (cid, service) in self._open_streams.items()
+            if not any(target.allows(cid, service) for target in targets)
+        ]
+        for end in forbidden:
+            end.reset(ErrorCode.CUT, ENDED_POLICY)
+        return len(forbidden)
+
     def drain(self) -> None:
         """Take no new connections."""
         self._is_draining = True
-        self._came.set()
+        self._offers.came.set()
 
     def connected(self, sock: socket.socket, listener: str) -> None:
         """A new connection, on the listener with a name."""
@@ -131,10 +175,32 @@ class Ingress:
         if self._waiting >= MOST_WAITING:
             self._refuse_one(sock, record)
             return
+        header = ProxyHeader(client, server)
+        self._begin(self._serve(sock, self._listeners[int(found[1])], header, record))
+
+    def routed(self, message: Routed, sock: socket.socket) -> None:
+        """A connection that another worker has read, for an enclave of this one."""
+        arm_reset(sock)
+        header = ProxyHeader(
+            SocketAddress.parse(message.client), SocketAddress.parse(message.server)
+        )
+        record = StreamRecord(
+            host=message.service,
+            port=message.port,
+            way=WAY,
+            opened_at=now(),
+            client=message.client or None,
+            rule=message.source,
+        )
+        cids = None if message.cids is None else frozenset(message.cids)
+        target = Target(message.service, cids, message.source)
+        arrival = Arrival(sock, target, header, message.first_bytes, record, set(message.tried))
+        self._offers.changed(message.cid)  # who handed it over has counted it, and is put right
+        self._begin(self._serve_routed(arrival, message.cid))
+
+    def _begin(self, serving: Coroutine[Any, Any, None]) -> None:
         self._is_crowded = False
         self._waiting += 1
-        header = ProxyHeader(client, server)
-        serving = self._serve(sock, self._listeners[int(found[1])], header, record)
         # Not in the task itself: one that is cancelled before its first step runs no `finally`.
         spawn(serving, "ingress").add_done_callback(self._served)
 
@@ -150,9 +216,9 @@ class Ingress:
         reset_socket(sock)
 
     async def _serve(
-        self, sock: socket.socket, listener: _Listener, header: ProxyHeader, record: StreamRecord
+        self, sock: socket.socket, listener: Listener, header: ProxyHeader, record: StreamRecord
     ) -> None:
-        try:
+        with self._refusing(sock, record):
             beginning = await read_beginning(
                 sock,
                 header,
@@ -168,6 +234,20 @@ class Ingress:
             await self._place(
                 Arrival(sock, target, beginning.header, beginning.first_bytes, record)
             )
+
+    async def _serve_routed(self, arrival: Arrival, cid: int) -> None:
+        with self._refusing(arrival.sock, arrival.record):
+            if cid in self._offers.own:
+                arrival.chosen = cid
+            else:
+                arrival.tried.add(cid)  # or it would come back from where it came
+            await self._place(arrival)
+
+    @contextmanager
+    def _refusing(self, sock: socket.socket, record: StreamRecord) -> Iterator[None]:
+        """Say why a connection is not to be, and reset it."""
+        try:
+            yield
         except Refused as refused:
             record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
             reset_socket(sock)
@@ -194,6 +274,10 @@ class Ingress:
                 if refused is not None:
                     break
                 cid = await self._wait_for_enclave(arrival)
+            worker = self._balance[cid].worker
+            if worker != self._offers.worker:
+                self._hand_over(cid, worker, arrival)
+                return
             arrival.tried.add(cid)
             try:
                 await self._open(cid, arrival)
@@ -205,15 +289,18 @@ class Ingress:
         raise refused
 
     def _choose(self, arrival: Arrival) -> int | None:
+        chosen, arrival.chosen = arrival.chosen, None
+        if chosen is not None:
+            return chosen
         target = arrival.target
-        return self.balance.choose(target.service, now(), cids=target.cids, tried=arrival.tried)
+        return self._balance.choose(target.service, now(), cids=target.cids, tried=arrival.tried)
 
     async def _wait_for_enclave(self, arrival: Arrival) -> int:
         try:
             async with timeout(self._limits.link_wait):
                 while not self._is_draining:
-                    self._came.clear()
-                    await self._came.wait()
+                    self._offers.came.clear()
+                    await self._offers.came.wait()
                     if (cid := self._choose(arrival)) is not None:
                         return cid
         except TimeoutError:
@@ -224,6 +311,32 @@ class Ingress:
             which = f" with CID {', '.join(map(str, sorted(target.cids)))}"
         text = f"no enclave{which} that is connected offers the service {target.service}"
         raise Refused("not_listed", f"{text}: is it in ingress of its file?")
+
+    def _hand_over(self, cid: int, worker: int, arrival: Arrival) -> None:
+        """Give a connection to the worker that has the links of an enclave.
+
+        Raises:
+            Refused: with `limit`, the supervisor takes none now.
+        """
+        header, target = arrival.header, arrival.target
+        message = Routed(
+            cid=cid,
+            worker=worker,
+            service=target.service,
+            cids=None if target.cids is None else sorted(target.cids),
+            source=target.source,
+            port=arrival.record.port,
+            client="" if header.client is None else str(header.client),
+            server="" if header.server is None else str(header.server),
+            first_bytes=arrival.first_bytes,
+            tried=sorted(arrival.tried),
+        )
+        try:
+            self._tell(message, [arrival.sock.fileno()])
+        except SupervisorBusy as error:
+            raise Refused("limit", str(error)) from error
+        self._balance.opening(cid)  # until its worker says how many there are
+        arrival.sock.close()
 
     async def _open(self, cid: int, arrival: Arrival) -> None:
         """Open a stream of an enclave for a connection, and relay.
@@ -241,17 +354,20 @@ class Ingress:
             if refused.reason != "limit":
                 self._failed(cid, service, refused)
             raise
-        if self.balance.succeeded(cid, service):
+        if self._balance.succeeded(cid, service):
+            self._offers.changed(cid)
             self._log.info("service_back", cid=cid, enclave=record.enclave, service=service)
         record.address = address or None
+        record.totals = partial(_totals, end)
         record.decide(self._log, allowed=True, reason="listed")
+        self._open_streams[end] = cid, service
         end.attach(arrival.sock, to_stream=arrival.first_bytes)
 
     def _open_stream(self, cid: int, arrival: Arrival) -> StreamEnd:
         most = max(1, self._limits.streams - self._limits.streams // _KEPT_FOR_EGRESS)
-        if self.balance[cid].streams >= most:
+        if self._balance[cid].streams >= most:
             raise Refused("limit", f"{most} streams of ingress are open")
-        link = _best_link(self._known[cid])
+        link = _best_link(self._offers.own[cid])
         if link is None:
             raise Refused("limit", "the enclave allows no more streams on any link")
         header = arrival.header
@@ -261,7 +377,8 @@ class Ingress:
             server="" if header.server is None else str(header.server),
         )
         end = link.open(request, self._closed(cid, arrival.record))
-        self.balance.opening(cid)
+        self._balance.opening(cid)
+        self._offers.changed(cid)
         arrival.record.stream = end.stream.id
         link.flush()
         return end
@@ -290,8 +407,9 @@ class Ingress:
             raise
 
     def _failed(self, cid: int, service: str, refused: Refused) -> None:
-        rest = self.balance.failed(cid, service, now())
+        rest = self._balance.failed(cid, service, now())
         if rest:
+            self._offers.changed(cid)
             self._log.warning(
                 "service_put_aside",
                 cid=cid,
@@ -303,11 +421,13 @@ class Ingress:
             )
 
     def _closed(self, cid: int, record: StreamRecord) -> Callable[[StreamEnd], None]:
-        enclave = self._known[cid]
+        enclave = self._offers.own[cid]
 
         def closed(end: StreamEnd) -> None:
-            if self._known.get(cid) is enclave:
-                self.balance.closed(cid)
+            self._open_streams.pop(end, None)
+            if self._offers.own.get(cid) is enclave:
+                self._balance.closed(cid)
+                self._offers.changed(cid)
             record.close(
                 self._log,
                 ended=end.ended,
@@ -318,22 +438,9 @@ class Ingress:
 
         return closed
 
-    # -------------------------------------------------------- enclaves that come and go
 
-    def _enclave_changed(self, cid: int, enclave: Enclave | None) -> None:
-        if enclave is None or not any(map(_is_open, enclave.links)):
-            self.balance.remove(cid)
-            self._known.pop(cid, None)
-            return
-        if self._known.get(cid) is not enclave:
-            self.balance.remove(cid)  # another life: its streams and failures were not this one's
-        self._known[cid] = enclave
-        self.balance.put(cid, 0, enclave.services)
-        self._came.set()
-
-
-def _is_open(link: Link) -> bool:
-    return not link.is_closed and not link.session.is_going_away
+def _totals(end: StreamEnd) -> Totals:
+    return Totals(end.bytes_received, end.bytes_sent, end.stream.send.stalls)
 
 
 def _best_link(enclave: Enclave) -> Link | None:

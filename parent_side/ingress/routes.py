@@ -27,6 +27,10 @@ class Target:
     cids: frozenset[int] | None
     source: str
 
+    def allows(self, cid: int, service: str) -> bool:
+        """Whether an enclave may give a service."""
+        return service == self.service and (self.cids is None or cid in self.cids)
+
 
 class Routes:
     """The services of one listener.
@@ -50,6 +54,12 @@ class Routes:
         # Of two patterns that match a name, one contains the other: the longer name is narrower,
         # and of two alike the one with one label.
         self._wide.sort(key=lambda each: (-len(each[0].name), each[0].depth is NameDepth.ANY_DEPTH))
+
+    @property
+    def targets(self) -> list[Target]:
+        """Wherever connections may lead."""
+        default = [] if self.default is None else [self.default]
+        return [*default, *self._exact.values(), *(target for _, target in self._wide)]
 
     @property
     def need_server_name(self) -> bool:

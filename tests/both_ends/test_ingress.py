@@ -1,11 +1,13 @@
 """Connections from outside to services of enclaves: bytes, ends, refusals, and whom they reach."""
 
+import contextlib
 import os
 import select
 import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from ipaddress import ip_address
@@ -423,7 +425,8 @@ def ask(authority: Authority, port: int, name: str) -> str:
         return tls.recv(100).decode()
 
 
-def test_tls_is_routed_by_server_name_and_not_touched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tls_is_routed_by_server_name_and_not_touched(tmp_path: Path, workers: int) -> None:
     authority = Authority(tmp_path)
     names = ("app.example", "one.wild.example", "two.wild.example")
     with named_servers(authority, *names) as ports, serving(echo) as plain:
@@ -436,7 +439,10 @@ def test_tls_is_routed_by_server_name_and_not_touched(tmp_path: Path) -> None:
         with SeveralEnclaves(
             {16: [everything[0], to(plain, "plain")], 17: everything[1:]},
             {"service": "plain", "routes": routes},
-            parent={"enclaves": [{"cid": 17, "name": "second"}, {"cid": 16}]},
+            parent={
+                "enclaves": [{"cid": 17, "name": "second"}, {"cid": 16}],
+                "workers": workers,
+            },
         ) as all_of_it:
             assert [ask(authority, all_of_it.port, name) for name in names] == list(names)
             # What is no TLS goes to the service without a route, too.
@@ -476,34 +482,55 @@ def speaking(name: bytes) -> Iterator[int]:
         yield port
 
 
-def test_the_enclave_with_the_fewest_streams_is_chosen() -> None:
+def settle(port: int, names: bytes) -> None:
+    """Wait until every service of `names` has answered in a row of four, so all workers know it."""
+    deadline = time.monotonic() + SECONDS
+    row = b""
+    while set(row[-4:]) != set(names) or len(row) < 4:
+        assert time.monotonic() < deadline, row
+        with contextlib.suppress(ConnectionResetError), dial(port) as sock:
+            row += sock.recv(1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_enclave_with_the_fewest_streams_is_chosen(workers: int) -> None:
     with (
         speaking(b"a") as one,
         speaking(b"b") as other,
-        SeveralEnclaves({16: [to(one)], 17: [to(other)]}, {"service": "web"}) as all_of_it,
+        SeveralEnclaves(
+            {16: [to(one)], 17: [to(other)]}, {"service": "web"}, parent={"workers": workers}
+        ) as all_of_it,
         ExitStack() as stack,
     ):
         held: list[tuple[bytes, socket.socket]] = []
         for _ in range(10):
             sock = stack.enter_context(dial(all_of_it.port))
             held.append((sock.recv(1), sock))
-        assert sorted(name for name, _ in held) == [b"a"] * 5 + [b"b"] * 5
+        chosen = [name for name, _ in held]
+        # Of several workers each chooses by itself, by what the others said last.
+        assert min(chosen.count(b"a"), chosen.count(b"b")) >= 6 - workers
         for name, sock in held:
             if name == b"a":
                 sock.close()
-        all_of_it.parent.wait_for_count("close", 5)
+        all_of_it.parent.wait_for_count("close", chosen.count(b"a"))
         names = []
-        for _ in range(5):
+        for _ in range(3):
             sock = stack.enter_context(dial(all_of_it.port))
             names.append(sock.recv(1))
-        assert names == [b"a"] * 5
+        assert names == [b"a"] * 3
 
 
-def test_another_enclave_serves_when_one_does_not() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_another_enclave_serves_when_one_does_not(workers: int) -> None:
     with (
         speaking(b"b") as other,
-        SeveralEnclaves({16: [to(free_port())], 17: [to(other)]}, {"service": "web"}) as all_of_it,
+        SeveralEnclaves(
+            {16: [to(free_port())], 17: [to(other)]},
+            {"service": "web"},
+            parent={"workers": workers},
+        ) as all_of_it,
     ):
+        settle(all_of_it.port, b"b")
         for _ in range(4):
             with dial(all_of_it.port) as sock:
                 assert sock.recv(1) == b"b"
@@ -512,21 +539,23 @@ def test_another_enclave_serves_when_one_does_not() -> None:
         assert len(all_of_it.parent.events("service_put_aside")) <= 2
 
 
-def test_another_enclave_serves_when_one_is_killed() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_another_enclave_serves_when_one_is_killed(workers: int) -> None:
     with (
         speaking(b"a") as one,
         speaking(b"b") as other,
-        SeveralEnclaves({16: [to(one)], 17: [to(other)]}, {"service": "web"}) as all_of_it,
+        SeveralEnclaves(
+            {16: [to(one)], 17: [to(other)]}, {"service": "web"}, parent={"workers": workers}
+        ) as all_of_it,
     ):
-        with dial(all_of_it.port) as first, dial(all_of_it.port) as second:
-            assert {first.recv(1), second.recv(1)} == {b"a", b"b"}
+        settle(all_of_it.port, b"ab")
         all_of_it.enclaves[16].kill()
+        all_of_it.parent.wait_for_event("link_down", cid=16)
         for _ in range(4):
             with dial(all_of_it.port) as sock:
                 assert sock.recv(1) == b"b"
         all_of_it.start_enclave(16)
-        with dial(all_of_it.port) as first, dial(all_of_it.port) as second:
-            assert {first.recv(1), second.recv(1)} == {b"a", b"b"}
+        settle(all_of_it.port, b"ab")
 
 
 def test_new_connections_while_enclaves_come_and_go() -> None:

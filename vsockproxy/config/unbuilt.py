@@ -9,9 +9,7 @@ from typing import Any, Final
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
-    EnclaveConfig,
     EnclaveForward,
-    ParentConfig,
     Section,
 )
 from vsockproxy.config.source import join_path
@@ -19,22 +17,11 @@ from vsockproxy.config.source import join_path
 __all__ = ("check_unbuilt",)
 
 
-def _is_set(value: Any) -> bool:
-    return value is not None
-
-
 def _is_not_empty(value: Any) -> bool:
     return bool(value)
 
 
-def _is_automatic(value: Any) -> bool:
-    return bool(value == "auto")
-
-
 _UNBUILT: Final[tuple[tuple[type[Section], str, Callable[[Any], bool], str], ...]] = (
-    (ParentConfig, "admin", _is_set, "remove it"),
-    (ParentConfig, "workers", _is_automatic, "write a number"),
-    (EnclaveConfig, "workers", _is_automatic, "write a number"),
     (EnclaveForward, "tls", _is_not_empty, "remove it"),
 )
 """The section, the key, which of its values need the feature, what to do."""
