@@ -64,6 +64,12 @@ class Ingress:
         """What the services are called."""
         return self._services
 
+    def close(self) -> None:
+        """Take no new streams."""
+        for sockets in self._command_sockets.values():
+            sockets.close()
+        self.programs.close()
+
     def sockets_arrived(self, ip_version: IpVersion, sockets: Sequence[socket.socket]) -> None:
         """Sockets of the command's network came, which were asked for."""
         self._command_sockets[ip_version].arrived(sockets)

@@ -161,6 +161,7 @@ class EnclaveSide:
         for acceptor in self._acceptors:
             acceptor.close()
         self._links.go_away()
+        self._ingress.close()
 
     @property
     def is_drained(self) -> bool:

@@ -1,8 +1,10 @@
 """Connections from outside to services of enclaves: bytes, ends, refusals, and whom they reach."""
 
 import contextlib
+import json
 import os
 import select
+import signal
 import socket
 import ssl
 import struct
@@ -585,3 +587,111 @@ def test_new_connections_while_enclaves_come_and_go() -> None:
         asking.result(SECONDS)
     seen = set(answers.queue)
     assert seen == {b"a", b"b"}
+
+
+# ------------------------------------------------------------------ workers and reloads
+
+
+def test_connections_while_workers_of_the_parent_are_killed() -> None:
+    """Streams of the other worker go on; connections that come are served again at once."""
+    with (
+        speaking(b"a") as one,
+        speaking(b"b") as other,
+        SeveralEnclaves(
+            {16: [to(one)], 17: [to(other)]},
+            {"service": "web"},
+            parent={"workers": 2, "limits": {"link_wait": SECONDS}},
+        ) as all_of_it,
+        ExitStack() as stack,
+    ):
+        settle(all_of_it.port, b"ab")
+        held = [stack.enter_context(dial(all_of_it.port)) for _ in range(4)]
+        names = [sock.recv(1) for sock in held]
+        os.kill(all_of_it.parent.workers[0], signal.SIGKILL)
+        all_of_it.parent.wait_for_event("worker_died")
+        settle(all_of_it.port, b"ab")
+        survivors = []
+        for name, sock in zip(names, held, strict=True):
+            sock.settimeout(1.0)
+            try:
+                sock.recv(1)
+            except TimeoutError:
+                survivors.append(name)
+            except ConnectionResetError:
+                pass
+        # Each worker had one of the enclaves.
+        assert set(survivors) in ({b"a"}, {b"b"})
+        assert len(survivors) == names.count(survivors[0])
+
+
+def reload_parent(pair: Pair, ingress: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
+    """Give the parent another file; the line that says what became of it."""
+    content = json.loads(pair.parent_config.read_text())
+    pair.parent_config.write_text(json.dumps({**content, "ingress": ingress, **keys}))
+    assert pair.parent is not None
+    after = len(pair.parent.lines)
+    pair.parent.process.send_signal(signal.SIGHUP)
+    return pair.parent.wait_for_event("reloaded", after=after)
+
+
+def test_a_reload_changes_where_connections_lead() -> None:
+    first, second = free_port(), free_port()
+    listeners = {
+        port: {"listen": f"tcp://127.0.0.1:{port}", "service": "web"} for port in (first, second)
+    }
+    with (
+        speaking(b"a") as origin,
+        Pair(
+            "unix",
+            [],
+            parent={"ingress": [listeners[first]]},
+            enclave={"ingress": [to(origin), to(origin, "other")]},
+        ) as pair,
+        dial(first) as kept,
+    ):
+        assert kept.recv(1) == b"a"
+        # The listener that was the first is the second now, and the stream goes on.
+        seen = reload_parent(pair, [{**listeners[second], "service": "other"}, listeners[first]])
+        assert seen["ended_streams"] == 0
+        for port, service in ((first, "web"), (second, "other")):
+            with dial(port) as sock:
+                assert sock.recv(1) == b"a"
+                assert pair.parent is not None
+                pair.parent.wait_for_event("decision", port=port, host=service, allowed=True)
+        seen = reload_parent(pair, [{**listeners[second], "service": "other"}])
+        assert seen["ended_streams"] == 1
+        assert is_reset(kept)
+        with pytest.raises(ConnectionRefusedError):
+            dial(first)
+
+
+def test_a_reload_may_keep_streams_that_nothing_leads_to() -> None:
+    port = free_port()
+    with (
+        speaking(b"a") as origin,
+        Pair(
+            "unix",
+            [],
+            parent={"ingress": [{"listen": f"tcp://127.0.0.1:{port}", "service": "web"}]},
+            enclave={"ingress": [to(origin)]},
+        ) as pair,
+        dial(port) as kept,
+    ):
+        assert kept.recv(1) == b"a"
+        assert reload_parent(pair, [], forbidden_streams="keep")["ended_streams"] == 0
+        kept.sendall(b"more")
+        kept.shutdown(socket.SHUT_WR)
+        assert read_all(kept) == b""
+
+
+def test_sigterm_lets_streams_end() -> None:
+    with serving(echo) as origin, leading_to(origin, **WEB) as (pair, port), dial(port) as sock:
+        sock.sendall(b"before")
+        assert sock.recv(6) == b"before"
+        assert pair.parent is not None
+        pair.parent.process.send_signal(signal.SIGTERM)
+        pair.parent.wait_for_event("stopping")
+        sock.sendall(b"after")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock) == b"after"
+        assert pair.parent.process.wait(SECONDS) == 0
