@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from parent_side.egress import Egress
+from parent_side.enclave_logs import EnclaveLogs
 from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
 from parent_side.ingress.connections import INGRESS_NAME, Ingress, listeners_of
@@ -19,6 +20,7 @@ from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
+from vsockproxy.protocols import log_stream
 from vsockproxy.worker_messages import (
     Configure,
     Connection,
@@ -54,7 +56,8 @@ class ParentSide:
         self._reach = reach = Reach(resolver, config.limits.connect, counters)
         self._egress = egress = Egress(reach, config.limits.handshake, log)
         self._name_answers = NameAnswers(resolver, log)
-        services: dict[str, ServiceHandler] = {}
+        self.logs = EnclaveLogs(log, config.log.enclave_lines)
+        services: dict[str, ServiceHandler] = {log_stream.SERVICE: self.logs.serve}
         self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
         tell = questions.tell
         self._offers = Offers(self._enclaves, tell, message.worker, message.workers)
@@ -107,6 +110,7 @@ class ParentSide:
         """Take no new streams."""
         self._enclaves.drain()
         self._ingress.drain()
+        self.logs.drain()
 
     @property
     def is_drained(self) -> bool:
@@ -135,6 +139,7 @@ class ParentSide:
         self._reach.connect_seconds = config.limits.connect
         self._egress.handshake_seconds = config.limits.handshake
         self._forwards.limits = config.limits
+        self.logs.lines_per_second = config.log.enclave_lines
         self._enclaves.reload(document, policies)
         self._ingress.reload(config.limits, listeners)
         if config.forbidden_streams == "keep":

@@ -54,6 +54,7 @@ STREAM_REQUEST = Target(
         pack(Open("2001:db8::1", 1, dedicated=True)),
         pack(Resolve("kms.test", 28)),
         pack(Listen("web")),
+        pack(Open(service="vsockproxy.log")),
     ),
     _DICTIONARY,
 )

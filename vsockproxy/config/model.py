@@ -45,6 +45,9 @@ MAX_NAMES_PORTS = 256
 MAX_SERVICES = 32
 """Services that an enclave may offer; their names stand in each hello (session/messages.cddl)."""
 
+FIRST_ENCLAVE_CID = 4
+"""Lower CIDs are the hypervisor, loopback, the host and, for Nitro, the parent (vsock(7))."""
+
 STREAM_SOCKET = "/run/vsockproxy/streams.sock"
 """Where the stream socket is unless the file says otherwise."""
 

@@ -13,7 +13,7 @@ from vsockproxy.config import model
 from vsockproxy.config.document import Document
 from vsockproxy.control.ingress_relay import IngressRelay
 from vsockproxy.control.listeners import NamedListener
-from vsockproxy.control.logs import STDERR, Relay, open_log
+from vsockproxy.control.logs import STDERR, Relay, Tap, open_log
 from vsockproxy.control.supervisor import Answer, MakeSockets, Supervisor
 from vsockproxy.control.watching import ServicesObserver, Watching
 from vsockproxy.control.worker_process import ExecutedWorker
@@ -47,6 +47,7 @@ class Service:
         answer: answers what workers ask of the supervisor; None if they have nothing to ask.
         make_sockets: makes sockets of the command's network; None where there are no commands.
         router: passes on what workers tell each other of ingress; None if they do not.
+        tap: gets a copy of our log, if somebody wants it.
         services_module: the module that is executed as a process of services, which watches the
             workers; None if there is none.
         services_listeners: the listening sockets of that process.
@@ -62,6 +63,7 @@ class Service:
     answer: Answer | None = None
     make_sockets: MakeSockets | None = None
     router: IngressRelay | None = None
+    tap: Tap | None = None
     services_module: str | None = None
     services_listeners: Sequence[NamedListener] = ()
 
@@ -82,7 +84,10 @@ async def supervision(
     supervisor: Supervisor | None = None
     try:
         async with (
-            open_log(service.side, service.line_format, service.log.level) as (log, relay),
+            open_log(service.side, service.line_format, service.log.level, service.tap) as (
+                log,
+                relay,
+            ),
             trio.open_nursery() as nursery,
         ):
             instance = os.urandom(INSTANCE_BYTES)

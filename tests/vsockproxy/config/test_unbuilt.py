@@ -6,18 +6,6 @@ PARENT = "listen: vsock://any:5000\n"
 ENCLAVE = "parent: vsock://3:5000\n"
 
 NOT_IN_THIS_VERSION = {
-    "the admin endpoint": (
-        PARENT + "admin: {listen: 'unix:///run/admin.sock'}\n",
-        "f:2: admin: not in this version: remove it",
-    ),
-    "automatic workers of the parent": (
-        PARENT + "workers: auto\n",
-        "f:2: workers: not in this version: write a number",
-    ),
-    "automatic workers of the enclave": (
-        ENCLAVE + "workers: auto\n",
-        "f:2: workers: not in this version: write a number",
-    ),
     "TLS of a forward": (
         ENCLAVE + "forwards: [{listen: 'unix:///a', to: 'a.b:1', tls: true}]\n",
         "f:2: forwards[0].tls: not in this version: remove it",
@@ -33,7 +21,6 @@ def test_a_key_whose_feature_is_not_built_is_refused(text: str, line: str) -> No
 
 
 WITHOUT_THE_FEATURE = {
-    "no admin endpoint": PARENT + "admin: null\n",
     "a number of workers": PARENT + "workers: 2\n",
     "a forward without TLS": ENCLAVE
     + "forwards: [{listen: 'unix:///a', to: 'a.b:1', tls: false}]\n",
@@ -47,8 +34,9 @@ def test_a_value_that_does_not_need_the_feature_is_accepted(text: str) -> None:
 
 def test_a_broken_value_of_an_unbuilt_key_is_reported_as_such() -> None:
     with pytest.raises(ConfigErrors) as caught:
-        parse((PARENT + "admin: {listen: nowhere}\n").encode(), "f")
+        text = ENCLAVE + "forwards: [{listen: nowhere, to: 'a.b:1', tls: true}]\n"
+        parse(text.encode(), "f")
     assert [error.what for error in caught.value.errors] == [
-        "'nowhere' is no endpoint",
+        "'nowhere' has no port",
         "not in this version",
     ]
