@@ -684,8 +684,10 @@ def test_a_reload_may_keep_streams_that_nothing_leads_to() -> None:
         assert read_all(kept) == b""
 
 
-def test_sigterm_lets_streams_end() -> None:
-    with serving(echo) as origin, leading_to(origin, **WEB) as (pair, port), dial(port) as sock:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_lets_streams_end(workers: int) -> None:
+    keys = {**WEB, "parent": {"workers": workers}}
+    with serving(echo) as origin, leading_to(origin, **keys) as (pair, port), dial(port) as sock:
         sock.sendall(b"before")
         assert sock.recv(6) == b"before"
         assert pair.parent is not None

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -125,7 +125,7 @@ async def supervision(
             )
             if service.router is not None:
                 service.router.attach(supervisor)
-                nursery.start_soon(service.router.run)
+                nursery.start_soon(_until_the_end, service.router.run, supervisor)
             nursery.start_soon(supervisor.run)
             if service.services_module is not None:
                 nursery.start_soon(run_services, service, supervisor, watching, relay, log)
@@ -182,6 +182,14 @@ def _listener_states(service: Service) -> list[ListenerState]:
         ListenerState(named.name, named.kind, str(named.listener.endpoint))
         for named in (*service.listeners, *service.services_listeners)
     ]
+
+
+async def _until_the_end(run: Callable[[], Awaitable[None]], supervisor: Supervisor) -> None:
+    """Run something for as long as there are workers."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await supervisor.has_ended.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def announce_ready(

@@ -33,10 +33,10 @@ def test_a_value_that_does_not_need_the_feature_is_accepted(text: str) -> None:
 
 
 def test_a_broken_value_of_an_unbuilt_key_is_reported_as_such() -> None:
+    text = ENCLAVE + "forwards: [{listen: nowhere, to: 'a.b:1', tls: true}]\n"
     with pytest.raises(ConfigErrors) as caught:
-        text = ENCLAVE + "forwards: [{listen: nowhere, to: 'a.b:1', tls: true}]\n"
         parse(text.encode(), "f")
     assert [error.what for error in caught.value.errors] == [
-        "'nowhere' has no port",
+        "'nowhere' is no endpoint",
         "not in this version",
     ]
