@@ -69,8 +69,10 @@ class ListeningPrograms:
                 programs.rotate(-1)  # in turns
                 try:
                     programs[-1].send(incoming, [held.far_descriptor])
+                except BlockingIOError:
+                    text = f"the queue of the program that listens for {service} is full"
                 except OSError as error:
-                    # Its queue is full, or it has gone and will be taken out at once.
+                    # It has gone, and will be taken out at once; or too many descriptors wait.
                     text = f"the program that listens for {service} takes no connection: {error}"
                 else:
                     break

@@ -62,6 +62,11 @@ class Balance:
     def __getitem__(self, cid: int) -> Candidate:
         return self._candidates[cid]
 
+    def services_of(self, cid: int) -> frozenset[str]:
+        """What an enclave offers; nothing if it is not connected."""
+        candidate = self._candidates.get(cid)
+        return frozenset() if candidate is None else frozenset(candidate.services)
+
     def put(
         self,
         cid: int,

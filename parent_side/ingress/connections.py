@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from parent_side.enclave import Enclave
-from parent_side.enclaves import Enclaves
+from parent_side.enclaves import STOPPING_TEXT, Enclaves
 from parent_side.ingress.beginning import read_beginning
 from parent_side.ingress.offers import Offers
 from parent_side.ingress.routes import Routes, Target, routes_of
@@ -31,7 +31,7 @@ from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.protocols.proxy_v2 import ProxyHeader, SocketAddress
 from vsockproxy.session import ErrorCode, Open
-from vsockproxy.worker_messages import Routed
+from vsockproxy.worker_messages import MessageError, Routed
 
 __all__ = ("INGRESS_NAME", "WAY", "Ingress", "Listener", "listeners_of")
 
@@ -267,11 +267,12 @@ class Ingress:
         Raises:
             Refused: none does.
         """
-        refused: Refused | None = None
+        refused = Refused("dial_refused", f"{MOST_TRIES} enclaves did not take it")
+        has_tried = False
         while len(arrival.tried) < MOST_TRIES:
             cid = self._choose(arrival)
             if cid is None:
-                if refused is not None:
+                if has_tried:
                     break
                 cid = await self._wait_for_enclave(arrival)
             worker = self._balance[cid].worker
@@ -282,10 +283,9 @@ class Ingress:
             try:
                 await self._open(cid, arrival)
             except Refused as error:
-                refused = error
+                refused, has_tried = error, True
             else:
                 return
-        assert refused is not None  # at least one was tried
         raise refused
 
     def _choose(self, arrival: Arrival) -> int | None:
@@ -305,6 +305,8 @@ class Ingress:
                         return cid
         except TimeoutError:
             pass
+        if self._is_draining:
+            raise Refused("limit", STOPPING_TEXT)
         target = arrival.target
         which = ""
         if target.cids is not None:
@@ -333,7 +335,7 @@ class Ingress:
         )
         try:
             self._tell(message, [arrival.sock.fileno()])
-        except SupervisorBusy as error:
+        except (SupervisorBusy, MessageError) as error:
             raise Refused("limit", str(error)) from error
         self._balance.opening(cid)  # until its worker says how many there are
         arrival.sock.close()

@@ -47,6 +47,7 @@ class Offers:
         if not message.services:
             self.balance.remove(message.cid)
             return
+        known = self.balance.services_of(message.cid)
         self.balance.put(
             message.cid,
             message.worker,
@@ -54,7 +55,8 @@ class Offers:
             streams=message.streams,
             rests=message.rests,
         )
-        self.came.set()
+        if known != self.balance.services_of(message.cid):
+            self.came.set()  # not for each stream: many may wait
 
     def changed(self, cid: int) -> None:
         """Something about an enclave of this worker is new: tell the others.
