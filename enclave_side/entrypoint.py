@@ -116,6 +116,7 @@ def run(
             first_workers=first_workers,
             log=config.log,
             answer=machine.names.answer if machine.names is not None else None,
+            make_sockets=machine.make_sockets,
         )
         return serve_enclave(
             service,

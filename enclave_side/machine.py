@@ -4,8 +4,9 @@ Happens only where the machine is ours: as PID 1, in the sandbox, or with `--tak
 """
 
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +17,7 @@ from enclave_side.system_files import hide_file, own_mounts
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.policy import Policy
+from vsockproxy.worker_messages import SocketsWanted
 
 __all__ = ("LEFT_OUT", "Machine", "set_up_machine")
 
@@ -49,6 +51,15 @@ class Machine:
     def descriptors(self) -> list[int]:
         """What the command's launcher needs open."""
         return [] if self.namespace is None else [self.namespace]
+
+    def make_sockets(self, wanted: SocketsWanted) -> list[socket.socket]:
+        """Unconnected TCP sockets of the command's network; fewer, if descriptors are used up."""
+        family = socket.AF_INET if wanted.ip_version == 4 else socket.AF_INET6
+        made: list[socket.socket] = []
+        with suppress(OSError, NamespaceError), self.inside_command_network():
+            while len(made) < wanted.count:
+                made.append(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        return made
 
     def inside_command_network(self) -> AbstractContextManager[None]:
         """Where what the command connects to on 127.0.0.1 is to be opened."""

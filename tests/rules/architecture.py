@@ -40,6 +40,7 @@ _SYSTEM = frozenset(
         "vsockproxy.metrics",
         "vsockproxy.processes",
         "vsockproxy.signals",
+        "vsockproxy.ingress_messages",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     }
@@ -65,7 +66,11 @@ LAYERS = _layers(
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
-    Layer("vsockproxy.worker_messages", _CONFIGURED | {"vsockproxy.log_lines"}),
+    Layer("vsockproxy.ingress_messages", is_pure=True),
+    Layer(
+        "vsockproxy.worker_messages",
+        _CONFIGURED | {"vsockproxy.log_lines", "vsockproxy.ingress_messages"},
+    ),
     Layer(
         "vsockproxy.worker_reports", _VALUES | {"vsockproxy.metrics", "vsockproxy.worker_messages"}
     ),
@@ -100,6 +105,7 @@ HOMES = {
     "cryptography": {"vsockproxy.attestation"},
     "msgspec": {
         "vsockproxy.config",
+        "vsockproxy.ingress_messages",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
         "vsockproxy.control",

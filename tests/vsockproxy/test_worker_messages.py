@@ -25,7 +25,11 @@ from vsockproxy.worker_messages import (
     Named,
     NameOf,
     NumberName,
+    Offer,
     Ready,
+    Routed,
+    Sockets,
+    SocketsWanted,
     Stop,
     Stopped,
     document_descriptor,
@@ -39,6 +43,19 @@ LISTENERS = [
     ListenerSummary("forwards[0].listen", "forward", "tcp://127.0.0.1:5432"),
     ListenerSummary("shim.http_proxy", "http_proxy", "tcp://127.0.0.1:3128"),
 ]
+
+LONGEST_ROUTED = Routed(
+    cid=0xFFFF_FFFF,
+    worker=255,
+    service="s" * 64,
+    cids=[0xFFFF_FFFF] * 1000,
+    source="f" * 255,
+    port=443,
+    client=f"[{'1' * 39}]:65535",
+    server=f"[{'1' * 39}]:65535",
+    first_bytes=bytes(3 * 16 * 1024),
+    tried=[0xFFFF_FFFF] * 8,
+)
 
 Channel = tuple[socket.socket, socket.socket]
 
@@ -84,6 +101,12 @@ def close_all(descriptors: list[int] | tuple[int, ...]) -> None:
         pytest.param(Named(1, None, None), 0, id="no name"),
         pytest.param(Connection("listen[0]", 16, 1025), 1, id="connection"),
         pytest.param(Connection("listen[0]", 0xFFFF_FFFF, 0xFFFF_FFFF), 1, id="highest numbers"),
+        pytest.param(SocketsWanted(6, MAX_DESCRIPTORS), 0, id="sockets wanted"),
+        pytest.param(Sockets(4), MAX_DESCRIPTORS, id="sockets"),
+        pytest.param(Sockets(4), 0, id="no sockets"),
+        pytest.param(Offer(16, 1, ["web"], 3, {"web": 1.5}), 0, id="offer"),
+        pytest.param(Offer(16, 1), 0, id="offer of nothing"),
+        pytest.param(LONGEST_ROUTED, 1, id="the longest that a connection may bring"),
         pytest.param(Stop(), 0, id="stop"),
         pytest.param(Ready(), 0, id="ready"),
         pytest.param(Heartbeat(), 0, id="heartbeat"),

@@ -19,6 +19,7 @@ from vsockproxy.config.scalars import (
     NameServerText,
     NetworkText,
     PatternText,
+    ServiceTargetText,
     Size,
     TcpAddressText,
 )
@@ -40,6 +41,9 @@ BUDGET_RESERVE_BYTES = 16 * MEBIBYTE
 
 MAX_NAMES_PORTS = 256
 """Different ports that the names way in listens on, over all rules without `names: false`."""
+
+MAX_SERVICES = 32
+"""Services that an enclave may offer; their names stand in each hello (session/messages.cddl)."""
 
 FIRST_ENCLAVE_CID = 4
 """Lower CIDs are the hypervisor, loopback, the host and, for Nitro, the parent (vsock(7))."""
@@ -80,6 +84,7 @@ UserNumber = Annotated[
     ),
 ]
 Mode = Literal["enforce", "report"]
+ProxyProtocol = Literal["none", "v2"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -213,15 +218,34 @@ class ParentForward(Section, frozen=True):
     """Where its connections go, if the lists of the enclave's CID allow it."""
 
 
+class IngressRoute(Section, frozen=True):
+    """Where TLS connections with one server name go; nothing of them is decrypted."""
+
+    sni: PatternText
+    """The name in the ClientHello, `*.name` (one label) or `**.name` (any depth)."""
+    service: Name
+    """The service's name in the enclave's file."""
+    cid: ContextId | None = None
+    """The enclave; by default each that offers the service."""
+    name: Name | None = None
+    """The enclave, or several, by the name in `enclaves`."""
+
+
 class ParentIngress(Section, frozen=True):
     """A listener on the parent whose connections an enclave's service receives."""
 
     listen: TcpAddressText
     """Where the parent listens."""
-    service: Name
-    """The service's name in the enclave's file."""
+    service: Name | None = None
+    """The service's name in the enclave's file, for connections that no route is for."""
     cid: ContextId | None = None
     """The enclave; by default each that offers the service."""
+    name: Name | None = None
+    """The enclave, or several, by the name in `enclaves`."""
+    proxy_protocol: ProxyProtocol = "none"
+    """`v2` where clients are a balancer, which says in front of each connection whose it is."""
+    routes: list[IngressRoute] = []
+    """Services for TLS connections, by server name (SNI)."""
 
 
 class EnclaveForward(Section, frozen=True):
@@ -242,8 +266,11 @@ class EnclaveIngress(Section, frozen=True):
 
     service: Name
     """The service's name, which the parent's file names too."""
-    to: EndpointText
-    """Where its connections go."""
+    to: ServiceTargetText
+    """Where it listens: `tcp://127.0.0.1:PORT` or a unix socket. `streams` for a program that
+    listens with vsockproxy.client."""
+    proxy_protocol: ProxyProtocol = "none"
+    """`v2` tells the service in front of each connection whose it is."""
 
 
 class Shim(Section, frozen=True):
@@ -331,7 +358,7 @@ class EnclaveConfig(Section, frozen=True):
     shim: Shim = Shim()
     forwards: list[EnclaveForward] = []
     """Local ports with a fixed destination."""
-    ingress: list[EnclaveIngress] = []
+    ingress: Annotated[list[EnclaveIngress], msgspec.Meta(max_length=MAX_SERVICES)] = []
     """Services that the parent may bring connections to."""
     command: Command = Command()
     limits: Limits = Limits()

@@ -18,6 +18,7 @@ from vsockproxy.addresses import (
 )
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
+from vsockproxy.config.ingress_rules import check_ingress
 from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
     FIRST_WINDOW_BYTES,
@@ -73,6 +74,7 @@ def check_sections(sections: Sequence[Found]) -> Iterator[Fault]:
     yield from _check_cids(sections)
     yield from _check_listeners(sections)
     yield from _check_names_ports(sections)
+    yield from check_ingress(sections)
 
 
 def _check_allow_ports(rule: AllowRule) -> Iterator[_Complaint]:

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -33,9 +33,13 @@ from vsockproxy.worker_messages import (
     Named,
     NameOf,
     NumberName,
+    Offer,
     Ready,
     Reload,
     Reloaded,
+    Routed,
+    Sockets,
+    SocketsWanted,
     Statistics,
     Stop,
     Stopped,
@@ -51,6 +55,7 @@ __all__ = (
     "STOP_GRACE_SECONDS",
     "AcceptedConnection",
     "Answer",
+    "MakeSockets",
     "ReloadResult",
     "Supervisor",
     "SupervisorStatus",
@@ -58,6 +63,9 @@ __all__ = (
 
 Answer = Callable[[NumberName | NameOf], Named]
 """Answers a question of a worker, at once."""
+
+MakeSockets = Callable[[SocketsWanted], list[socket.socket]]
+"""Makes unconnected sockets in the command's network, at once."""
 
 STOP_GRACE_SECONDS: Final = 5.0
 """From the end of the time that open streams have to end until SIGKILL."""
@@ -91,7 +99,7 @@ class AcceptedConnection:
     the connection waits: the worker is told the name of that moment.
     """
 
-    message: Connection
+    message: Connection | Routed
     socket: socket.socket
     endpoint: str | None = None
 
@@ -172,8 +180,10 @@ class Supervisor:
             `document` has the one that counts, for whoever closes that.
         listeners: descriptors of the listeners, if it is the workers that accept.
         answer: answers what workers ask of this process; None if they have nothing to ask.
+        make_sockets: makes sockets of the command's network; None where there is none.
         log: gets one line for each death.
         observer: hears of deaths, and gets what workers report.
+        router: likewise, and gets what workers tell each other of ingress.
         kind: what the log calls these processes.
     """
 
@@ -185,16 +195,21 @@ class Supervisor:
         document: int,
         listeners: Sequence[int] = (),
         answer: Answer | None = None,
+        make_sockets: MakeSockets | None = None,
         log: EventLog,
         observer: Observer | None = None,
+        router: Observer | None = None,
         kind: Literal["worker", "service"] = "worker",
     ) -> None:
         self._observer = observer
+        self._router = router
+        self._observers = [each for each in (observer, router) if each is not None]
         self._kind = kind
         self.document = document
         self._launch = launch
         self._listeners = tuple(listeners)
         self._answer = answer
+        self._make_sockets = make_sockets
         self._log = log
         self._places = [_Place(each, _set_event(), trio.current_time()) for each in configurations]
         self._requests = 0
@@ -388,8 +403,8 @@ class Supervisor:
             self._log.write("error", f"{self._kind}_died", fields)
             if place.crash_loop.died(place.alive_at):
                 self._log.write("error", "crash_loop", _describe_crash_loop(place, end))
-            if self._observer is not None:
-                self._observer.died(_index(place))
+            for observer in self._observers:
+                observer.died(_index(place))
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
@@ -469,6 +484,10 @@ class Supervisor:
                                 nursery.start_soon(self._deliver, place, process)
                             case NumberName() | NameOf() if self._answer is not None:
                                 await process.send(self._answer(message))
+                            case SocketsWanted() if self._make_sockets is not None:
+                                await _send_sockets(process, message, self._make_sockets)
+                            case Offer() | Routed() if self._router is not None:
+                                self._router.received(_index(place), message, descriptors)
                             case Statistics() | StreamsListed() | ListStreams() if self._observer:
                                 self._observer.received(_index(place), message, descriptors)
                             case _:
@@ -484,8 +503,8 @@ class Supervisor:
         place.is_ready = True
         if all(each.is_ready for each in self._places):
             self.all_ready.set()
-        if self._observer is not None:
-            self._observer.changed()
+        for observer in self._observers:
+            observer.changed()
 
     async def _deliver(self, place: _Place, process: WorkerProcess) -> None:
         while True:
@@ -515,7 +534,13 @@ def _set_event() -> trio.Event:
     return event
 
 
-def _named_now(place: _Place, connection: AcceptedConnection) -> Connection | None:
+async def _send_sockets(process: WorkerProcess, wanted: SocketsWanted, make: MakeSockets) -> None:
+    with ExitStack() as made:
+        sockets = [*map(made.enter_context, make(wanted))]
+        await process.send(Sockets(wanted.ip_version), [each.fileno() for each in sockets])
+
+
+def _named_now(place: _Place, connection: AcceptedConnection) -> Connection | Routed | None:
     """The message for a connection, with its listener's name of now; None if that is gone."""
     if connection.endpoint is None:
         return connection.message
