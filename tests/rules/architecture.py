@@ -42,6 +42,7 @@ _SYSTEM = frozenset(
     }
 )
 _LOOPS = frozenset({"vsockproxy.dataplane", "vsockproxy.control"})
+_SERVICES = frozenset({"vsockproxy.credentials", "vsockproxy.services", "vsockproxy.control"})
 _CONFIGURED = _VALUES | {"vsockproxy.config"}
 
 LAYERS = _layers(
@@ -53,6 +54,7 @@ LAYERS = _layers(
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
     Layer("vsockproxy.log_lines", is_pure=True),
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.log_lines"}),
@@ -61,15 +63,17 @@ LAYERS = _layers(
     Layer("vsockproxy.worker_messages", _CONFIGURED | {"vsockproxy.log_lines"}),
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM),
+    Layer("vsockproxy.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
     Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
     Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client"}),
     Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
+    Layer("parent_side.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer(
         "vsockproxy.cli",
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
-        lazily=_PURE | _LOOPS | {"enclave_side", "parent_side"},
+        lazily=_PURE | _LOOPS | {"enclave_side", "parent_side", "parent_side.services"},
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
@@ -77,7 +81,12 @@ LAYERS = _layers(
 HOMES = {
     "asyncio": {"vsockproxy.dataplane", "vsockproxy.client.for_asyncio"},
     "uvloop": {"vsockproxy.dataplane"},
-    "trio": {"vsockproxy.control", "vsockproxy.client.for_trio"},
+    "trio": {
+        "vsockproxy.control",
+        "vsockproxy.client.for_trio",
+        "vsockproxy.services",
+        "parent_side.services",
+    },
     "h11": {"vsockproxy.protocols"},
     "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
     "cryptography": {"vsockproxy.attestation"},
@@ -85,6 +94,7 @@ HOMES = {
         "vsockproxy.config",
         "vsockproxy.worker_messages",
         "vsockproxy.control",
+        "vsockproxy.credentials",
         "vsockproxy.cli",
     },
     "yaml": {"vsockproxy.config"},

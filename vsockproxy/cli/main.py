@@ -16,6 +16,7 @@ SUBCOMMANDS: Final = {
     "parent": "Run the parent's side: take enclaves' streams, decide, resolve, dial.",
     "enclave": "Run the enclave's side, and the command inside it.",
     "sandbox": "Run a command as in an enclave, on a machine without Nitro.",
+    "credentials": "Serve the instance role's credentials to the parent's side.",
     "check": "Check configuration files, and whether both sides agree.",
     "explain": "Say whether a destination is allowed, and by which rule.",
 }

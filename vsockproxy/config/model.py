@@ -41,6 +41,12 @@ MAX_NAMES_PORTS = 256
 STREAM_SOCKET = "/run/vsockproxy/streams.sock"
 """Where the stream socket is unless the file says otherwise."""
 
+CREDENTIALS_SOCKET = "/run/vsockproxy-credentials/credentials.sock"
+"""Where `vsockproxy credentials` listens unless told otherwise."""
+
+CREDENTIALS_PORT = 3129
+"""Where programs in the enclave find credentials, unless the file says otherwise."""
+
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 PortRange = Annotated[

@@ -1,0 +1,74 @@
+"""`vsockproxy credentials`: the instance role's credentials and region, behind a unix socket.
+
+A process of its own with a unit of its own, the only one of ours that may reach the metadata
+service. Whoever may open the socket has the role, so the socket's mode is its guard.
+"""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import trio
+
+from parent_side.services.instance_metadata import InstanceMetadata
+from vsockproxy import processes
+from vsockproxy.addresses import TcpAddress, UnixAddress
+from vsockproxy.control.logs import STDERR, open_log
+from vsockproxy.credentials.endpoints import answer_enclave
+from vsockproxy.listening import Listener, ListenError, open_listener
+from vsockproxy.log import Log
+from vsockproxy.log_lines import LineFormat
+from vsockproxy.protocols.http_service import ServiceAnswer, ServiceRequest
+from vsockproxy.services.credentials_keeper import CredentialsKeeper
+from vsockproxy.services.http_server import serve_http
+
+__all__ = ("run",)
+
+FAILED = 1
+"""Exit code where the socket cannot be bound."""
+
+
+def run(listen: UnixAddress, metadata: TcpAddress) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    Args:
+        listen: the socket.
+        metadata: where the instance metadata service is.
+    """
+    # Nobody else of this user is to read the credentials out of this process.
+    processes.forbid_tracing()
+    try:
+        listener = open_listener(listen)
+    except ListenError as error:
+        processes.tell(error)
+        return FAILED
+    try:
+        return trio.run(_serve, listener, metadata)
+    finally:
+        listener.close()
+
+
+async def _serve(listener: Listener, metadata: TcpAddress) -> int:
+    line_format: LineFormat = "text" if os.isatty(STDERR) else "json"
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_log("parent", line_format, "info") as (log, _), trio.open_nursery() as all_:
+            service = InstanceMetadata(metadata)
+            keeper = CredentialsKeeper(service.fetch_credentials, service.fetch_region, log)
+
+            def answer(request: ServiceRequest) -> ServiceAnswer:
+                answered = answer_enclave(request, keeper.holding, keeper.now)
+                if answered.status == 503:
+                    keeper.hurry()
+                return answered
+
+            all_.start_soon(keeper.run)
+            all_.start_soon(serve_http, listener.socket, answer, log)
+            log.info("ready", listeners=str(listener.endpoint), metadata=str(metadata))
+            await _wait_for_signal(signals, log)
+            all_.cancel_scope.cancel()
+    return 0
+
+
+async def _wait_for_signal(signals: AsyncIterator[int], log: Log) -> None:
+    number = await anext(signals)
+    log.info("stopping", signal=signal.Signals(number).name)
