@@ -5,7 +5,7 @@ import socket
 from typing import Final
 
 from parent_side.egress import Egress
-from parent_side.enclaves import Enclaves
+from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
@@ -37,7 +37,8 @@ class ParentSide:
         reach = Reach(resolver, config.limits.connect)
         self._forwards_config = config.forwards
         egress = Egress(reach, config.limits.handshake, log)
-        self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log)
+        services: dict[str, ServiceHandler] = {}
+        self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log, services)
         self._forwards = Forwards(reach, config.limits, log)
         self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
 
