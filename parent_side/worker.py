@@ -4,6 +4,8 @@ import re
 import socket
 from typing import Final
 
+from parent_side import credentials_relay
+from parent_side.credentials_relay import CredentialsRelay
 from parent_side.egress import Egress
 from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
@@ -37,7 +39,9 @@ class ParentSide:
         reach = Reach(resolver, config.limits.connect)
         self._forwards_config = config.forwards
         egress = Egress(reach, config.limits.handshake, log)
-        services: dict[str, ServiceHandler] = {}
+        services: dict[str, ServiceHandler] = {
+            credentials_relay.SERVICE: CredentialsRelay(config.credentials, log).serve,
+        }
         self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log, services)
         self._forwards = Forwards(reach, config.limits, log)
         self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
