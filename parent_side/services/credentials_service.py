@@ -21,6 +21,7 @@ from vsockproxy.log_lines import LineFormat
 from vsockproxy.protocols.http_service import ServiceAnswer, ServiceRequest
 from vsockproxy.services.credentials_keeper import CredentialsKeeper
 from vsockproxy.services.http_server import serve_http
+from vsockproxy.services.systemd import feed_watchdog, tell_systemd
 
 __all__ = ("run",)
 
@@ -35,8 +36,12 @@ def run(listen: UnixAddress, metadata: TcpAddress) -> int:
         listen: the socket.
         metadata: where the instance metadata service is.
     """
-    # Nobody else of this user is to read the credentials out of this process.
-    processes.forbid_tracing()
+    try:
+        # Nobody else of this user is to read the credentials out of this process.
+        processes.forbid_tracing()
+    except (ImportError, MemoryError, OSError) as error:
+        # The unit has a user of its own, and its MemoryDenyWriteExecute may be what is in the way.
+        processes.tell(f"other processes of this user may read this one's memory: {error}")
     try:
         listener = open_listener(listen)
     except ListenError as error:
@@ -61,9 +66,11 @@ async def _serve(listener: Listener, metadata: TcpAddress) -> int:
                     keeper.hurry()
                 return answered
 
+            all_.start_soon(feed_watchdog)
             all_.start_soon(keeper.run)
             all_.start_soon(serve_http, listener.socket, answer, log)
             log.info("ready", listeners=str(listener.endpoint), metadata=str(metadata))
+            tell_systemd("READY=1", "STATUS=the credentials' socket is open")
             await _wait_for_signal(signals, log)
             all_.cancel_scope.cancel()
     return 0
@@ -72,3 +79,4 @@ async def _serve(listener: Listener, metadata: TcpAddress) -> int:
 async def _wait_for_signal(signals: AsyncIterator[int], log: Log) -> None:
     number = await anext(signals)
     log.info("stopping", signal=signal.Signals(number).name)
+    tell_systemd("STOPPING=1")

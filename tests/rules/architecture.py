@@ -73,7 +73,9 @@ LAYERS = _layers(
     Layer(
         "vsockproxy.cli",
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
-        lazily=_PURE | _LOOPS | {"enclave_side", "parent_side", "parent_side.services"},
+        lazily=_PURE
+        | _LOOPS
+        | {"enclave_side", "parent_side", "parent_side.services", "vsockproxy.credentials"},
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
@@ -91,6 +93,7 @@ HOMES = {
     "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
     "cryptography": {"vsockproxy.attestation"},
     "msgspec": {
+        "parent_side.services",
         "vsockproxy.config",
         "vsockproxy.worker_messages",
         "vsockproxy.control",

@@ -5,29 +5,13 @@ from typing import Final
 
 import click
 
-from vsockproxy.addresses import (
-    AddressError,
-    TcpAddress,
-    UnixAddress,
-    parse_endpoint,
-    parse_tcp_address,
-)
+from vsockproxy.addresses import AddressError, TcpAddress, UnixAddress, parse_tcp_address
+from vsockproxy.cli.endpoints import unix_address
 from vsockproxy.config.model import CREDENTIALS_SOCKET
 
 __all__ = ("command",)
 
 DEFAULT_METADATA_ADDRESS: Final = "169.254.169.254:80"
-
-
-def _unix_address(context: click.Context, option: click.Parameter, text: str) -> UnixAddress:
-    del context, option
-    try:
-        endpoint = parse_endpoint(text)
-    except AddressError as error:
-        raise click.BadParameter(str(error)) from None
-    if not isinstance(endpoint, UnixAddress):
-        raise click.BadParameter(f"{text!r} is no unix socket: write unix:///PATH")
-    return endpoint
 
 
 def _metadata_address(context: click.Context, option: click.Parameter, text: str) -> TcpAddress:
@@ -48,7 +32,7 @@ def _metadata_address(context: click.Context, option: click.Parameter, text: str
     metavar="ENDPOINT",
     default=f"unix://{CREDENTIALS_SOCKET}?mode=0660",
     show_default=True,
-    callback=_unix_address,
+    callback=unix_address,
     help="The unix socket to serve on. Whoever may open it has the instance's role; so ?mode= and "
     "the process's group say who may.",
 )
