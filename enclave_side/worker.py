@@ -19,12 +19,14 @@ from enclave_side.shim.streams import Streams
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.dataplane.questions import Questions
+from vsockproxy.dataplane.reporting import Linked, list_streams, make_report
 from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy
 from vsockproxy.processes import forbid_tracing
 from vsockproxy.worker_messages import Configure, Connection, ListenerKind, ListenerSummary
+from vsockproxy.worker_reports import Report, StreamPage
 
 DNS_KINDS: Final[tuple[ListenerKind, ...]] = ("dns_udp", "dns_tcp")
 
@@ -109,6 +111,14 @@ class EnclaveSide:
     def connection_failed(self, text: str) -> None:
         """Say so; the process of ours sees its connection closed."""
         self._log.error("connection_failed", text=text)
+
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, [Linked(None, None, self._links.links)])
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
 
     def drain(self) -> None:
         """Accept no more; the open streams may end."""

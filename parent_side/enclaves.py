@@ -10,6 +10,7 @@ from weakref import WeakSet
 from parent_side.egress import Egress
 from parent_side.enclave import Enclave
 from parent_side.resolves import NameAnswers
+from vsockproxy import metrics
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, ParentConfig
 from vsockproxy.dataplane.carriers import Carrier
@@ -17,6 +18,7 @@ from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.greeting import READ_BYTES, carrier_of, make_hello, read_preface
 from vsockproxy.dataplane.link import Link, code_name
 from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
+from vsockproxy.dataplane.reporting import Linked, counted_code
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.log import Log
@@ -73,6 +75,7 @@ class Enclaves:
         self._name_answers = name_answers
         self._log = log
         self._services = services
+        self._counters = log.activity.counters
         self._enclaves: dict[int, Enclave] = {}
         self._known: WeakSet[Link] = WeakSet()
         """Links that are up, or gone while bytes that came over them still wait to be taken."""
@@ -98,6 +101,11 @@ class Enclaves:
         return entry.name if entry is not None else None
 
     @property
+    def linked(self) -> list[Linked]:
+        """The enclaves that have links, for the report."""
+        return [Linked(each.cid, each.name, each.links) for each in self._enclaves.values()]
+
+    @property
     def is_empty(self) -> bool:
         """Whether no link is up, and all that came over those that were has been taken."""
         return not any(link.ends or not link.is_closed for link in self._known)
@@ -117,6 +125,7 @@ class Enclaves:
             return
         if greetings >= GREETINGS_AT_ONCE:
             sock.close()
+            self._counters.add(metrics.LIMIT_REFUSALS, ("greetings",))
             if cid not in self._crowded:
                 self._crowded.add(cid)
                 text = f"{greetings} connections have yet to say hello"
@@ -163,6 +172,7 @@ class Enclaves:
         known = self._enclaves.get(cid)
         is_again = known is not None and known.instance == remote.instance
         if known is not None and is_again and len(known.links) >= LINKS_AT_ONCE:
+            self._counters.add(metrics.LIMIT_REFUSALS, ("links",))
             text = f"{LINKS_AT_ONCE} links are up"
             await send_all(sock, replace(hello, refusal=text).encode())
             raise PeerProtocolError(ErrorCode.NONE, text)
@@ -237,6 +247,7 @@ class Enclaves:
             return
         if request.dedicated:
             if enclave.dedicated_streams >= self.limits.dedicated:
+                self._counters.add(metrics.LIMIT_REFUSALS, ("dedicated",))
                 text = f"{self.limits.dedicated} dedicated streams are open"
                 self._egress.refuse(enclave, end, request, "limit", text)
                 return
@@ -266,6 +277,7 @@ class Enclaves:
         """A link is gone, and its streams and questions with it."""
         self._name_answers.link_ended(link)
         enclave.links.discard(link)
+        self._counters.add(metrics.LINKS_ENDED, (counted_code(code),))
         if not enclave.links and self._enclaves.get(enclave.cid) is enclave:
             del self._enclaves[enclave.cid]
         self._log.write(

@@ -8,6 +8,8 @@ import socket
 from contextlib import ExitStack
 
 from parent_side.reach import IpVersion, Reach
+from vsockproxy import metrics
+from vsockproxy.activity import Totals
 from vsockproxy.addresses import Destination, Host
 from vsockproxy.config.model import Limits
 from vsockproxy.dataplane.audit import StreamRecord
@@ -78,6 +80,7 @@ class Forwards:
             enclave=name,
         )
         if self._open.get(cid, 0) >= self._limits.streams:
+            self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("streams",))
             text = f"{self._limits.streams} connections are open"
             record.decide(self._log, allowed=False, reason="limit", text=text)
             sock.close()
@@ -131,6 +134,7 @@ class Forwards:
             most_bytes=carrier_of(sock).max_send_bytes,
             closed=closed,
         )
+        record.totals = lambda: Totals(relay.inward.total_bytes, relay.outward.total_bytes)
         self._relays.add(relay)
         relay.start()
 

@@ -25,6 +25,9 @@ from vsockproxy.worker_messages import ListenerKind, read_document
 __all__ = ("WORKER_MODULE", "WantedListener", "main", "run", "serve")
 
 WORKER_MODULE: Final = "parent_side.worker"
+SERVICES_MODULE: Final = "parent_side.services.admin"
+
+ADMIN_BACKLOG: Final = 64
 
 FAILED: Final = 1
 """Exit code where a listener cannot be bound."""
@@ -73,6 +76,11 @@ def serve(
             listener = open_listener(endpoint)
             stack.callback(listener.close)
             listeners.append((name, kind, listener))
+        services_listeners: list[tuple[str, ListenerKind, Listener]] = []
+        if config.admin is not None:
+            listener = open_listener(config.admin.listen, backlog=ADMIN_BACKLOG)
+            stack.callback(listener.close)
+            services_listeners.append(("admin.listen", "admin", listener))
         # Workers start up while this process imports trio.
         workers = count_workers(config.workers)
         first_workers = start_first_workers(worker_module, workers)
@@ -88,6 +96,8 @@ def serve(
             workers=workers,
             first_workers=first_workers,
             log=config.log,
+            services_module=SERVICES_MODULE if services_listeners else None,
+            services_listeners=[NamedListener(*listener) for listener in services_listeners],
         )
         return serve_parent(service, partial(may_connect, document))
 

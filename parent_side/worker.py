@@ -15,9 +15,11 @@ from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.questions import Questions
+from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log
 from vsockproxy.worker_messages import Configure, Connection, ListenerKind
+from vsockproxy.worker_reports import Report, StreamPage
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
 _IP_VERSIONS: Final[dict[ListenerKind, IpVersion]] = {"forward_ipv4": 4, "forward_ipv6": 6}
@@ -36,7 +38,7 @@ class ParentSide:
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
         self._log = log = Log("parent", message.log_format, message.log_level)
         resolver = Resolver(config.resolver)
-        reach = Reach(resolver, config.limits.connect)
+        reach = Reach(resolver, config.limits.connect, log.activity.counters)
         self._forwards_config = config.forwards
         egress = Egress(reach, config.limits.handshake, log)
         services: dict[str, ServiceHandler] = {
@@ -62,6 +64,14 @@ class ParentSide:
     def connection_failed(self, text: str) -> None:
         """Say so; whoever connected sees its connection closed."""
         self._log.error("connection_failed", text=text)
+
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, self._enclaves.linked)
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
 
     def drain(self) -> None:
         """Take no new streams."""

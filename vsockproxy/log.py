@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 
+from vsockproxy.activity import Activity
 from vsockproxy.log_lines import Level, LineFormat, format_line, passes
 
 MAX_LINE_BYTES = 4096
@@ -18,7 +19,7 @@ Fields = dict[str, object]
 
 
 class Log:
-    """Writes the events of one process.
+    """Writes the events of one process; `activity` counts them, lost lines or not.
 
     Args:
         side: `parent` or `enclave`, on every line that does not say otherwise.
@@ -37,11 +38,12 @@ class Log:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.dropped_lines = 0
+        self.activity = Activity()
         self._side = side
         self._format = line_format
         self._threshold = level
         self._descriptor = descriptor
-        self._wall_clock = wall_clock
+        self.wall_clock = wall_clock
         self._unreported = 0
 
     def debug(self, event: str, **fields: object) -> None:
@@ -74,7 +76,7 @@ class Log:
 
     def _put(self, level: Level, fields: Fields) -> bool:
         values = {"event": fields["event"], "side": self._side, **fields}
-        now = self._wall_clock()
+        now = self.wall_clock()
         line = format_line(self._format, now, level, values)
         while len(line) > MAX_LINE_BYTES:
             # Only texts are long; with its longest one halved the line still says everything else.

@@ -33,12 +33,15 @@ _PURE = frozenset(
 )
 _SYSTEM = frozenset(
     {
+        "vsockproxy.activity",
         "vsockproxy.listening",
         "vsockproxy.log",
         "vsockproxy.log_lines",
+        "vsockproxy.metrics",
         "vsockproxy.processes",
         "vsockproxy.signals",
         "vsockproxy.worker_messages",
+        "vsockproxy.worker_reports",
     }
 )
 _LOOPS = frozenset({"vsockproxy.dataplane", "vsockproxy.control"})
@@ -56,11 +59,16 @@ LAYERS = _layers(
     Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
+    Layer("vsockproxy.metrics", frozenset({"vsockproxy"}), is_pure=True),
+    Layer("vsockproxy.activity", frozenset({"vsockproxy", "vsockproxy.metrics"}), is_pure=True),
     Layer("vsockproxy.log_lines", is_pure=True),
-    Layer("vsockproxy.log", _VALUES | {"vsockproxy.log_lines"}),
+    Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.worker_messages", _CONFIGURED | {"vsockproxy.log_lines"}),
+    Layer(
+        "vsockproxy.worker_reports", _VALUES | {"vsockproxy.metrics", "vsockproxy.worker_messages"}
+    ),
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
@@ -90,12 +98,18 @@ HOMES = {
         "parent_side.services",
     },
     "h11": {"vsockproxy.protocols"},
-    "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
+    "cbor2": {
+        "vsockproxy.session",
+        "vsockproxy.attestation",
+        "vsockproxy.worker_messages",
+        "vsockproxy.worker_reports",
+    },
     "cryptography": {"vsockproxy.attestation"},
     "msgspec": {
         "parent_side.services",
         "vsockproxy.config",
         "vsockproxy.worker_messages",
+        "vsockproxy.worker_reports",
         "vsockproxy.control",
         "vsockproxy.credentials",
         "vsockproxy.cli",
@@ -103,6 +117,8 @@ HOMES = {
     "yaml": {"vsockproxy.config"},
     "idna": {"vsockproxy.addresses"},
     "pycares": {"parent_side"},
+    "prometheus_client": {"parent_side.services"},
+    "rich": {"vsockproxy.cli"},
     "dns": {"vsockproxy.protocols"},
     "pyroute2": {"enclave_side"},
     "click": {"vsockproxy.cli"},

@@ -20,6 +20,8 @@ SUBCOMMANDS: Final = {
     "run-enclave": "Start an enclave with nitro-cli, follow it, start it again.",
     "aws-proxy": "Run vsock-proxy to KMS of this instance's region, as AWS's unit does.",
     "check": "Check configuration files, and whether both sides agree.",
+    "status": "Show what the parent does at this moment.",
+    "top": "Show what the parent does, live.",
     "explain": "Say whether a destination is allowed, and by which rule.",
 }
 """Name and one line of help; `vsockproxy.cli.NAME`, with '_' for '-', holds it as `command`."""

@@ -4,10 +4,10 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, Protocol
 
 import trio
 
@@ -19,15 +19,20 @@ from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
     Connection,
+    FromWorker,
     Heartbeat,
     Listeners,
+    ListStreams,
     MessageError,
     Named,
     NameOf,
     NumberName,
     Ready,
+    Statistics,
     Stop,
     Stopped,
+    StreamsListed,
+    ToWorker,
 )
 
 __all__ = (
@@ -35,6 +40,8 @@ __all__ = (
     "STOP_GRACE_SECONDS",
     "AcceptedConnection",
     "Answer",
+    "Observer",
+    "PlaceState",
     "Supervisor",
 )
 
@@ -72,6 +79,32 @@ class _Place:
     closed_connections: int = 0
     """Closed because too many were waiting."""
     is_overflowing: bool = False
+    process: WorkerProcess | None = None
+    """The one that serves now."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceState:
+    """One of the workers, for whoever watches."""
+
+    worker: int
+    pid: int | None
+    is_ready: bool
+    deaths: int
+    closed_connections: int
+
+
+class Observer(Protocol):
+    """Who watches workers. Nothing here waits or fails."""
+
+    def changed(self) -> None:
+        """A worker is ready, or has died."""
+
+    def died(self, worker: int) -> None:
+        """A worker's process has ended; nothing more comes from it."""
+
+    def received(self, worker: int, message: FromWorker, descriptors: tuple[int, ...]) -> None:
+        """A worker told something; its descriptors are closed when this returns."""
 
 
 class Supervisor:
@@ -84,6 +117,8 @@ class Supervisor:
         listeners: descriptors of the listeners, if it is the workers that accept.
         answer: answers what workers ask of this process; None if they have nothing to ask.
         log: gets one line for each death.
+        observer: hears of deaths, and gets what workers report.
+        kind: what the log calls these processes.
     """
 
     def __init__(
@@ -95,7 +130,11 @@ class Supervisor:
         listeners: Sequence[int] = (),
         answer: Answer | None = None,
         log: EventLog,
+        observer: Observer | None = None,
+        kind: Literal["worker", "service"] = "worker",
     ) -> None:
+        self._observer = observer
+        self._kind = kind
         self._launch = launch
         self._document = document
         self._listeners = tuple(listeners)
@@ -105,11 +144,39 @@ class Supervisor:
         self._stop_requested = trio.Event()
         self.all_ready = trio.Event()
         """Set once every worker has been ready at some time."""
+        self.refused_connections = 0
+        """Connections that were closed because their CID may not connect."""
+        self.has_ended = trio.Event()
+        """Set when `run` is over."""
 
     @property
     def workers(self) -> int:
         """How many workers there are."""
         return len(self._places)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop_requested.is_set()
+
+    @property
+    def states(self) -> list[PlaceState]:
+        """How each worker does."""
+        return [
+            PlaceState(
+                place.configuration.worker,
+                place.process.pid if place.process is not None else None,
+                place.process is not None,
+                place.deaths,
+                place.closed_connections,
+            )
+            for place in self._places
+        ]
+
+    def tell(self, worker: int, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
+        """Tell a worker something, if it serves and that can be done at once; whether it was."""
+        process = self._places[worker].process
+        return process is not None and process.try_send(message, descriptors)
 
     async def run(self) -> None:
         """Keep the workers running until `stop`; then end them and return."""
@@ -118,6 +185,7 @@ class Supervisor:
                 for place in self._places:
                     nursery.start_soon(self._keep_running, place)
         finally:
+            self.has_ended.set()
             for place in self._places:
                 while place.waiting:
                     place.waiting.popleft().socket.close()
@@ -154,7 +222,9 @@ class Supervisor:
             place.deaths += 1
             delay_seconds = delay.after_death(trio.current_time() - started_at)
             fields = {"ended": end, "restart_after": delay_seconds, **_counters(place)}
-            self._log.write("error", "worker_died", fields)
+            self._log.write("error", f"{self._kind}_died", fields)
+            if self._observer is not None:
+                self._observer.died(_index(place))
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
@@ -169,6 +239,7 @@ class Supervisor:
                 has_ended.set()
                 nursery.cancel_scope.cancel()
         finally:
+            place.process = None
             # If this task is cancelled, nobody may be left behind.
             process.kill()
             process.close()
@@ -193,17 +264,22 @@ class Supervisor:
                         Listeners(), self._listeners[first : first + MAX_DESCRIPTORS]
                     )
                 while True:
-                    match message := await process.receive():
-                        case Ready() if not is_serving:
-                            is_serving = True
-                            self._mark_ready(place)
-                            nursery.start_soon(self._deliver, place, process)
-                        case Heartbeat() | Stopped():
-                            pass
-                        case NumberName() | NameOf() if self._answer is not None:
-                            await process.send(self._answer(message))
-                        case _:
-                            raise MessageError(f"unexpected {type(message).__name__}")
+                    message, descriptors = await process.receive()
+                    with _closing(descriptors):
+                        match message:
+                            case Ready() if not is_serving:
+                                is_serving = True
+                                place.process = process
+                                self._mark_ready(place)
+                                nursery.start_soon(self._deliver, place, process)
+                            case Heartbeat() | Stopped():
+                                pass
+                            case NumberName() | NameOf() if self._answer is not None:
+                                await process.send(self._answer(message))
+                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
+                                self._observer.received(_index(place), message, descriptors)
+                            case _:
+                                raise MessageError(f"unexpected {type(message).__name__}")
         except* ChannelClosed:
             await trio.sleep(EXIT_GRACE_SECONDS)
         except* MessageError as group:
@@ -215,6 +291,8 @@ class Supervisor:
         place.is_ready = True
         if all(each.is_ready for each in self._places):
             self.all_ready.set()
+        if self._observer is not None:
+            self._observer.changed()
 
     async def _deliver(self, place: _Place, process: WorkerProcess) -> None:
         while True:
@@ -228,6 +306,19 @@ class Supervisor:
             place.waiting.popleft()
             place.is_overflowing = False
             connection.socket.close()
+
+
+@contextmanager
+def _closing(descriptors: Iterable[int]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _index(place: _Place) -> int:
+    return place.configuration.worker
 
 
 def _counters(place: _Place) -> dict[str, object]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from vsockproxy.config.document import Document
-from vsockproxy.dataplane.loop import Event, add_reader, remove_reader, run, sleep
+from vsockproxy.dataplane.loop import Event, add_reader, remove_reader, run, sleep, spawn
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.worker_messages import (
     ChannelClosed,
@@ -16,15 +16,22 @@ from vsockproxy.worker_messages import (
     Connection,
     FromWorker,
     Listeners,
+    ListStreams,
     MessageError,
     Named,
     Ready,
+    Statistics,
     Stop,
     Stopped,
+    StreamsListed,
     read_document,
     receive,
     send,
 )
+from vsockproxy.worker_reports import Report, StreamPage, report_descriptor
+
+REPORT_SECONDS = 1.0
+"""How often a worker says what it has done, where somebody watches."""
 
 DRAIN_SECONDS = 3.0
 """How long open streams may take to end after `stop`; the supervisor kills after 5 s."""
@@ -40,6 +47,12 @@ class Side(Protocol):
 
     def connection_failed(self, text: str) -> None:
         """One could not be taken, and is closed; called once until one has been taken again."""
+
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams, at most `limit`."""
 
     def drain(self) -> None:
         """Take nothing new; `is_drained` tells when the open streams have ended."""
@@ -109,6 +122,25 @@ class Worker:
                 configure, self._document, self._listeners, self._questions
             )
             self._say(Ready())
+            if configure.reports:
+                spawn(self._report_on(self._side), "reports")
+
+    async def _report_on(self, side: Side) -> None:
+        while not self._is_orphan:
+            self._say_with(Statistics(), await side.report())
+            await sleep(REPORT_SECONDS)
+
+    def _say_with(self, message: Statistics | StreamsListed, report: Report | StreamPage) -> None:
+        """Send a report, unless the supervisor takes none now: the next one has it all again."""
+        descriptor = report_descriptor(report)
+        try:
+            send(self._channel, message, [descriptor])
+        except BlockingIOError:
+            pass
+        except ChannelClosed:
+            self._leave()
+        finally:
+            os.close(descriptor)
 
     def _on_readable(self) -> None:
         while not self._is_orphan:
@@ -145,6 +177,10 @@ class Worker:
                     sock.close()
                 else:
                     self._side.connection(message, sock)
+            elif isinstance(message, ListStreams):
+                if self._side is not None:
+                    page = self._side.list_streams(message.limit)
+                    self._say_with(StreamsListed(message.request), page)
             elif isinstance(message, Stop):
                 self._stop.set()
             else:

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from socket import socket
 from typing import Final
 
@@ -22,8 +22,8 @@ from vsockproxy.protocols.http_service import (
 
 __all__ = ("Answering", "serve_http")
 
-Answering = Callable[[ServiceRequest], ServiceAnswer]
-"""Answers a request, at once."""
+Answering = Callable[[ServiceRequest], ServiceAnswer | Awaitable[ServiceAnswer]]
+"""Answers a request, at once or after having waited for what is needed."""
 
 CONNECTIONS_AT_ONCE: Final = 128
 """The next one waits in the kernel's backlog."""
@@ -96,7 +96,10 @@ async def _exchange(stream: trio.SocketStream, answering: Answering) -> bytes:
                 return b""
             if parts := reader.receive(bytes(data)):
                 request = read_request(parts[0])
-                return write_answer(answering(request), has_body=request.method != "HEAD")
+                answer = answering(request)
+                if not isinstance(answer, ServiceAnswer):
+                    answer = await answer
+                return write_answer(answer, has_body=request.method != "HEAD")
     except HeadError as error:
         status = 431 if error.is_too_large else 400
         return write_answer(ServiceAnswer(status, f"{error.text}\n".encode()))
