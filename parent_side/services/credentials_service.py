@@ -6,7 +6,6 @@ service. Whoever may open the socket has the role, so the socket's mode is its g
 
 import os
 import signal
-from collections.abc import AsyncIterator
 
 import trio
 
@@ -14,14 +13,14 @@ from parent_side.services.instance_metadata import InstanceMetadata
 from vsockproxy import processes
 from vsockproxy.addresses import TcpAddress, UnixAddress
 from vsockproxy.control.logs import STDERR, open_log
+from vsockproxy.control.notify import NotifySettings
+from vsockproxy.control.notifying import Notifier
 from vsockproxy.credentials.endpoints import answer_enclave
 from vsockproxy.listening import Listener, ListenError, open_listener
-from vsockproxy.log import Log
 from vsockproxy.log_lines import LineFormat
 from vsockproxy.protocols.http_service import ServiceAnswer, ServiceRequest
 from vsockproxy.services.credentials_keeper import CredentialsKeeper
 from vsockproxy.services.http_server import serve_http
-from vsockproxy.services.systemd import feed_watchdog, tell_systemd
 
 __all__ = ("run",)
 
@@ -66,17 +65,28 @@ async def _serve(listener: Listener, metadata: TcpAddress) -> int:
                     keeper.hurry()
                 return answered
 
-            all_.start_soon(feed_watchdog)
+            notifier = Notifier(
+                NotifySettings.take(os.environ, os.getpid()),
+                describe=lambda: _describe(keeper),
+                is_alive=lambda: True,  # whoever asks is the loop
+                log=log,
+            )
+            all_.start_soon(notifier.run)
             all_.start_soon(keeper.run)
             all_.start_soon(serve_http, listener.socket, answer, log)
             log.info("ready", listeners=str(listener.endpoint), metadata=str(metadata))
-            tell_systemd("READY=1", "STATUS=the credentials' socket is open")
-            await _wait_for_signal(signals, log)
+            await notifier.ready()
+            number = await anext(signals)
+            log.info("stopping", signal=signal.Signals(number).name)
+            await notifier.stopping()
             all_.cancel_scope.cancel()
     return 0
 
 
-async def _wait_for_signal(signals: AsyncIterator[int], log: Log) -> None:
-    number = await anext(signals)
-    log.info("stopping", signal=signal.Signals(number).name)
-    tell_systemd("STOPPING=1")
+def _describe(keeper: CredentialsKeeper) -> str:
+    """What `systemctl status` shows."""
+    holding = keeper.holding
+    credentials = holding.valid_at(keeper.now)
+    if credentials is None:
+        return f"no credentials: {holding.trouble or 'none have come yet'}"
+    return f"credentials of {credentials.role} in {holding.region or 'a region not known yet'}"

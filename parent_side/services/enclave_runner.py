@@ -25,11 +25,12 @@ from parent_side.services.nitro_cli import (
 from vsockproxy.addresses import TcpAddress, UnixAddress
 from vsockproxy.config.enclave_run import EnclaveRun
 from vsockproxy.control.logs import STDERR, open_log
+from vsockproxy.control.notify import NotifySettings
+from vsockproxy.control.notifying import Notifier
 from vsockproxy.log import Log
 from vsockproxy.log_lines import LineFormat
 from vsockproxy.protocols.errors import HttpResponseError
 from vsockproxy.services.http_client import ask
-from vsockproxy.services.systemd import feed_watchdog, tell_systemd
 
 __all__ = ("EnclaveRunner", "restart_delay", "run")
 
@@ -66,14 +67,28 @@ async def _run(config: EnclaveRun) -> int:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with open_log("parent", line_format, "info") as (log, _):
             runner = EnclaveRunner(config, log)
+            # Taken out of the environment: nitro-cli and its enclave are not the service.
+            notifier = Notifier(
+                NotifySettings.take(os.environ, os.getpid()),
+                describe=lambda: runner.status,
+                is_alive=lambda: True,  # whoever asks is the loop
+                log=log,
+            )
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(feed_watchdog)
+                nursery.start_soon(notifier.run)
                 nursery.start_soon(runner.run)
+                nursery.start_soon(_tell_ready, runner, notifier)
                 number = await anext(signals)
                 log.info("stopping", signal=signal.Signals(number).name)
-                tell_systemd("STOPPING=1", "STATUS=ending the enclave")
+                runner.status = "ending the enclave"
+                await notifier.stopping()
                 nursery.cancel_scope.cancel()
     return 0
+
+
+async def _tell_ready(runner: "EnclaveRunner", notifier: Notifier) -> None:
+    await runner.has_started.wait()
+    await notifier.ready()
 
 
 class EnclaveRunner:
@@ -87,6 +102,10 @@ class EnclaveRunner:
     def __init__(self, config: EnclaveRun, log: Log) -> None:
         self._config = config
         self._log = log
+        self.status = "starting"
+        """One line for people."""
+        self.has_started = trio.Event()
+        """Set once the enclave runs."""
 
     async def run(self) -> None:
         """Start the enclave, and again whenever it has ended, until cancelled."""
@@ -103,8 +122,7 @@ class EnclaveRunner:
                 quick_ends = 0
             quick_ends += 1
             delay_seconds = restart_delay(quick_ends)
-            status = f"STATUS={self._config.name} is down, next start in {delay_seconds:g} s"
-            tell_systemd(status)
+            self.status = f"{self._config.name} is down, next start in {delay_seconds:g} s"
             self._log.info(
                 "enclave_restarts", enclave=self._config.name, restart_after=delay_seconds
             )
@@ -115,7 +133,7 @@ class EnclaveRunner:
         where = self._config.admin
         if where is None:
             return
-        tell_systemd(f"STATUS=waiting for the parent ({where})")
+        self.status = f"waiting for the parent ({where})"
         has_said = False
         while not await _is_ready(where):
             if not has_said:
@@ -144,7 +162,8 @@ class EnclaveRunner:
             started = parse_started(output)
         try:
             self._log.info("enclave_started", enclave=config.name, cid=started.cid, id=started.id)
-            tell_systemd("READY=1", f"STATUS={config.name} runs, CID {started.cid}")
+            self.status = f"{config.name} runs, CID {started.cid}"
+            self.has_started.set()
             async with trio.open_nursery() as nursery:
                 if config.debug:
                     nursery.start_soon(self._copy_console, started)
