@@ -17,9 +17,7 @@ from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.log import Log
 from vsockproxy.session import Open, Opened
 
-__all__ = ("SERVICE", "CredentialsRelay")
-
-SERVICE: Final = "vsockproxy.credentials"
+__all__ = ("CredentialsRelay",)
 
 STREAMS_AT_ONCE: Final = 8
 """Of one enclave, which asks for credentials now and then: none shall use up the service."""

@@ -4,7 +4,6 @@ import re
 import socket
 from typing import Final
 
-from parent_side import credentials_relay
 from parent_side.credentials_relay import CredentialsRelay
 from parent_side.egress import Egress
 from parent_side.enclaves import Enclaves, ServiceHandler
@@ -14,6 +13,7 @@ from parent_side.resolver import Resolver
 from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
+from vsockproxy.credentials.locations import SERVICE as CREDENTIALS_SERVICE
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import run_worker
@@ -42,7 +42,7 @@ class ParentSide:
         self._forwards_config = config.forwards
         egress = Egress(reach, config.limits.handshake, log)
         services: dict[str, ServiceHandler] = {
-            credentials_relay.SERVICE: CredentialsRelay(config.credentials, log).serve,
+            CREDENTIALS_SERVICE: CredentialsRelay(config.credentials, log).serve,
         }
         self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log, services)
         self._forwards = Forwards(reach, config.limits, log)

@@ -10,7 +10,8 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            | text or json; log_level; listeners: a   |                             |
 |             |            | list of {name, kind, endpoint};         |                             |
 |             |            | listeners_follow: true in an enclave;   |                             |
-|             |            | reports: true where somebody watches    |                             |
+|             |            | reports: true where somebody watches;   |                             |
+|             |            | secret: bytes, for some services        |                             |
 | listeners   | worker     |                                         | the next listeners of       |
 |             |            |                                         | `configure`, in its order   |
 | connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection; in |
@@ -28,6 +29,7 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 | statistics  | supervisor |                                         | a report (`worker_reports`) |
 | streams_listed | both    | request, worker                         | a page of streams           |
 | supervision | services   |                                         | what the supervisor knows   |
+| region_known| supervisor | region: for the command's environment   |                             |
 | worker_statistics | services | worker, incarnation                 | a report, passed on         |
 
 The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
@@ -79,6 +81,7 @@ __all__ = (
     "NumberName",
     "Ready",
     "Record",
+    "RegionKnown",
     "Statistics",
     "Stop",
     "Stopped",
@@ -112,7 +115,17 @@ ForwardKind = Literal["forward", "forward_ipv4", "forward_ipv6"]
 NamesKind = Literal["names", "dns_udp", "dns_tcp"]
 """What the command's lookups and the addresses it gets from them lead to."""
 
-ListenerKind = Literal["link", "http_proxy", "socks5", "streams", "admin", NamesKind, ForwardKind]
+ListenerKind = Literal[
+    "link",
+    "http_proxy",
+    "socks5",
+    "streams",
+    "admin",
+    "credentials",
+    "imds",
+    NamesKind,
+    ForwardKind,
+]
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Unsigned32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
@@ -151,6 +164,8 @@ class Configure(Record, frozen=True, tag="configure", tag_field="type"):
     listeners_follow: bool = False
     reports: bool = False
     """Whether to say `statistics`."""
+    secret: Annotated[bytes, msgspec.Meta(max_length=256)] = b""
+    """For a process of services: what requests have to show."""
 
 
 class Listeners(Record, frozen=True, tag="listeners", tag_field="type"):
@@ -212,6 +227,12 @@ class Stopped(Record, frozen=True, tag="stopped", tag_field="type"):
     """The worker has ended its work and is about to exit."""
 
 
+class RegionKnown(Record, frozen=True, tag="region_known", tag_field="type"):
+    """The enclave's service for credentials has learnt the region."""
+
+    region: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
+
+
 class Statistics(Record, frozen=True, tag="statistics", tag_field="type"):
     """What the worker has done; with a `worker_reports.Report`."""
 
@@ -250,9 +271,17 @@ ToWorker = (
 """The last three are for services only."""
 
 FromWorker = (
-    Ready | NumberName | NameOf | Heartbeat | Stopped | Statistics | StreamsListed | ListStreams
+    Ready
+    | NumberName
+    | NameOf
+    | Heartbeat
+    | Stopped
+    | Statistics
+    | StreamsListed
+    | ListStreams
+    | RegionKnown
 )
-"""The last one is of services only."""
+"""The last two are of services only."""
 
 Message = ToWorker | FromWorker
 

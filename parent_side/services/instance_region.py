@@ -7,8 +7,8 @@ import trio
 
 from vsockproxy.addresses import UnixAddress
 from vsockproxy.credentials.documents import MAX_DOCUMENT_BYTES, parse_shared_region
-from vsockproxy.credentials.endpoints import REGION_NAME_PATH
 from vsockproxy.credentials.errors import CredentialsError
+from vsockproxy.credentials.locations import REGION_NAME_PATH
 from vsockproxy.protocols.errors import HttpResponseError
 from vsockproxy.services.http_client import ask
 

@@ -29,6 +29,7 @@ _PURE = frozenset(
         "vsockproxy.session",
         "vsockproxy.protocols",
         "vsockproxy.attestation",
+        "vsockproxy.credentials",
     }
 )
 _SYSTEM = frozenset(
@@ -45,7 +46,7 @@ _SYSTEM = frozenset(
     }
 )
 _LOOPS = frozenset({"vsockproxy.dataplane", "vsockproxy.control"})
-_SERVICES = frozenset({"vsockproxy.credentials", "vsockproxy.services", "vsockproxy.control"})
+_SERVICES = frozenset({"vsockproxy.services", "vsockproxy.control"})
 _CONFIGURED = _VALUES | {"vsockproxy.config"}
 
 LAYERS = _layers(
@@ -75,15 +76,17 @@ LAYERS = _layers(
     Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
     Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
+    Layer(
+        "enclave_side.services",
+        _VALUES | _PURE | _SYSTEM | _SERVICES | {"vsockproxy.client", "vsockproxy.client.for_trio"},
+    ),
     Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client"}),
     Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
     Layer("parent_side.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer(
         "vsockproxy.cli",
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
-        lazily=_PURE
-        | _LOOPS
-        | {"enclave_side", "parent_side", "parent_side.services", "vsockproxy.credentials"},
+        lazily=_PURE | _LOOPS | {"enclave_side", "parent_side", "parent_side.services"},
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
@@ -94,6 +97,7 @@ HOMES = {
     "trio": {
         "vsockproxy.control",
         "vsockproxy.client.for_trio",
+        "enclave_side.services",
         "vsockproxy.services",
         "parent_side.services",
     },

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+WAIT_SECONDS = 30.0
+
 ROLES = "/latest/meta-data/iam/security-credentials/"
 
 
@@ -41,12 +43,17 @@ class MetadataService:
     """When the credentials with an access key expire, for all that were given."""
     tokens: dict[str, int] = field(default_factory=dict)
     """How often each token is still taken."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def rotations(self) -> int:
         """How many credentials were given."""
         return len(self.expirations)
+
+    def wait_for_rotations(self, count: int) -> bool:
+        """Wait until so many credentials have been given; False if that takes too long."""
+        with self.lock:
+            return self.lock.wait_for(lambda: self.rotations >= count, WAIT_SECONDS)
 
     def is_good(self, access_key_id: str) -> bool:
         """Whether such credentials were given, and have not expired."""
@@ -92,6 +99,7 @@ class MetadataService:
         # The form of a time has no parts of a second.
         expires_at = int(time.time() + self.lifetime_seconds)
         self.expirations[key] = expires_at
+        self.lock.notify_all()
         return json.dumps(
             {
                 "Code": "Success",

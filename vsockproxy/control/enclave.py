@@ -56,6 +56,9 @@ async def _serve_enclave(
             nursery.start_soon(watch_signals)
             await announce_ready(service, supervisor, log)
             if command is not None:
+                for companion in service.companions:
+                    await companion.ready(log)
+            if command is not None:
                 nursery.cancel_scope.cancel()
         if ended_by is not None:
             log.info("stopping", signal=signal.Signals(ended_by).name)

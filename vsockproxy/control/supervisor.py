@@ -28,6 +28,7 @@ from vsockproxy.worker_messages import (
     NameOf,
     NumberName,
     Ready,
+    RegionKnown,
     Statistics,
     Stop,
     Stopped,
@@ -276,7 +277,9 @@ class Supervisor:
                                 pass
                             case NumberName() | NameOf() if self._answer is not None:
                                 await process.send(self._answer(message))
-                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
+                            case Statistics() | StreamsListed() | ListStreams() | RegionKnown() if (
+                                self._observer
+                            ):
                                 self._observer.received(_index(place), message, descriptors)
                             case _:
                                 raise MessageError(f"unexpected {type(message).__name__}")

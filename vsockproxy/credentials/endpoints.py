@@ -19,6 +19,12 @@ from vsockproxy.credentials.documents import (
     shared_credentials,
     shared_region,
 )
+from vsockproxy.credentials.locations import (
+    CONTAINER_PATH,
+    CREDENTIALS_PATH,
+    HEALTH_PATH,
+    REGION_NAME_PATH,
+)
 from vsockproxy.credentials.metadata_client import (
     REGION_PATH,
     ROLES_PATH,
@@ -30,22 +36,11 @@ from vsockproxy.credentials.metadata_client import (
 from vsockproxy.protocols.http_service import ServiceAnswer, ServiceRequest
 
 __all__ = (
-    "CONTAINER_PATH",
-    "CREDENTIALS_PATH",
-    "HEALTH_PATH",
-    "REGION_NAME_PATH",
     "Holding",
     "MetadataEndpoint",
     "answer_container",
     "answer_enclave",
 )
-
-CREDENTIALS_PATH: Final = "/credentials"
-REGION_NAME_PATH: Final = "/region"
-HEALTH_PATH: Final = "/healthz"
-
-CONTAINER_PATH: Final = "/credentials"
-"""Of the endpoint that AWS_CONTAINER_CREDENTIALS_FULL_URI names."""
 
 _JSON: Final = "application/json"
 _TTL = re.compile(r"[0-9]{1,5}", re.ASCII)
