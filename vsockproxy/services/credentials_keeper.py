@@ -68,6 +68,7 @@ class CredentialsKeeper:
         self._fetched_at = 0.0
         self._troubles: dict[str, str] = {}
         """What the last fetch of each thing failed with."""
+        self._reported: dict[str, tuple[Level, str]] = {}
         self._hurry = trio.Event()
         self._rests_since = 0.0
         self.has_tried = trio.Event()
@@ -144,6 +145,7 @@ class CredentialsKeeper:
         self._credentials = credentials
         self._fetched_at = self.now
         had_trouble = self._troubles.pop("credentials", None)
+        self._reported.pop("credentials", None)
         fields: dict[str, object] = {
             "role": credentials.role,
             "access_key_id": credentials.access_key_id,
@@ -157,16 +159,16 @@ class CredentialsKeeper:
             self._log.write("debug", "credentials_renewed", fields)
 
     def _report(self, what: str, text: str) -> None:
-        """Keep the text of a failure, and log it unless it is the last one's."""
-        if self._troubles.get(what) == text:
-            return
+        """Keep the text of a failure, and log it unless that was the last thing to say."""
         self._troubles[what] = text
         held = self._credentials
         good_for = round(held.expires_at - self.now) if held is not None else None
         is_without = what == "credentials" and (good_for is None or good_for <= 0)
         level: Level = "error" if is_without else "warning"
-        fields: dict[str, object] = {"what": what, "text": text, "good_for": good_for}
-        self._log.write(level, "fetch_failed", fields)
+        if self._reported.get(what) != (level, text):
+            self._reported[what] = (level, text)
+            fields: dict[str, object] = {"what": what, "text": text, "good_for": good_for}
+            self._log.write(level, "fetch_failed", fields)
 
     def _tell(self) -> None:
         if "credentials" in self._troubles or self._credentials is not None:
