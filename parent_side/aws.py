@@ -69,4 +69,6 @@ def serve(document: Document, kind: ForwardKind) -> int:
     config = document.config
     assert isinstance(config, ParentConfig)
     listen = config.forwards[0].listen
-    return service.serve(document, [("forwards[0].listen", kind, listen)])
+    return service.serve(
+        document, lambda _: [("forwards[0].listen", kind, listen)], is_service=True
+    )

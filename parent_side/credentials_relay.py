@@ -5,7 +5,7 @@ That process speaks HTTP there. A worker carries the bytes of the enclave's stre
 
 import os
 import socket
-from collections import Counter
+from collections import defaultdict
 from typing import Final
 
 from parent_side.enclave import Enclave
@@ -13,9 +13,9 @@ from vsockproxy.addresses import UnixAddress
 from vsockproxy.config.model import ParentCredentials
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.loop import now
-from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.stream_end import ENDED_POLICY, StreamEnd
 from vsockproxy.log import Log
-from vsockproxy.session import Open, Opened
+from vsockproxy.session import ErrorCode, Open, Opened
 
 __all__ = ("CredentialsRelay",)
 
@@ -27,14 +27,15 @@ class CredentialsRelay:
     """Serves the streams of enclaves that are to have the instance role.
 
     Args:
-        config: where the credentials are, and which enclaves get them; None for no enclave.
+        config: where the credentials are, and which enclaves get them; None for no enclave. A
+            reload replaces it.
         log: for the audit lines.
     """
 
     def __init__(self, config: ParentCredentials | None, log: Log) -> None:
-        self._config = config
+        self.config = config
         self._log = log
-        self._open: Counter[int] = Counter()
+        self._open: defaultdict[int, set[StreamEnd]] = defaultdict(set)
 
     def serve(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """Serve one stream; returns at once."""
@@ -47,14 +48,14 @@ class CredentialsRelay:
             enclave=enclave.name,
             stream=end.stream.id,
         )
-        config = self._config
+        config = self.config
         if config is None:
             text = f"no enclave gets credentials: add credentials: {{cids: [{enclave.cid}]}}"
             self._refuse(record, end, "not_listed", text)
         elif enclave.cid not in config.cids:
             text = f"this enclave gets no credentials: add {enclave.cid} to credentials.cids"
             self._refuse(record, end, "not_listed", text)
-        elif self._open[enclave.cid] >= STREAMS_AT_ONCE:
+        elif len(self._open[enclave.cid]) >= STREAMS_AT_ONCE:
             text = f"{STREAMS_AT_ONCE} streams for credentials are open"
             self._refuse(record, end, "limit", text)
         else:
@@ -73,12 +74,12 @@ class CredentialsRelay:
             )
             self._refuse(record, end, "dial_refused", text)
             return
-        self._open[cid] += 1
+        self._open[cid].add(end)
         record.address = to.path
         record.decide(self._log, allowed=True, reason="listed")
 
         def closed(end: StreamEnd) -> None:
-            self._open[cid] -= 1
+            self._open[cid].discard(end)
             record.close(
                 self._log,
                 ended=end.ended,
@@ -90,6 +91,14 @@ class CredentialsRelay:
         end.when_closed(closed)
         end.accept(Opened())
         end.attach(sock)
+
+    def end_forbidden(self) -> int:
+        """Reset the streams of enclaves that get no credentials any more; how many it were."""
+        named = self.config.cids if self.config is not None else ()
+        forbidden = [end for cid, ends in self._open.items() if cid not in named for end in ends]
+        for end in forbidden:
+            end.reset(ErrorCode.CUT, ENDED_POLICY)
+        return len(forbidden)
 
     def _refuse(self, record: StreamRecord, end: StreamEnd, reason: str, text: str) -> None:
         record.decide(self._log, allowed=False, reason=reason, text=text)

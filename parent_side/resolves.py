@@ -66,7 +66,7 @@ class NameAnswers:
 
     def __init__(self, resolver: Resolver, log: Log, *, at_once: int = QUESTIONS_AT_ONCE) -> None:
         self._at_once = at_once
-        self._resolver = resolver
+        self.resolver = resolver
         self._log = log
         self._tasks: dict[Link, set[Task[Resolved]]] = {}
         self._counts: dict[int, int] = {}
@@ -115,14 +115,14 @@ class NameAnswers:
         try:
             if kind in _VERSIONS:
                 # What streams to the name will use, and judged as for them: both versions.
-                found = await self._resolver.look_up_addresses(host.text, enclave=enclave.cid)
+                found = await self.resolver.look_up_addresses(host.text, enclave=enclave.cid)
                 judged, told = enclave.policy.judge_name(decision, host, found.addresses)
                 if not judged.allowed:
                     ttl_seconds = min(lifetime_seconds(found), ABSENT_SECONDS)
                     return Resolved(judged.reason, judged.text, ttl_seconds=ttl_seconds)
                 records = tuple(each.packed for each in told if each.version == _VERSIONS[kind])
             else:
-                found = await self._resolver.look_up_records(
+                found = await self.resolver.look_up_records(
                     host.text, RecordType(kind), enclave=enclave.cid
                 )
                 records = found.records

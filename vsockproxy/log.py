@@ -39,9 +39,10 @@ class Log:
     ) -> None:
         self.dropped_lines = 0
         self.activity = Activity()
+        self.threshold = level
+        """Events below it are not written."""
         self._side = side
         self._format = line_format
-        self._threshold = level
         self._descriptor = descriptor
         self.wall_clock = wall_clock
         self._unreported = 0
@@ -64,7 +65,7 @@ class Log:
 
     def write(self, level: Level, event: str, fields: Fields) -> None:
         """Write one line; fields that are None are left out."""
-        if not passes(level, self._threshold):
+        if not passes(level, self.threshold):
             return
         if self._unreported and self._put(
             "warning", {"event": "log_lines_dropped", "lines": self._unreported}

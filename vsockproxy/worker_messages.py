@@ -19,30 +19,44 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            |                                         | end of a pair of ours       |
 | named       | worker     | request; name, address: null if there   |                             |
 |             |            | is none                                 |                             |
-| list_streams| worker     | request; limit: rows                    |                             |
-| stop        | worker     |                                         |                             |
+| list_streams | worker    | request; limit: rows                    |                             |
+| reload      | worker     | request; log_level; listeners: as in    | the new document            |
+|             |            | `configure`                             | (`read_document`)           |
+| stop        | worker     | drain_seconds: for open streams to end  |                             |
 | ready       | supervisor |                                         |                             |
+| reloaded    | supervisor | request; error: why the old document    |                             |
+|             |            | still holds, else null; ended_streams   |                             |
 | number_name | supervisor | request: a number for the answer; name  |                             |
 | name_of     | supervisor | request; address: IPv4, as a number     |                             |
-| heartbeat   | supervisor |                                         |                             |
+| heartbeat   | supervisor | enclaves, streams: what it serves       |                             |
 | stopped     | supervisor |                                         |                             |
 | statistics  | supervisor |                                         | a report (`worker_reports`) |
-| streams_listed | both    | request, worker                         | a page of streams           |
+| streams_listed | both    | request; worker, on the way back        | a page of streams           |
 | supervision | services   |                                         | what the supervisor knows   |
-| region_known| supervisor | region: for the command's environment   |                             |
-| worker_statistics | services | worker, incarnation                 | a report, passed on         |
+| region_known | supervisor | region: for the command's environment  |                             |
+| worker_statistics | services | worker; incarnation                 | a report, passed on         |
 
 The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
 The worker answers `ready`, once, when it serves; only then does it get connections. `number_name`
 asks for the address of a name in the command's network, `name_of` for the name of one; both are
-answered by `named`, in any order. After `stop` it ends its work, may say `stopped`, and exits with
-0. A worker whose channel ends exits at once: its supervisor is gone. All sockets that are passed
-are non-blocking. A listener's name is its path in the configuration file: `forwards[0].listen`.
+answered by `named`, in any order. Each second it says `heartbeat`: its loop is running.
 
-A process of services (`control.service_process`) is kept as a worker is, on a channel of the same
-kind. Where it watches the workers, each says `statistics` every second, which is passed on with
-the worker's number and how many it has had before it; the question `list_streams` goes from it to
-every worker, and each answer back.
+`reload` comes on the parent only. The worker makes everything of the new document that can fail,
+then changes over at once, and answers `reloaded`; or it keeps the old one and says why, and is
+replaced by a worker that starts with the new one. `connection` names listeners of the document that
+was sent last.
+
+After `stop` it takes nothing new, lets open streams end for `drain_seconds`, cuts the rest, may say
+`stopped`, and exits with 0. Another `stop` with less time shortens that. A worker whose channel
+ends exits at once: its supervisor is gone. All sockets that are passed are non-blocking. A
+listener's name is its path in the configuration file: `forwards[0].listen`.
+
+A process of services (`control.service_process`) is kept as a worker is, over the same kind of
+channel, and gets no connections. Where it watches the workers, each of them says `statistics`
+every second, which is passed on as `worker_statistics`: with its number, and how many processes it
+has had before. `list_streams` goes from the services to every worker, each `streams_listed` back.
+
+`worker_messages.cddl` says the same to a machine.
 """
 
 import os
@@ -61,6 +75,7 @@ from vsockproxy.errors import VsockproxyError
 from vsockproxy.log_lines import Level, LineFormat
 
 __all__ = (
+    "DRAIN_SECONDS",
     "MAX_DESCRIPTORS",
     "MAX_MESSAGE_BYTES",
     "ChannelClosed",
@@ -82,6 +97,8 @@ __all__ = (
     "Ready",
     "Record",
     "RegionKnown",
+    "Reload",
+    "Reloaded",
     "Statistics",
     "Stop",
     "Stopped",
@@ -90,10 +107,12 @@ __all__ = (
     "ToWorker",
     "WorkerStatistics",
     "document_descriptor",
+    "empty_document_descriptor",
     "memory_descriptor",
     "read_document",
     "receive",
     "send",
+    "write_document",
 )
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -105,6 +124,9 @@ MAX_DESCRIPTORS: Final = 64
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 
 _ANCILLARY_BYTES: Final = socket.CMSG_LEN(MAX_DESCRIPTORS * array("i").itemsize)
+
+DRAIN_SECONDS: Final = 3.0
+"""How long open streams may take to end where nothing else is said."""
 
 INSTANCE_BYTES: Final = 16
 """128 random bits that tell one start of a supervisor from every other (WIRE_FORMAT.md)."""
@@ -129,6 +151,7 @@ ListenerKind = Literal[
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Unsigned32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 _HostText = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
 _Instance = Annotated[bytes, msgspec.Meta(min_length=INSTANCE_BYTES, max_length=INSTANCE_BYTES)]
 
@@ -197,12 +220,31 @@ class ListStreams(Record, frozen=True, tag="list_streams", tag_field="type"):
     """Rows, of each worker."""
 
 
+class Reload(Record, frozen=True, tag="reload", tag_field="type"):
+    """Serve another document from now on."""
+
+    request: _Unsigned32
+    log_level: Level
+    listeners: list[ListenerSummary]
+
+
 class Stop(Record, frozen=True, tag="stop", tag_field="type"):
-    """End what is open, then exit."""
+    """Take nothing new, let what is open end, cut the rest, exit."""
+
+    drain_seconds: _Seconds = DRAIN_SECONDS
 
 
 class Ready(Record, frozen=True, tag="ready", tag_field="type"):
     """The worker serves."""
+
+
+class Reloaded(Record, frozen=True, tag="reloaded", tag_field="type"):
+    """The answer to `reload`."""
+
+    request: _Unsigned32
+    error: str | None = None
+    ended_streams: _Unsigned32 = 0
+    """Open streams that the new document forbids, and that were ended for it."""
 
 
 class NumberName(Record, frozen=True, tag="number_name", tag_field="type"):
@@ -221,6 +263,9 @@ class NameOf(Record, frozen=True, tag="name_of", tag_field="type"):
 
 class Heartbeat(Record, frozen=True, tag="heartbeat", tag_field="type"):
     """The worker's loop is running."""
+
+    enclaves: _Unsigned32 = 0
+    streams: _Unsigned32 = 0
 
 
 class Stopped(Record, frozen=True, tag="stopped", tag_field="type"):
@@ -262,6 +307,7 @@ ToWorker = (
     | Listeners
     | Connection
     | Named
+    | Reload
     | ListStreams
     | Stop
     | StreamsListed
@@ -272,6 +318,7 @@ ToWorker = (
 
 FromWorker = (
     Ready
+    | Reloaded
     | NumberName
     | NameOf
     | Heartbeat
@@ -367,7 +414,7 @@ def _parse(data: bytes) -> Message:
 
 def _check_descriptors(message: Message, count: int) -> None:
     match message:
-        case Configure() | Connection() | Statistics() | StreamsListed():
+        case Configure() | Connection() | Reload() | Statistics() | StreamsListed():
             allowed = range(1, 2)
         case SupervisionChanged() | WorkerStatistics():
             allowed = range(1, 2)
@@ -385,22 +432,39 @@ def document_descriptor(document: Document) -> int:
 
 
 def memory_descriptor(name: str, data: bytes) -> int:
-    """Write bytes into memory that another process can read; the caller closes the descriptor."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-    else:  # a Python that was built for an old C library
-        import tempfile
-
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+    """Write bytes where another process can read them; the caller closes the descriptor."""
+    descriptor = _empty_descriptor(name)
     try:
-        written = 0
-        while written < len(data):
-            written += os.pwrite(descriptor, data[written:], written)
+        _write_all(descriptor, data)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def empty_document_descriptor() -> int:
+    """Room for a document that another process is to write; the caller closes the descriptor."""
+    return _empty_descriptor("vsockproxy-document")
+
+
+def write_document(descriptor: int, document: Document) -> None:
+    """Write a document into an empty descriptor."""
+    _write_all(descriptor, cbor2.dumps(document.to_builtins()))
+
+
+def _empty_descriptor(name: str) -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    import tempfile  # a Python that was built for an old C library
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], written)
 
 
 def read_document(descriptor: int) -> Document:

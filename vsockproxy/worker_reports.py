@@ -55,8 +55,8 @@ class LinkState(Record, frozen=True):
 
     up_seconds: float
     streams: _Count
-    round_trip_seconds: float
-    """Smoothed."""
+    round_trip_seconds: float | None
+    """The latest that was measured."""
     bytes_received: _Count
     """What came over it, frames included."""
 

@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import parse_qsl
 
 from vsockproxy.protocols.errors import HttpRequestError
 from vsockproxy.protocols.http_service import ServiceRequest
@@ -19,7 +18,7 @@ DEFAULT_STREAMS: Final = 1000
 
 _REFUSED: Final = "http_request_denied"
 _HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(:[0-9]{1,5})?\Z")
-_NUMBER: Final = re.compile(r"[0-9]{1,5}\Z")
+_LIMIT: Final = re.compile(r"limit=([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +63,11 @@ def read_admin_request(request: ServiceRequest, *, is_tcp: bool) -> AdminRequest
 
 
 def _limit(query: str) -> int:
-    fields = parse_qsl(query, keep_blank_values=True, max_num_fields=8)
-    for name, value in fields:
-        if name != "limit" or not _NUMBER.match(value) or int(value) not in _LIMITS:
-            break
-    else:
-        return int(dict(fields)["limit"])
-    raise HttpRequestError(400, _REFUSED, f"the query may be limit=N, 1-{MAX_STREAMS_LISTED}")
-
-
-_LIMITS: Final = range(1, MAX_STREAMS_LISTED + 1)
+    found = _LIMIT.fullmatch(query)
+    if found is None or int(found[1]) not in range(1, MAX_STREAMS_LISTED + 1):
+        text = f"the query may be limit=N, 1-{MAX_STREAMS_LISTED}"
+        raise HttpRequestError(400, _REFUSED, text)
+    return int(found[1])
 
 
 def _is_of_this_machine(text: str) -> bool:

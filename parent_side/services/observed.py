@@ -264,7 +264,7 @@ class Observed:
                     {
                         "up_seconds": link.up_seconds,
                         "streams": link.streams,
-                        "round_trip_seconds": round(link.round_trip_seconds, 6),
+                        "round_trip_seconds": link.round_trip_seconds,
                         "bytes_received": link.bytes_received,
                     }
                     for _, state in states

@@ -1,9 +1,11 @@
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.support.credentials_service import running_credentials
 from tests.support.metadata_service import MetadataService, serving_metadata
@@ -99,3 +101,23 @@ async def test_an_enclave_has_few_streams_for_them_at_once(socket_path: Path) ->
         assert both.parent is not None
         both.parent.wait_for_count("close", 8)
         assert (await ask_over_the_link(both, "/region")) == {"Region": "eu-west-1"}
+
+
+async def test_a_reload_takes_them_away_and_ends_what_is_open(socket_path: Path) -> None:
+    config = {"cids": [Pair.CID], "socket": f"unix://{socket_path}"}
+    with pair("unix", config) as both:
+        assert both.parent is not None
+        stream = await open_service(try_to_connect(str(both.streams)), SERVICE)
+        content = json.loads(both.parent_config.read_text())
+        both.parent_config.write_text(json.dumps({**content, "credentials": None}))
+        both.parent.process.send_signal(signal.SIGHUP)
+        both.parent.wait_for_event("reloaded")
+        async with stream:
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+        with pytest.raises(StreamRefused):
+            await ask_over_the_link(both, "/credentials")
+        both.parent_config.write_text(json.dumps(content))
+        both.parent.process.send_signal(signal.SIGHUP)
+        both.parent.wait_for_count("reloaded", 2)
+        assert (await ask_over_the_link(both, "/credentials"))["Role"] == "the-role"

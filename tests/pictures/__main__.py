@@ -4,12 +4,14 @@ python -m tests.pictures [--seconds 100] [--directory docs]
 """
 
 import argparse
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.pictures.scene import scene
-from tests.support.browser import picture
+from tests.support.browser import picture, picture_of_file
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = 132
@@ -28,7 +30,7 @@ def main() -> int:
             picture(running.admin, directory / "dark.png", size=(1280, 1000), is_dark=True)
             picture(running.admin, directory / "narrow.png", size=(500, 1800))
         endpoint = f"unix://{running.admin}"
-        (directory / "top.svg").write_text(_top(endpoint), encoding="utf-8")
+        _draw_top(endpoint, directory / "top.png")
         if options.all:
             subprocess.run(
                 [sys.executable, "-m", "vsockproxy", "status", "--admin", endpoint], check=False
@@ -36,9 +38,10 @@ def main() -> int:
     return 0
 
 
-def _top(endpoint: str) -> str:
+def _draw_top(endpoint: str, file: Path) -> None:
     """What `vsockproxy top --once` prints, as a picture."""
     from rich.console import Console
+    from rich.terminal_theme import SVG_EXPORT_THEME
 
     from vsockproxy.cli.admin_client import ask
     from vsockproxy.cli.status_view import draw
@@ -48,7 +51,16 @@ def _top(endpoint: str) -> str:
         status = ask(endpoint, "/status")
         page = ask(endpoint, "/streams?limit=8")
         console.print(draw(status, page, width=COLUMNS, refusals=7))
-        return console.export_svg(title="vsockproxy top")
+        drawn = console.export_svg(title="vsockproxy top", theme=SVG_EXPORT_THEME)
+    # The drawing asks for a font from elsewhere: it gets one of this machine.
+    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
+    drawn = drawn.replace("Fira Code", "DejaVu Sans Mono")
+    width, height = re.findall(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', drawn)[0]
+    size = (round(float(width)), round(float(height)))
+    with tempfile.TemporaryDirectory(prefix="vsockproxy-drawing-") as directory:
+        drawing = Path(directory) / "top.svg"
+        drawing.write_text(drawn, encoding="utf-8")
+        picture_of_file(drawing, file, size=size, scale=0.9)
 
 
 if __name__ == "__main__":

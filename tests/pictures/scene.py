@@ -107,12 +107,12 @@ def _enclave(directory: Path, cid: int, proxy: int) -> dict[str, Any]:
 
 
 def _origin(connection: socket.socket) -> None:
-    """Answer each request for so many bytes."""
-    with contextlib.suppress(OSError):
-        while request := connection.recv(16):
-            connection.sendall(bytes(int(request)))
-            while len(request) < 16:
-                request += connection.recv(16 - len(request))
+    """Take as many bytes as a request announces, and give as many as it asks for."""
+    with contextlib.suppress(OSError), connection.makefile("rb") as reader:
+        while request := reader.read(32):
+            sent, wanted = map(int, request.split())
+            reader.read(sent)
+            connection.sendall(bytes(wanted))
 
 
 def _keep_busy(stop: threading.Event, proxy: int, host: str, rate: int, number: int) -> None:
@@ -124,7 +124,8 @@ def _keep_busy(stop: threading.Event, proxy: int, host: str, rate: int, number: 
                 while time.monotonic() < until and not stop.wait(0.25):
                     swing = 1 + 0.7 * math.sin(time.monotonic() / 9 + number * 0.4)
                     wanted = int(rate * swing / 4)
-                    sock.sendall(f"{wanted:<16}".encode())
+                    sent = wanted // (2 if number % 3 == 0 else 25)
+                    sock.sendall(f"{sent:<16}{wanted:<16}".encode() + bytes(sent))
                     while wanted > 0:
                         wanted -= len(sock.recv(65_536))
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 PROGRAMS = ("chromium", "chromium-browser")
 SECONDS = 120.0
+NO_SOCKET = "-"
 
 ALWAYS = (
     "--headless",
@@ -49,15 +50,15 @@ def chromium() -> str | None:
     return next((found for name in PROGRAMS if (found := shutil.which(name))), None)
 
 
-def visit(admin_socket: Path, *arguments: str) -> Seen:
-    """Show the page at / of a unix socket."""
+def visit(admin_socket: Path | None, *arguments: str) -> Seen:
+    """Show the page at / of a unix socket, or what the last argument says."""
     program = chromium()
     assert program is not None
     prefix = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
     with tempfile.TemporaryDirectory(prefix="vsockproxy-browser-") as profile:
         done = subprocess.run(
             [
-                *(*prefix, sys.executable, "-m", __name__, str(admin_socket), program),
+                *(*prefix, sys.executable, "-m", __name__, str(admin_socket or NO_SOCKET), program),
                 *(*ALWAYS, f"--user-data-dir={profile}", *arguments),
             ],
             capture_output=True,
@@ -122,8 +123,23 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
+def picture_of_file(
+    drawing: Path, file: Path, *, size: tuple[int, int], scale: float = 1.0
+) -> Seen:
+    """A picture of an SVG file, as a PNG file."""
+    return visit(
+        None,
+        f"--screenshot={file}",
+        f"--window-size={size[0]},{size[1]}",
+        f"--force-device-scale-factor={scale}",
+        drawing.as_uri(),
+    )
+
+
 def main() -> int:
     path, *command = sys.argv[1:]
+    if path == NO_SOCKET:
+        return subprocess.run(command, check=False).returncode
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with _relayed(path) as port:
         return subprocess.run([*command, f"http://127.0.0.1:{port}/"], check=False).returncode

@@ -8,8 +8,8 @@ import json
 import sys
 
 import boto3  # type: ignore[import-untyped]  # it has no types
-from botocore.config import Config  # type: ignore[import-untyped]  # likewise
-from botocore.exceptions import (  # type: ignore[import-untyped]  # likewise
+from botocore.config import Config  # type: ignore[import-untyped]  # it has no types
+from botocore.exceptions import (  # type: ignore[import-untyped]  # it has no types
     BotoCoreError,
     ClientError,
 )

@@ -12,11 +12,16 @@ from vsockproxy.worker_messages import (
     Configure,
     Connection,
     FromWorker,
+    Heartbeat,
     Message,
     Ready,
+    Reload,
+    Reloaded,
     Stop,
     ToWorker,
 )
+
+BEAT_SECONDS = 1.0
 
 
 @dataclass
@@ -38,13 +43,25 @@ class ProcesslessWorker:
     Its channel holds one message, so that a worker that does not read stops its supervisor.
     """
 
-    def __init__(self, *, obeys_stop: bool = True, is_ready_at_once: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        obeys_stop: bool = True,
+        is_ready_at_once: bool = True,
+        beats: bool = True,
+        answers_reload: bool = True,
+        reload_error: str | None = None,
+    ) -> None:
         self.pid = 4711
         self.received: list[ToWorker] = []
         self._arrived = trio.Event()
         self.was_killed = False
         self.was_closed = False
         self.started_at = trio.current_time()
+        self.beats = beats
+        self.answers_reload = answers_reload
+        self.reload_error = reload_error
+        """What it says against each reload."""
         self._obeys_stop = obeys_stop
         self._is_ready_at_once = is_ready_at_once
         self._to_supervisor, self._from_worker = trio.open_memory_channel[FromWorker](math.inf)
@@ -82,6 +99,8 @@ class ProcesslessWorker:
         self._arrived.set()
         if isinstance(message, Configure) and self._is_ready_at_once:
             self.say(Ready())
+        if isinstance(message, Reload) and self.answers_reload:
+            self.say(Reloaded(message.request, self.reload_error))
         if isinstance(message, Stop) and self._obeys_stop:
             self.die(0)
 
@@ -94,7 +113,9 @@ class ProcesslessWorker:
 
     async def receive(self) -> tuple[Message, tuple[int, ...]]:
         try:
-            return await self._from_worker.receive(), ()
+            with trio.move_on_after(BEAT_SECONDS if self.beats else math.inf):
+                return await self._from_worker.receive(), ()
+            return Heartbeat(), ()
         except trio.EndOfChannel:
             raise ChannelClosed("the worker channel is closed") from None
 

@@ -21,6 +21,9 @@ ABSENT: Final = "-"
 REPLACED: Final = "\N{REPLACEMENT CHARACTER}"
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
+WIDE_COLUMNS: Final = 110
+"""From here on, what to do about a refusal has a column of its own."""
+
 _FAILURES: Final = frozenset(
     ("dial_refused", "dial_timeout", "lookup_failed", "no_such_name", "parent_away")
 )
@@ -41,7 +44,7 @@ def draw(
     parts: list[RenderableType] = [_headline(status), _rates(status, width), _enclaves(status)]
     if streams is not None and streams["streams"]:
         parts.append(_streams(streams))
-    parts.append(_refusals(status, refusals))
+    parts.append(_refusals(status, refusals, width))
     parts.append(_workers(status))
     return Group(*parts)
 
@@ -114,7 +117,7 @@ def _alarm(number: int) -> str:
 
 
 def _table(title: str, columns: Sequence[tuple[str, bool]], note: str = "") -> Table:
-    heading = Text(title, style="bold")
+    heading = Text(f"\n{title}", style="bold")
     if note:
         heading.append(f"  {note}", style="dim not bold")
     table = Table(
@@ -141,7 +144,8 @@ def _enclaves(status: Status) -> RenderableType:
         ),
     )
     for each in status["enclaves"]:
-        trips = sorted(link["round_trip_seconds"] for link in each["links"])
+        measured = (link["round_trip_seconds"] for link in each["links"])
+        trips = sorted(seconds for seconds in measured if seconds is not None)
         is_up = each["links_up"] > 0
         table.add_row(
             Text(plain(each["label"]), style="bold"),
@@ -185,27 +189,31 @@ def _streams(page: Status) -> RenderableType:
     return table
 
 
-def _refusals(status: Status, shown: int) -> RenderableType:
+def _refusals(status: Status, shown: int, width: int) -> RenderableType:
     total = status["totals"]["refused"]
     rows = status["refusals"][:shown]
+    is_wide = width >= WIDE_COLUMNS
     table = _table(
         "Last refusals",
-        (("Time", False), ("Enclave", False), ("Reason", False), ("Destination", False)),
+        (("Time", False), ("Enclave", False), ("Reason", False)),
         f"{len(rows)} of {total:,}" if total else "",
     )
-    table.add_column("What to do", overflow="fold", ratio=1)
+    table.add_column("Destination", overflow="fold", ratio=2 if is_wide else 1)
+    if is_wide:
+        table.add_column("What to do", overflow="fold", ratio=5)
     for each in rows:
         port = f":{each['port']}" if each["port"] else ""
         style = "yellow" if each["reason"] in _FAILURES else "red"
+        destination = Text(plain(f"{each['host']}{port}"))
+        advice = Text(plain(each["text"]), style="dim")
         table.add_row(
             Text(_clock(each["time"]), style="dim"),
             Text(plain(each["enclave"] or each["cid"])),
             Text(plain(each["reason"]), style=style),
-            Text(plain(f"{each['host']}{port}"[:60])),
-            Text(plain(each["text"]), style="dim"),
+            *((destination, advice) if is_wide else (Group(destination, advice),)),
         )
     if not rows:
-        table.add_row(Text(ABSENT, style="dim"), "", Text("nothing has been refused", style="dim"))
+        table.add_row(Text("none", style="dim"))
     return table
 
 

@@ -313,6 +313,10 @@ class ParentConfig(Section, frozen=True):
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
     """Worker processes; `auto` is one for each processor."""
     limits: Limits = Limits()
+    drain: Seconds = 30.0
+    """Seconds that open streams may take to end after SIGTERM."""
+    forbidden_streams: Literal["end", "keep"] = "end"
+    """What a reload does to open streams that the new lists forbid."""
     admin: Admin | None = None
     log: Log = Log()
 

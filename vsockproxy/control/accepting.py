@@ -78,6 +78,7 @@ async def accept_connections(
         may_connect: whether a CID may connect at all.
         log: gets one line for each connection that may not, and for each time of want.
     """
+    endpoint = str(listener.endpoint)
     is_in_want = False
     while True:
         await trio.lowlevel.wait_readable(listener.socket)
@@ -94,7 +95,8 @@ async def accept_connections(
                 connection.setblocking(False)
                 message = Connection(name, cid, port)
                 worker = assignment.worker_for(cid)
-                supervisor.hand_over(worker, AcceptedConnection(message, connection))
+                accepted = AcceptedConnection(message, connection, endpoint)
+                supervisor.hand_over(worker, accepted)
         except BlockingIOError:
             pass
         except OSError as error:

@@ -54,7 +54,7 @@ async def _serve_enclave(
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch_signals)
-            await announce_ready(service, supervisor, log)
+            await announce_ready(supervisor, service.listeners, log)
             if command is not None:
                 for companion in service.companions:
                     await companion.ready(log)

@@ -11,19 +11,17 @@ import trio
 
 from vsockproxy.config import model
 from vsockproxy.config.document import Document
+from vsockproxy.control.listeners import NamedListener
 from vsockproxy.control.logs import STDERR, Relay, open_log
 from vsockproxy.control.supervisor import Answer, Supervisor
 from vsockproxy.control.watching import ServicesObserver, Watching
 from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import StartedWorker, start_worker
-from vsockproxy.listening import Listener
 from vsockproxy.log import Log
 from vsockproxy.log_lines import LineFormat
 from vsockproxy.worker_messages import (
     INSTANCE_BYTES,
     Configure,
-    ListenerKind,
-    ListenerSummary,
     document_descriptor,
 )
 from vsockproxy.worker_reports import ListenerState
@@ -38,20 +36,6 @@ __all__ = (
 )
 
 ONE_USER_TEXT: Final = "the admin endpoint runs in this unit, as the user that the workers have too"
-
-
-@dataclass(frozen=True, slots=True)
-class NamedListener:
-    """A listening socket, its path in the configuration, and what it is for."""
-
-    name: str
-    kind: ListenerKind
-    listener: Listener
-
-    @property
-    def summary(self) -> ListenerSummary:
-        """What workers are told about it."""
-        return ListenerSummary(self.name, self.kind, str(self.listener.endpoint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +93,7 @@ async def supervision(
 ) -> AsyncIterator[tuple[Supervisor, Log]]:
     """Workers and a log while the body runs; at its end the workers are stopped."""
     document = document_descriptor(service.document)
+    supervisor: Supervisor | None = None
     try:
         async with (
             open_log(service.side, service.line_format, service.log.level) as (log, relay),
@@ -154,7 +139,7 @@ async def supervision(
             finally:
                 supervisor.stop()
     finally:
-        os.close(document)
+        os.close(document if supervisor is None else supervisor.document)
 
 
 async def run_services(
@@ -204,8 +189,10 @@ def _listener_states(service: Service) -> list[ListenerState]:
     ]
 
 
-async def announce_ready(service: Service, supervisor: Supervisor, log: Log) -> None:
+async def announce_ready(
+    supervisor: Supervisor, listeners: Sequence[NamedListener], log: Log
+) -> None:
     """Wait until every worker serves, then write the line `ready`."""
     await supervisor.all_ready.wait()
-    endpoints = [str(named.listener.endpoint) for named in service.listeners]
+    endpoints = [str(named.listener.endpoint) for named in listeners]
     log.info("ready", listeners=" ".join(endpoints), workers=supervisor.workers)

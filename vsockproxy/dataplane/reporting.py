@@ -70,7 +70,7 @@ def _enclave_state(log: Log, enclave: Linked) -> EnclaveState:
         LinkState(
             up_seconds=round(now() - link.began_at, 3),
             streams=len(link.ends),
-            round_trip_seconds=link.session.keepalive.round_trip_seconds,
+            round_trip_seconds=link.session.keepalive.measured_seconds,
             bytes_received=link.bytes_received,
         )
         for link in list(enclave.links)[:MAX_LINKS]

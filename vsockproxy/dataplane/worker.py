@@ -5,21 +5,25 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from vsockproxy.config.document import Document
-from vsockproxy.dataplane.loop import Event, add_reader, remove_reader, run, sleep, spawn
+from vsockproxy.dataplane.loop import Event, add_reader, now, remove_reader, run, sleep, spawn
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
     Connection,
     FromWorker,
+    Heartbeat,
     Listeners,
     ListStreams,
     MessageError,
     Named,
     Ready,
+    Reload,
+    Reloaded,
     Statistics,
     Stop,
     Stopped,
@@ -33,10 +37,24 @@ from vsockproxy.worker_reports import Report, StreamPage, report_descriptor
 REPORT_SECONDS = 1.0
 """How often a worker says what it has done, where somebody watches."""
 
-DRAIN_SECONDS = 3.0
-"""How long open streams may take to end after `stop`; the supervisor kills after 5 s."""
+HEARTBEAT_SECONDS = 1.0
 
 DRAIN_STEP_SECONDS = 0.02
+
+MAX_ERROR_CHARACTERS = 1000
+
+CUT_AT_ONCE = 256
+CUT_PAUSE_SECONDS = 0.01
+"""Streams that are cut at the end of a drain, and the pause before the next: each writes a line,
+and the pipe that takes them is emptied meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much a side serves: enclaves that are connected (0 inside one), and open streams."""
+
+    enclaves: int
+    streams: int
 
 
 class Side(Protocol):
@@ -61,6 +79,19 @@ class Side(Protocol):
     def is_drained(self) -> bool:
         """Whether nothing is open."""
 
+    def cut(self, most: int) -> bool:
+        """Reset up to `most` streams that are open; whether there were any."""
+
+    def reload(self, message: Reload, document: Document) -> int:
+        """Serve another document; how many open streams it forbids, and were ended for that.
+
+        Whatever it raises, everything has to be as before.
+        """
+
+    @property
+    def load(self) -> Load:
+        """How much there is to do."""
+
 
 MakeSide = Callable[[Configure, Document, list[socket.socket], Questions], Side]
 """Builds a side from its configuration, its listeners, and whom it may ask."""
@@ -83,6 +114,8 @@ class Worker:
         self._listeners: list[socket.socket] = []
         self._questions = Questions(lambda message: send(channel, message))
         self._stop = Event()
+        self._drains_until = float("inf")
+        """When what is still open is cut, on the loop's clock."""
         self._is_orphan = False
         self._is_failing = False
         """The last connection could not be taken."""
@@ -90,15 +123,28 @@ class Worker:
     async def live(self) -> None:
         """Serve until the supervisor says stop or is gone."""
         add_reader(self._channel.fileno(), self._on_readable)
+        spawn(self._beat(), "heartbeat")
         await self._stop.wait()
         if self._is_orphan or self._side is None:
             return
         self._side.drain()
-        waited = 0.0
-        while waited < DRAIN_SECONDS and not (self._side.is_drained or self._is_orphan):
+        while now() < self._drains_until and not (self._side.is_drained or self._is_orphan):
             await sleep(DRAIN_STEP_SECONDS)
-            waited += DRAIN_STEP_SECONDS
+        while self._side.cut(CUT_AT_ONCE):  # an orphan too: it is quicker than its sockets' ends
+            await sleep(CUT_PAUSE_SECONDS)
         self._say(Stopped())
+
+    async def _beat(self) -> None:
+        while not self._is_orphan:
+            if self._side is not None:
+                load = self._side.load
+                try:
+                    send(self._channel, Heartbeat(load.enclaves, load.streams))
+                except BlockingIOError:
+                    pass  # what lies in the channel already says the same
+                except ChannelClosed:
+                    self._leave()
+            await sleep(HEARTBEAT_SECONDS)
 
     def _say(self, message: FromWorker) -> None:
         try:
@@ -142,6 +188,21 @@ class Worker:
         finally:
             os.close(descriptor)
 
+    def _reload(self, message: Reload, descriptor: int) -> None:
+        try:
+            try:
+                document = read_document(descriptor)
+            finally:
+                os.close(descriptor)
+            if self._side is None:
+                raise MessageError("reload before configure")
+            ended_streams = self._side.reload(message, document)
+        except Exception as error:  # whatever it is, the old document still holds
+            text = f"{type(error).__name__}: {error}"
+            self._say(Reloaded(message.request, text[:MAX_ERROR_CHARACTERS]))
+        else:
+            self._say(Reloaded(message.request, ended_streams=ended_streams))
+
     def _on_readable(self) -> None:
         while not self._is_orphan:
             try:
@@ -181,7 +242,10 @@ class Worker:
                 if self._side is not None:
                     page = self._side.list_streams(message.limit)
                     self._say_with(StreamsListed(message.request), page)
+            elif isinstance(message, Reload):
+                self._reload(message, descriptors[0])
             elif isinstance(message, Stop):
+                self._drains_until = min(self._drains_until, now() + message.drain_seconds)
                 self._stop.set()
             else:
                 raise MessageError(f"a {type(message).__name__} message, which is not for workers")

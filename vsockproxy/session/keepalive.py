@@ -28,6 +28,7 @@ class Keepalive:
         "_ping_nonce",
         "_ping_sent_at",
         "_pinged_at",
+        "measured_seconds",
         "ping_due",
         "pong_due",
         "round_trip_seconds",
@@ -41,6 +42,8 @@ class Keepalive:
         self._ping_sent_at: float | None = None
         """When the ping that is unanswered was made; there is at most one."""
         self.round_trip_seconds = ASSUMED_ROUND_TRIP_SECONDS
+        self.measured_seconds: float | None = None
+        """The latest round trip; None before the first."""
         self.samples: deque[float] = deque(maxlen=KEPT_SAMPLES)
         """The latest round trips in seconds, for whoever takes them out to count them."""
         self.ping_due: int | None = None
@@ -65,6 +68,7 @@ class Keepalive:
         sample = max(now - self._ping_sent_at, LEAST_ROUND_TRIP_SECONDS)
         self._ping_sent_at = None
         self.samples.append(sample)
+        self.measured_seconds = sample
         # As TCP smooths it (RFC 6298 §2.3), but from the first sample on.
         self.round_trip_seconds += (sample - self.round_trip_seconds) / 8
         return True

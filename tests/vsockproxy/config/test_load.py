@@ -230,7 +230,7 @@ PARENT_VALUES = {
         "xyzzy: 1",
         "xyzzy: unknown key: remove it, or write one of listen, version, allowlist, denylist, "
         "mode, mixed, require_tls, enclaves, forwards, ingress, resolver, credentials, workers, "
-        "limits, admin, log",
+        "limits, drain, forbidden_streams, admin, log",
     ),
     "an unknown key with a hyphen": (
         "require-tls: true",

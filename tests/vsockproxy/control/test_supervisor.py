@@ -12,6 +12,7 @@ from tests.support.supervision import ProcesslessWorker, RecordingLog
 from vsockproxy.control import supervisor as module
 from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
 from vsockproxy.worker_messages import (
+    DRAIN_SECONDS,
     MAX_DESCRIPTORS,
     Configure,
     Connection,
@@ -228,7 +229,8 @@ async def test_a_worker_that_does_not_obey_is_killed_after_the_grace(
     workers = Workers(lambda: ProcesslessWorker(obeys_stop=False))
     async with supervise(workers, RecordingLog(), count=2):
         await trio.sleep(1)
-    assert trio.current_time() == pytest.approx(1 + module.STOP_GRACE_SECONDS)
+    grace = DRAIN_SECONDS + module.STOP_GRACE_SECONDS
+    assert trio.current_time() == pytest.approx(1 + grace)
     assert all(worker.was_killed for worker in workers.started)
 
 
