@@ -7,6 +7,7 @@ from typing import Final
 
 from parent_side.credentials_relay import CredentialsRelay
 from parent_side.egress import Egress
+from parent_side.enclave_logs import EnclaveLogs
 from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
 from parent_side.reach import IpVersion, Reach
@@ -19,6 +20,7 @@ from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
+from vsockproxy.protocols import log_stream
 from vsockproxy.worker_messages import (
     Configure,
     Connection,
@@ -50,8 +52,12 @@ class ParentSide:
         self._reach = reach = Reach(resolver, config.limits.connect, counters)
         self._egress = egress = Egress(reach, config.limits.handshake, log)
         self._name_answers = NameAnswers(resolver, log)
+        self.logs = EnclaveLogs(log, config.log.enclave_lines)
         self._credentials = CredentialsRelay(config.credentials, log)
-        services: dict[str, ServiceHandler] = {CREDENTIALS_SERVICE: self._credentials.serve}
+        services: dict[str, ServiceHandler] = {
+            CREDENTIALS_SERVICE: self._credentials.serve,
+            log_stream.SERVICE: self.logs.serve,
+        }
         self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
         self._forwards = Forwards(reach, self._enclaves.policy_for, config.limits, log)
         self._ip_versions = _ip_versions(message.listeners)
@@ -83,6 +89,7 @@ class ParentSide:
     def drain(self) -> None:
         """Take no new streams."""
         self._enclaves.drain()
+        self.logs.drain()
 
     @property
     def is_drained(self) -> bool:

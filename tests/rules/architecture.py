@@ -71,7 +71,7 @@ LAYERS = _layers(
         "vsockproxy.worker_reports", _VALUES | {"vsockproxy.metrics", "vsockproxy.worker_messages"}
     ),
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
-    Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM),
+    Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM | {"vsockproxy.client.for_trio"}),
     Layer("vsockproxy.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
     Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),

@@ -22,6 +22,8 @@ from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
     CREDENTIALS_SOCKET,
     FIRST_WINDOW_BYTES,
+    KIBIBYTE,
+    LEAST_LOG_BUFFER_BYTES,
     MAX_NAMES_PORTS,
     MEBIBYTE,
     Admin,
@@ -31,6 +33,7 @@ from vsockproxy.config.model import (
     EnclaveCredentials,
     EnclaveEntry,
     EnclaveForward,
+    EnclaveLog,
     Limits,
     ParentConfig,
     ParentCredentials,
@@ -112,6 +115,12 @@ def _check_budget(limits: Limits) -> Iterator[_Complaint]:
         least = f"{-(-least_bytes // MEBIBYTE)}MiB"
         what = f"too small for {limits.streams} streams"
         yield "receive_budget", what, f"write at least {least}, or fewer streams"
+
+
+def _check_log_buffer(log: EnclaveLog) -> Iterator[_Complaint]:
+    if log.buffer < LEAST_LOG_BUFFER_BYTES:
+        least = f"{LEAST_LOG_BUFFER_BYTES // KIBIBYTE}KiB"
+        yield "buffer", "too small for a few long lines", f"write at least {least}"
 
 
 def _check_parent_listen(config: ParentConfig) -> Iterator[_Complaint]:
@@ -199,6 +208,7 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     ),
     DenyRule: (_SectionRule(frozenset(("port", "ports")), _check_deny_ports),),
     Limits: (_SectionRule(frozenset(("streams", "receive_budget")), _check_budget),),
+    EnclaveLog: (_SectionRule(frozenset(("buffer",)), _check_log_buffer),),
     ParentConfig: (_SectionRule(frozenset(("listen",)), _check_parent_listen),),
     EnclaveConfig: (
         _SectionRule(frozenset(("parent",)), _check_enclave_parent),

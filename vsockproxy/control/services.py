@@ -12,7 +12,7 @@ import trio
 from vsockproxy.config import model
 from vsockproxy.config.document import Document
 from vsockproxy.control.listeners import NamedListener
-from vsockproxy.control.logs import STDERR, Relay, open_log
+from vsockproxy.control.logs import STDERR, Relay, Tap, open_log
 from vsockproxy.control.supervisor import Answer, Supervisor
 from vsockproxy.control.watching import ServicesObserver, Watching
 from vsockproxy.control.worker_process import ExecutedWorker
@@ -55,6 +55,7 @@ class Service:
             workers; None if there is none.
         services_listeners: the listening sockets of that process.
         companions: what else runs for as long as the workers do.
+        tap: gets a copy of our log, if somebody wants it.
     """
 
     side: str
@@ -68,6 +69,7 @@ class Service:
     services_module: str | None = None
     services_listeners: Sequence[NamedListener] = ()
     companions: Sequence["Companion"] = ()
+    tap: Tap | None = None
 
     @property
     def line_format(self) -> LineFormat:
@@ -96,7 +98,10 @@ async def supervision(
     supervisor: Supervisor | None = None
     try:
         async with (
-            open_log(service.side, service.line_format, service.log.level) as (log, relay),
+            open_log(service.side, service.line_format, service.log.level, service.tap) as (
+                log,
+                relay,
+            ),
             trio.open_nursery() as nursery,
         ):
             instance = os.urandom(INSTANCE_BYTES)

@@ -26,11 +26,12 @@ from vsockproxy.config.model import (
     EnclaveCredentials,
     EnclaveEntry,
     EnclaveForward,
+    EnclaveLog,
     Limits,
-    Log,
     ParentConfig,
     ParentCredentials,
     ParentForward,
+    ParentLog,
     Resolver,
     Shim,
 )
@@ -119,11 +120,8 @@ limits = st.builds(
     st.integers(1, 65_536),
     st.integers(0, 2**30),
 )
-logs = sections(
-    Log,
-    format=st.sampled_from(["auto", "text", "json"]),
-    level=st.sampled_from(["debug", "info", "warning", "error"]),
-)
+formats = st.sampled_from(["auto", "text", "json"])
+levels = st.sampled_from(["debug", "info", "warning", "error"])
 parent_configs = sections(
     ParentConfig,
     listen=listeners("listen", st.none() | cids).map(lambda endpoint: [endpoint]),
@@ -157,7 +155,7 @@ parent_configs = sections(
     ),
     workers=st.integers(1, 256),
     limits=limits,
-    log=logs,
+    log=sections(ParentLog, format=formats, level=levels, enclave_lines=st.integers(0, 1_000_000)),
 )
 enclave_configs = sections(
     EnclaveConfig,
@@ -190,7 +188,13 @@ enclave_configs = sections(
         vsock=st.sampled_from(["deny", "allow"]),
     ),
     limits=limits,
-    log=logs,
+    log=sections(
+        EnclaveLog,
+        format=formats,
+        level=levels,
+        to_parent=st.none() | st.booleans(),
+        buffer=st.integers(2**16, 2**30),
+    ),
 ).map(
     # They come over the stream socket.
     lambda config: (
