@@ -12,7 +12,13 @@ from parent_side.enclave import Enclave
 from parent_side.resolves import NameAnswers
 from vsockproxy import metrics
 from vsockproxy.config.document import Document
-from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, ParentConfig
+from vsockproxy.config.model import (
+    FIRST_ENCLAVE_CID,
+    FIRST_WINDOW_BYTES,
+    EnclaveEntry,
+    Limits,
+    ParentConfig,
+)
 from vsockproxy.dataplane.carriers import Carrier
 from vsockproxy.dataplane.cutting import cut_streams
 from vsockproxy.dataplane.dedicated import DedicatedRelay
@@ -25,7 +31,6 @@ from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.time_limits import look_seconds
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy, may_connect
-from vsockproxy.policy.lists import FIRST_ENCLAVE_CID
 from vsockproxy.session import (
     DedicatedPreface,
     ErrorCode,

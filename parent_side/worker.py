@@ -118,6 +118,7 @@ class ParentSide:
         self._egress.handshake_seconds = config.limits.handshake
         self._forwards.limits = config.limits
         self._credentials.config = config.credentials
+        self.logs.lines_per_second = config.log.enclave_lines
         self._enclaves.reload(document, policies)
         if config.forbidden_streams == "keep":
             return 0

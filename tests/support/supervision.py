@@ -1,11 +1,16 @@
 """A log and workers for tests of supervision, without processes."""
 
 import math
-from collections.abc import Sequence
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
+from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
 from vsockproxy.log_lines import Level
 from vsockproxy.worker_messages import (
     ChannelClosed,
@@ -19,6 +24,7 @@ from vsockproxy.worker_messages import (
     Reloaded,
     Stop,
     ToWorker,
+    empty_document_descriptor,
 )
 
 BEAT_SECONDS = 1.0
@@ -130,3 +136,63 @@ class ProcesslessWorker:
 
     def close(self) -> None:
         self.was_closed = True
+
+
+class Workers:
+    """Starts workers, and keeps them in the order of their starts."""
+
+    def __init__(self, make: Callable[[], ProcesslessWorker] = ProcesslessWorker) -> None:
+        self.started: list[ProcesslessWorker] = []
+        self.make = make
+        self.failures = 0
+        """How many starts fail first."""
+        self._has_started = trio.Event()
+
+    def __call__(self) -> ProcesslessWorker:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(12, "no memory")
+        self.started.append(self.make())
+        self._has_started.set()
+        return self.started[-1]
+
+    async def next_start(self) -> None:
+        self._has_started = trio.Event()
+        await self._has_started.wait()
+
+
+@asynccontextmanager
+async def supervise(
+    workers: Workers, log: RecordingLog, count: int = 1
+) -> AsyncIterator[Supervisor]:
+    """Workers and their supervisor while the body runs."""
+    supervisor = Supervisor(
+        launch=workers,
+        configurations=[Configure(i, bytes(16), "json", "info", []) for i in range(count)],
+        document=empty_document_descriptor(),
+        log=log,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.run)
+            await wait_all_tasks_blocked()
+            yield supervisor
+            supervisor.stop()
+    finally:
+        os.close(supervisor.document)
+
+
+def accepted(port: int = 1) -> AcceptedConnection:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return AcceptedConnection(Connection("listen[0]", 16, port), ours)
+
+
+def ports(worker: ProcesslessWorker) -> list[int]:
+    return [message.port for message in worker.received if isinstance(message, Connection)]
+
+
+def index_of(worker: ProcesslessWorker) -> int:
+    configure = worker.received[0]
+    assert isinstance(configure, Configure)
+    return configure.worker

@@ -41,6 +41,9 @@ BUDGET_RESERVE_BYTES = 16 * MEBIBYTE
 MAX_NAMES_PORTS = 256
 """Different ports that the names way in listens on, over all rules without `names: false`."""
 
+FIRST_ENCLAVE_CID = 4
+"""Lower CIDs are the hypervisor, loopback, the host and, for Nitro, the parent (vsock(7))."""
+
 STREAM_SOCKET = "/run/vsockproxy/streams.sock"
 """Where the stream socket is unless the file says otherwise."""
 

@@ -7,6 +7,7 @@ no capability of ours, and a restart refuses nobody: the sockets stay open in sy
 import os
 import socket
 from collections.abc import Hashable, Iterable, Mapping, MutableMapping
+from contextlib import ExitStack
 from ipaddress import ip_address
 from typing import Final
 
@@ -56,21 +57,26 @@ def adopt(passed: Mapping[int, str]) -> dict[str, socket.socket]:
         ListenError: one of them is no listening stream socket.
     """
     adopted: dict[str, socket.socket] = {}
-    for number, name in passed.items():
-        label = f"descriptor {number} ({name})"
-        try:
-            os.set_inheritable(number, False)
-            sock = socket.socket(fileno=number)
-        except OSError as error:
-            raise ListenError(f"{label} was passed and is no socket: {error.strerror}") from None
-        adopted[f"{label} at {_describe(sock)}"] = sock
-        is_stream = sock.type == socket.SOCK_STREAM
-        if not is_stream or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise ListenError(
-                f"{label} at {_describe(sock)} was passed and is no listening stream socket: "
-                "write ListenStream= in the socket unit, and Accept=no"
-            )
-        sock.setblocking(False)
+    with ExitStack() as undo:
+        for number, name in passed.items():
+            label = f"descriptor {number} ({name})"
+            try:
+                os.set_inheritable(number, False)
+                sock = socket.socket(fileno=number)
+            except OSError as error:
+                why = error.strerror
+                raise ListenError(f"{label} was passed and is no socket: {why}") from None
+            undo.callback(sock.close)
+            label = f"{label} at {_describe(sock)}"
+            is_listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if sock.type != socket.SOCK_STREAM or not is_listening:
+                raise ListenError(
+                    f"{label} was passed and is no listening stream socket: write ListenStream= "
+                    "in the socket unit, and Accept=no"
+                )
+            sock.setblocking(False)
+            adopted[label] = sock
+        undo.pop_all()
     return adopted
 
 

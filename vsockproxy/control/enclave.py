@@ -72,8 +72,31 @@ async def _serve_enclave(
     async with supervision(service, passes_listeners=True) as (supervisor, log):
         run = partial(_run, service, supervisor, log, command, signals, left_out, note)
         if shipping is None or shipper is None:
-            return await run(None)
-        return await _ship(run, shipping, shipper, supervisor, log)
+            status = await run(None)
+        else:
+            status = await _ship(run, shipping, shipper, supervisor, log)
+        if command is None:
+            await _drain(service, supervisor, signals, log)
+        return status
+
+
+async def _drain(
+    service: Service, supervisor: Supervisor, signals: SignalDescriptor, log: Log
+) -> None:
+    """Let open streams end, then cut what is left; another signal cuts at once."""
+    for named in service.listeners:
+        named.listener.close()
+    supervisor.stop()
+    async with trio.open_nursery() as nursery:
+
+        async def cut_when_asked() -> None:
+            number = await wait_for_ending_signal(signals)
+            log.warning("cutting", signal=signal.Signals(number).name)
+            supervisor.stop(0)
+
+        nursery.start_soon(cut_when_asked)
+        await supervisor.has_ended.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def _ship(

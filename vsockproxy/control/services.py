@@ -51,11 +51,11 @@ class Service:
         first_workers: those that have been started already.
         log: how lines are written.
         answer: answers what workers ask of the supervisor; None if they have nothing to ask.
+        tap: gets a copy of our log, if somebody wants it.
         services_module: the module that is executed as a process of services, which watches the
             workers; None if there is none.
         services_listeners: the listening sockets of that process.
         companions: what else runs for as long as the workers do.
-        tap: gets a copy of our log, if somebody wants it.
     """
 
     side: str
@@ -66,10 +66,10 @@ class Service:
     first_workers: Sequence[StartedWorker]
     log: model.Log
     answer: Answer | None = None
+    tap: Tap | None = None
     services_module: str | None = None
     services_listeners: Sequence[NamedListener] = ()
     companions: Sequence["Companion"] = ()
-    tap: Tap | None = None
 
     @property
     def line_format(self) -> LineFormat:

@@ -4,27 +4,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from parent_side.services.enclave_runner import restart_delay
 from tests.support import nitro_cli
-from tests.support.notify_socket import NotifySocket, notify_socket
+from tests.support.notify_socket import FakeNotifySocket
 from tests.support.program import Program, command_line
 
 
 @contextmanager
-def running(folder: Path, **keys: Any) -> Iterator[tuple[Program, NotifySocket]]:
+def running(folder: Path, **keys: Any) -> Iterator[tuple[Program, FakeNotifySocket]]:
     """Run `vsockproxy run-enclave` on a file with `keys`, and a nitro-cli of ours."""
     program = nitro_cli.install(folder)
     file = folder / "web.yaml"
     content = {"eif": "/images/web.eif", "cpus": 2, "memory": "1GiB", "nitro_cli": str(program)}
     file.write_text(json.dumps(content | keys))
+    address = f"@{uuid4()}"
     with (
-        notify_socket(folder / "notify.sock") as systemd,
-        Program(
-            command_line("run-enclave", str(file)), {"NOTIFY_SOCKET": str(systemd.path)}
-        ) as runner,
+        FakeNotifySocket(address) as systemd,
+        Program(command_line("run-enclave", str(file)), {"NOTIFY_SOCKET": address}) as runner,
     ):
         yield runner, systemd
 
@@ -33,15 +33,14 @@ def test_an_enclave_is_started_announced_and_ended_with_its_unit(tmp_path: Path)
     with running(tmp_path, cid=20) as (runner, systemd):
         line = json.loads(runner.line_with('"enclave_started"'))
         assert (line["enclave"], line["cid"]) == ("web", 20)
-        assert systemd.wait_for(lambda line: line == "READY=1")
-        assert systemd.wait_for(lambda line: line == "STATUS=web runs, CID 20")
+        assert systemd.wait_for_key("READY")["STATUS"] == "web runs, CID 20"
         assert nitro_cli.calls(tmp_path)[1] == [
             *("run-enclave", "--eif-path", "/images/web.eif", "--cpu-count", "2"),
             *("--memory", "1024", "--enclave-name", "web", "--enclave-cid", "20"),
         ]
         runner.signal(signal.SIGTERM)
         assert runner.end()[0] == 0
-        assert systemd.wait_for(lambda line: line == "STOPPING=1")
+        assert systemd.wait_for_key("STOPPING")
     assert nitro_cli.enclaves(tmp_path) == []
 
 
@@ -52,7 +51,7 @@ def test_one_that_ends_is_started_again_with_its_new_cid(tmp_path: Path) -> None
         runner.line_with('"enclave_ended"')
         second = json.loads(runner.line_with('"enclave_started"'))
         assert (first["cid"], second["cid"]) == (16, 17)
-        assert systemd.wait_for(lambda line: line == "STATUS=web runs, CID 17")
+        systemd.wait_for(lambda message: message.get("STATUS") == "web runs, CID 17")
 
 
 def test_one_that_cannot_be_started_is_tried_again_and_says_why(tmp_path: Path) -> None:
@@ -60,9 +59,9 @@ def test_one_that_cannot_be_started_is_tried_again_and_says_why(tmp_path: Path) 
     with running(tmp_path) as (runner, systemd):
         line = json.loads(runner.line_with('"enclave_failed"'))
         assert "E36" in line["text"]
-        assert "READY=1" not in systemd.lines
         (tmp_path / "run-enclave.fails").unlink()
         runner.line_with('"enclave_started"')
+        assert systemd.wait_for_key("READY")["STATUS"] == "web runs, CID 17"
 
 
 def test_one_that_is_left_from_before_is_ended_first(tmp_path: Path) -> None:
