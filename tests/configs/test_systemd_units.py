@@ -9,8 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from vsockproxy.cli.main import main
+from vsockproxy.config.enclave_run import EnclaveRun, parse_enclave_run
 from vsockproxy.config.model import CREDENTIALS_SOCKET
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +160,23 @@ def test_only_the_credentials_unit_reaches_the_metadata_service(unit: str) -> No
     if is_credentials:
         assert denied == ["any"]
         assert allowed == ["169.254.169.254/32", "fd00:ec2::254/128"]
+
+
+def test_every_unit_says_when_it_serves_and_is_watched() -> None:
+    for unit in SERVICES:
+        service = dict(directives(UNITS / unit)["Service"])
+        assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+        assert int(service["WatchdogSec"]) >= 15
+
+
+def test_the_example_of_an_enclave_is_valid_and_its_values_are_the_defaults() -> None:
+    path = UNITS / "examples" / "enclaves" / "web.yaml"
+    config = parse_enclave_run(path.read_bytes(), str(path))
+    assert set(yaml.safe_load(path.read_bytes())) == set(EnclaveRun.__struct_fields__)
+    default = EnclaveRun(eif=config.eif, cpus=config.cpus, memory=config.memory)
+    for name in ("debug", "admin", "nitro_cli"):
+        assert getattr(config, name) == getattr(default, name), name
+    assert config.name == "web"
 
 
 def test_the_parent_has_time_to_drain_and_gets_its_vsock_ports() -> None:
