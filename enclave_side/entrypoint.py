@@ -8,15 +8,17 @@ FILES is `own`, or `shared` where they are another machine's, as in the sandbox.
 """
 
 import os
+import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from enclave_side.credentials_listeners import open_credentials_listeners
 from enclave_side.fence import FenceError, plan_fence
 from enclave_side.machine import Machine, set_up_machine
 from enclave_side.namespaces import NamespaceError
-from enclave_side.shim.environment import command_environment
+from enclave_side.shim.environment import command_environment, with_credentials
 from enclave_side.shim.names.listeners import open_names_listeners
 from enclave_side.stream_socket import open_stream_socket
 from vsockproxy import processes
@@ -28,9 +30,13 @@ from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
 from vsockproxy.worker_messages import ListenerKind, document_descriptor, read_document
 
+if TYPE_CHECKING:
+    from vsockproxy.control.services import Companion
+
 __all__ = ("WORKER_MODULE", "become_init", "main", "run", "supervisor_command")
 
 WORKER_MODULE: Final = "enclave_side.worker"
+CREDENTIALS_MODULE: Final = "enclave_side.services.credentials"
 
 _MODULE: Final = "enclave_side.entrypoint"
 
@@ -40,6 +46,8 @@ FAILED: Final = 1
 HTTP_PROXY_NAME: Final = "shim.http_proxy"
 SOCKS5_NAME: Final = "shim.socks5"
 STREAMS_NAME: Final = "shim.streams"
+
+SECRET_BYTES: Final = 32
 
 OUTPUT_LEFT_OUT: Final = (
     "the parent gets our own log alone: what the command writes stays on this terminal"
@@ -100,6 +108,11 @@ def run(
             names_are_active=machine.names is not None,
             streams=_stream_socket(listeners),
         )
+        try:
+            companions = _companions(config, machine, listeners, environment, stack)
+        except ListenError as error:
+            processes.tell(error)
+            return FAILED
         has_terminal = processes.has_terminal()
         ships = config.log.to_parent
         if ships is None:
@@ -117,6 +130,7 @@ def run(
             log=config.log,
             answer=machine.names.answer if machine.names is not None else None,
             make_sockets=machine.make_sockets,
+            companions=companions,
         )
         return serve_enclave(
             service,
@@ -198,6 +212,37 @@ def _open_listeners(
                 raise
             machine.left_out.append(f"the stream socket was left out: {error}")
     return listeners
+
+
+def _companions(
+    config: EnclaveConfig,
+    machine: Machine,
+    listeners: Sequence[_OpenListener],
+    environment: dict[str, str],
+    stack: ExitStack,
+) -> list["Companion"]:
+    """The process for credentials, where there is to be one; `environment` leads to it then.
+
+    Raises:
+        ListenError: its endpoint cannot be bound.
+    """
+    if config.credentials is None:
+        return []
+    if _stream_socket(listeners) is None:
+        machine.left_out.append("there are no credentials, since there is no stream socket")
+        return []
+    from vsockproxy.control.credentials_process import CredentialsProcess
+    from vsockproxy.control.services import NamedListener
+
+    opened = open_credentials_listeners(config.credentials, machine, stack)
+    host, port, *_ = opened[0][2].socket.getsockname()
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    region = config.credentials.region
+    variables = with_credentials(environment, TcpAddress(host, port), secret, region)
+    environment.clear()
+    environment.update(variables)
+    named = [NamedListener(*each) for each in opened]
+    return [CredentialsProcess(CREDENTIALS_MODULE, named, secret, environment)]
 
 
 def _bound_http_proxy(listeners: Sequence[_OpenListener]) -> TcpAddress | None:

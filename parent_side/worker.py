@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterable
 from typing import Final
 
+from parent_side.credentials_relay import CredentialsRelay
 from parent_side.egress import Egress
 from parent_side.enclave_logs import EnclaveLogs
 from parent_side.enclaves import Enclaves, ServiceHandler
@@ -16,6 +17,7 @@ from parent_side.resolver import Resolver
 from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
+from vsockproxy.credentials.locations import SERVICE as CREDENTIALS_SERVICE
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import Load, run_worker
@@ -57,7 +59,11 @@ class ParentSide:
         self._egress = egress = Egress(reach, config.limits.handshake, log)
         self._name_answers = NameAnswers(resolver, log)
         self.logs = EnclaveLogs(log, config.log.enclave_lines)
-        services: dict[str, ServiceHandler] = {log_stream.SERVICE: self.logs.serve}
+        self._credentials = CredentialsRelay(config.credentials, log)
+        services: dict[str, ServiceHandler] = {
+            CREDENTIALS_SERVICE: self._credentials.serve,
+            log_stream.SERVICE: self.logs.serve,
+        }
         self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
         tell = questions.tell
         self._offers = Offers(self._enclaves, tell, message.worker, message.workers)
@@ -139,6 +145,7 @@ class ParentSide:
         self._reach.connect_seconds = config.limits.connect
         self._egress.handshake_seconds = config.limits.handshake
         self._forwards.limits = config.limits
+        self._credentials.config = config.credentials
         self.logs.lines_per_second = config.log.enclave_lines
         self._enclaves.reload(document, policies)
         self._ingress.reload(config.limits, listeners)
@@ -148,6 +155,7 @@ class ParentSide:
             self._egress.end_forbidden()
             + self._forwards.end_forbidden()
             + self._ingress.end_forbidden()
+            + self._credentials.end_forbidden()
         )
 
     @property

@@ -11,7 +11,8 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            | text or json; log_level; listeners: a   |                             |
 |             |            | list of {name, kind, endpoint};         |                             |
 |             |            | listeners_follow: true in an enclave;   |                             |
-|             |            | reports: true where somebody watches    |                             |
+|             |            | reports: true where somebody watches;   |                             |
+|             |            | secret: bytes, for some services        |                             |
 | listeners   | worker     |                                         | the next listeners of       |
 |             |            |                                         | `configure`, in its order   |
 | connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection; in |
@@ -42,6 +43,7 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 | statistics  | supervisor |                                         | a report (`worker_reports`) |
 | streams_listed | both    | request; worker, on the way back        | a page of streams           |
 | supervision | services   |                                         | what the supervisor knows   |
+| region_known | supervisor | region: for the command's environment  |                             |
 | worker_statistics | services | worker; incarnation                 | a report, passed on         |
 
 The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
@@ -112,6 +114,7 @@ __all__ = (
     "Offer",
     "Ready",
     "Record",
+    "RegionKnown",
     "Reload",
     "Reloaded",
     "Routed",
@@ -156,7 +159,16 @@ NamesKind = Literal["names", "dns_udp", "dns_tcp"]
 """What the command's lookups and the addresses it gets from them lead to."""
 
 ListenerKind = Literal[
-    "link", "http_proxy", "socks5", "streams", "admin", "ingress", NamesKind, ForwardKind
+    "link",
+    "http_proxy",
+    "socks5",
+    "streams",
+    "admin",
+    "credentials",
+    "imds",
+    "ingress",
+    NamesKind,
+    ForwardKind,
 ]
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -199,6 +211,8 @@ class Configure(Record, frozen=True, tag="configure", tag_field="type"):
     """How many there are."""
     reports: bool = False
     """Whether to say `statistics`."""
+    secret: Annotated[bytes, msgspec.Meta(max_length=256)] = b""
+    """For a process of services: what requests have to show."""
 
 
 class Listeners(Record, frozen=True, tag="listeners", tag_field="type"):
@@ -282,6 +296,12 @@ class Stopped(Record, frozen=True, tag="stopped", tag_field="type"):
     """The worker has ended its work and is about to exit."""
 
 
+class RegionKnown(Record, frozen=True, tag="region_known", tag_field="type"):
+    """The enclave's service for credentials has learnt the region."""
+
+    region: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
+
+
 class Statistics(Record, frozen=True, tag="statistics", tag_field="type"):
     """What the worker has done; with a `worker_reports.Report`."""
 
@@ -336,8 +356,9 @@ FromWorker = (
     | Statistics
     | StreamsListed
     | ListStreams
+    | RegionKnown
 )
-"""The last one is of services only."""
+"""The last two are of services only."""
 
 Message = ToWorker | FromWorker
 

@@ -64,7 +64,7 @@ def compare_sides(
                 key=lambda lists: len(_differences(lists, theirs) + _differences(theirs, lists)),
             )
             served.setdefault(ours.name, []).append((ours, theirs))
-            for difference in _differences(theirs, ours):
+            for difference in (*_differences(theirs, ours), *_credentials(enclave, parent)):
                 warnings[_warning(enclave, difference)] = None
         for pairs in served.values():
             each = [_differences(ours, theirs) for ours, theirs in pairs]
@@ -74,6 +74,16 @@ def compare_sides(
                     warnings[_warning(parent, difference)] = None
     warnings |= dict.fromkeys(compare_services(parents, enclaves))
     return tuple(warnings)
+
+
+def _credentials(enclave: Document, parent: Document) -> Iterator[_Difference]:
+    """What an enclave asks for that its parent gives to nobody."""
+    wanted, given = enclave.config, parent.config
+    assert isinstance(wanted, EnclaveConfig)  # as `_enclave_lists` has found
+    assert isinstance(given, ParentConfig)  # as `_parent_lists` has
+    if wanted.credentials is not None and given.credentials is None:
+        what = f"credentials are given to no enclave by {parent.file}"
+        yield _Difference("credentials", what, "add credentials there, or remove it here")
 
 
 def _warning(document: Document, difference: _Difference) -> ConfigError:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from vsockproxy.addresses import TcpAddress
+from vsockproxy.addresses import TcpAddress, UnixAddress
 from vsockproxy.config.scalars import (
     AddressText,
     CapabilityText,
@@ -51,6 +51,12 @@ FIRST_ENCLAVE_CID = 4
 STREAM_SOCKET = "/run/vsockproxy/streams.sock"
 """Where the stream socket is unless the file says otherwise."""
 
+CREDENTIALS_SOCKET = "/run/vsockproxy-credentials/credentials.sock"
+"""Where `vsockproxy credentials` listens unless told otherwise."""
+
+CREDENTIALS_PORT = 3129
+"""Where programs in the enclave find credentials, unless the file says otherwise."""
+
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 PortRange = Annotated[
@@ -81,6 +87,13 @@ UserNumber = Annotated[
         ge=0,
         le=0xFFFF_FFFE,  # the last one means "no user" (setresuid(2))
         description="a user's number within 0-4294967294",
+    ),
+]
+RegionName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}(?![\s\S])",
+        description="a region's name, as eu-west-1",
     ),
 ]
 Mode = Literal["enforce", "report"]
@@ -185,6 +198,15 @@ class Admin(Section, frozen=True):
     """Where it listens."""
 
 
+class ParentCredentials(Section, frozen=True):
+    """Which enclaves get the credentials of the instance's role, and where they come from."""
+
+    cids: Annotated[list[ContextId], msgspec.Meta(min_length=1)]
+    """The enclaves."""
+    socket: EndpointText = UnixAddress(CREDENTIALS_SOCKET)
+    """The unix socket on which `vsockproxy credentials` listens."""
+
+
 class Resolver(Section, frozen=True):
     """How the parent resolves names; without it, the system's resolv.conf and hosts."""
 
@@ -273,6 +295,17 @@ class EnclaveIngress(Section, frozen=True):
     """`v2` tells the service in front of each connection whose it is."""
 
 
+class EnclaveCredentials(Section, frozen=True):
+    """Where programs in the enclave find the credentials of the parent instance's role."""
+
+    listen: TcpAddressText = TcpAddress("127.0.0.1", CREDENTIALS_PORT)
+    """The endpoint that AWS_CONTAINER_CREDENTIALS_FULL_URI names, on loopback."""
+    imds: bool = False
+    """Whether 169.254.169.254:80 answers too, for programs that know nothing else (IMDSv2)."""
+    region: RegionName | None = None
+    """What AWS_REGION says; without it, the region that the parent names."""
+
+
 class Shim(Section, frozen=True):
     """The ways in for unmodified programs."""
 
@@ -325,6 +358,8 @@ class ParentConfig(Section, frozen=True):
     ingress: list[ParentIngress] = []
     """Listeners for connections from outside to services of enclaves."""
     resolver: Resolver = Resolver()
+    credentials: ParentCredentials | None = None
+    """Credentials of the instance's role for enclaves; without it none gets them."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
     """Worker processes; `auto` is one for each processor."""
     limits: Limits = Limits()
@@ -360,6 +395,8 @@ class EnclaveConfig(Section, frozen=True):
     """Local ports with a fixed destination."""
     ingress: Annotated[list[EnclaveIngress], msgspec.Meta(max_length=MAX_SERVICES)] = []
     """Services that the parent may bring connections to."""
+    credentials: EnclaveCredentials | None = None
+    """Credentials of the parent instance's role, for programs that use AWS's SDKs."""
     command: Command = Command()
     limits: Limits = Limits()
     log: EnclaveLog = EnclaveLog()

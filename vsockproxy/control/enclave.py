@@ -148,6 +148,8 @@ async def _run(
         nursery.start_soon(watch_signals)
         await announce_ready(supervisor, service.listeners, log)
         if command is not None:
+            for companion in service.companions:
+                await companion.ready(log)
             nursery.cancel_scope.cancel()
     if ended_by is not None:
         log.info("stopping", signal=signal.Signals(ended_by).name)

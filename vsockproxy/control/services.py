@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -27,7 +27,14 @@ from vsockproxy.worker_messages import (
 )
 from vsockproxy.worker_reports import ListenerState
 
-__all__ = ("NamedListener", "Service", "announce_ready", "run_services", "supervision")
+__all__ = (
+    "Companion",
+    "NamedListener",
+    "Service",
+    "announce_ready",
+    "run_services",
+    "supervision",
+)
 
 ONE_USER_TEXT: Final = "the admin endpoint runs in this unit, as the user that the workers have too"
 
@@ -51,6 +58,7 @@ class Service:
         services_module: the module that is executed as a process of services, which watches the
             workers; None if there is none.
         services_listeners: the listening sockets of that process.
+        companions: what else runs for as long as the workers do.
     """
 
     side: str
@@ -66,6 +74,7 @@ class Service:
     tap: Tap | None = None
     services_module: str | None = None
     services_listeners: Sequence[NamedListener] = ()
+    companions: Sequence["Companion"] = ()
 
     @property
     def line_format(self) -> LineFormat:
@@ -73,6 +82,16 @@ class Service:
         if self.log.format == "auto":
             return "text" if os.isatty(STDERR) else "json"
         return self.log.format
+
+
+class Companion(Protocol):
+    """Something that runs beside the workers."""
+
+    async def run(self, service: Service, workers: Supervisor, relay: Relay, log: Log) -> None:
+        """Run until the workers have ended."""
+
+    async def ready(self, log: Log) -> None:
+        """Wait until the command may start."""
 
 
 @asynccontextmanager
@@ -129,6 +148,8 @@ async def supervision(
             nursery.start_soon(supervisor.run)
             if service.services_module is not None:
                 nursery.start_soon(run_services, service, supervisor, watching, relay, log)
+            for companion in service.companions:
+                nursery.start_soon(companion.run, service, supervisor, relay, log)
             try:
                 yield supervisor, log
             finally:

@@ -35,6 +35,7 @@ from vsockproxy.worker_messages import (
     NumberName,
     Offer,
     Ready,
+    RegionKnown,
     Reload,
     Reloaded,
     Routed,
@@ -488,7 +489,9 @@ class Supervisor:
                                 await _send_sockets(process, message, self._make_sockets)
                             case Offer() | Routed() if self._router is not None:
                                 self._router.received(_index(place), message, descriptors)
-                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
+                            case Statistics() | StreamsListed() | ListStreams() | RegionKnown() if (
+                                self._observer
+                            ):
                                 self._observer.received(_index(place), message, descriptors)
                             case _:
                                 _note(place, message)

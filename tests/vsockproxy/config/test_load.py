@@ -229,8 +229,8 @@ PARENT_VALUES = {
     "an unknown key like nothing": (
         "xyzzy: 1",
         "xyzzy: unknown key: remove it, or write one of listen, version, allowlist, denylist, "
-        "mode, mixed, require_tls, enclaves, forwards, ingress, resolver, workers, limits, "
-        "drain, forbidden_streams, admin, log",
+        "mode, mixed, require_tls, enclaves, forwards, ingress, resolver, credentials, workers, "
+        "limits, drain, forbidden_streams, admin, log",
     ),
     "an unknown key with a hyphen": (
         "require-tls: true",
@@ -797,7 +797,8 @@ ENCLAVE_VALUES = {
     "a key of the parent's file": (
         "mixed: drop",
         "mixed: unknown key: remove it, or write one of parent, version, allowlist, denylist, "
-        "mode, require_tls, links, workers, shim, forwards, ingress, command, limits, log",
+        "mode, require_tls, links, workers, shim, forwards, ingress, credentials, command, "
+        "limits, log",
     ),
 }
 
