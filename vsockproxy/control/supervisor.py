@@ -142,6 +142,8 @@ class _Place:
     """Not set between a reload and the message that tells the worker."""
     alive_at: float
     """When it was started, or heard of for the last time."""
+    died_at: float = 0.0
+    """When the last one died."""
     crash_loop: CrashLoop = field(default_factory=CrashLoop)
     process: WorkerProcess | None = None
     """The one that has been told the configuration, or is about to be."""
@@ -342,7 +344,7 @@ class Supervisor:
                 end = _describe_end(await self._run_worker(place, process))
             if self._stop_requested.is_set():
                 return
-            place.alive_at = trio.current_time()
+            place.alive_at = place.died_at = trio.current_time()
             place.deaths += 1
             delay_seconds = delay.after_death(place.alive_at - started_at)
             fields = {"ended": end, "restart_after": delay_seconds, **_counters(place)}
@@ -423,7 +425,7 @@ class Supervisor:
                     match message:
                         case Ready() if not is_serving:
                             is_serving = True
-                            self._mark_ready(place)
+                            self._mark_ready(place, process)
                             nursery.start_soon(self._deliver, place, process)
                         case NumberName() | NameOf() if self._answer is not None:
                             await process.send(self._answer(message))
@@ -436,8 +438,12 @@ class Supervisor:
             self._log.write("error", "worker_message_broken", {"text": text, **_counters(place)})
         process.kill()
 
-    def _mark_ready(self, place: _Place) -> None:
+    def _mark_ready(self, place: _Place, process: WorkerProcess) -> None:
         place.is_ready = True
+        if place.deaths:
+            seconds = round(trio.current_time() - place.died_at, 3)
+            fields = {"after": seconds, "pid": process.pid, **_counters(place)}
+            self._log.write("info", "worker_replaced", fields)
         if all(each.is_ready for each in self._places):
             self.all_ready.set()
 
