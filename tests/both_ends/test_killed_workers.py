@@ -6,18 +6,19 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
-from functools import partial
 
 import pytest
 
 from tests.support.exchange_pair import HOST, PORT, ExchangePair, converse
 from tests.support.observation import count, descriptors, kill, wait_until
-from tests.support.pair import Side, echo, free_port
+from tests.support.pair import Line, Side, echo, free_port
 from tests.support.traffic import start
 
 STREAMS = 200
@@ -26,6 +27,30 @@ LOAD_SECONDS = 4.0
 OTHER_CID = 17
 ORPHAN_SECONDS = 2.0
 REPLACED_SECONDS = 1.0
+MORE_THAN_A_START = 2.0
+"""Where the machine is slow: how often as long as a bare start of the same program, measured while
+the same load goes on."""
+
+
+@contextlib.contextmanager
+def bare_start(module: str) -> Iterator[Future[float]]:
+    """How long it takes at this time to start a Python and import a worker's module."""
+
+    def measure() -> float:
+        began_at = time.monotonic()
+        subprocess.run([sys.executable, "-P", "-c", f"import {module}"], check=True)
+        return time.monotonic() - began_at
+
+    future = start(measure)
+    yield future
+    future.result(60)
+
+
+def is_quick(replaced: Line, bare: Future[float]) -> bool:
+    """Whether a replacement was ready in time."""
+    after: float = replaced["after"]
+    print(f"a replacement was ready after {after:g} s, a bare start took {bare.result(60):.2f} s")
+    return after < max(REPLACED_SECONDS, MORE_THAN_A_START * bare.result(60))
 
 
 class Arrivals:
@@ -129,7 +154,8 @@ def test_a_worker_of_the_parent_killed_under_load_refuses_nobody() -> None:
                 here, there = Arrivals(port), Arrivals(other_port)
                 wait_for_arrivals(here, there)
                 kill(victim)
-                replaced = rig.parent.wait_for_event("worker_replaced", deaths=1)
+                with bare_start("parent_side.worker") as bare:
+                    replaced = rig.parent.wait_for_event("worker_replaced", deaths=1)
                 time.sleep(LOAD_SECONDS / 2)  # the load goes on for a while
                 assert survivors(kept) == kept
                 assert survivors(lost) == []
@@ -137,7 +163,7 @@ def test_a_worker_of_the_parent_killed_under_load_refuses_nobody() -> None:
         assert seen_there.keys() == {"served"}
         assert seen.keys() <= {"served", "reset"}, "reset: those that the dead worker had"
         assert seen["reset"] < 100
-        assert replaced["after"] < REPLACED_SECONDS
+        assert is_quick(replaced, bare)
 
 
 @pytest.mark.alone
@@ -155,14 +181,15 @@ def test_a_worker_of_the_enclave_killed_under_load_refuses_nobody() -> None:
             arrivals = Arrivals(port)
             wait_for_arrivals(arrivals)
             kill(victim)
-            replaced = rig.enclave.wait_for_event("worker_replaced", deaths=1)
+            with bare_start("enclave_side.worker") as bare:
+                replaced = rig.enclave.wait_for_event("worker_replaced", deaths=1)
             time.sleep(LOAD_SECONDS / 2)  # the load goes on for a while
             assert survivors(held[other]) == held[other]
             assert survivors(held[victim]) == []
             seen = arrivals.end()
         assert seen.keys() <= {"served", "reset"}, "reset: those that the dead worker had"
         assert seen["reset"] < 100
-        assert replaced["after"] < REPLACED_SECONDS
+        assert is_quick(replaced, bare)
 
 
 def wait_for_arrivals(*arrivals: Arrivals) -> None:
@@ -202,4 +229,4 @@ def test_a_stopped_worker_is_killed_and_replaced() -> None:
         rig.parent.wait_for_event("worker_replaced")
         rig.wait_for_links()
         rig.complete("shared", 4, (1000, 1000))
-        assert partial(count, rig.parent, "worker_died")() == 1
+        assert count(rig.parent, "worker_died") == 1

@@ -3,8 +3,11 @@
 import json
 import signal
 import socket
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from tests.support.exchange_pair import converse
 from tests.support.observation import count, descriptors, wait_until
 from tests.support.pair import Line, Pair, Side, echo, is_reset, serving
+from tests.support.traffic import start
 
 HOST = "origin.test"
 OTHER = "other.test"
@@ -279,3 +283,69 @@ def test_the_resolver_is_changed() -> None:
             pair.reload({"resolver": {"hosts": {HOST: ["127.0.0.1"]}}})
             with pair.connect(HOST, port) as sock:
                 converse(sock)
+
+
+RELOADS = 100
+BROKEN = 3
+"""Every so many-th file is broken."""
+
+
+@pytest.mark.alone
+def test_a_hundred_reloads_under_load_refuse_nobody_and_leave_nothing_behind() -> None:
+    is_over = threading.Event()
+
+    def go_on(pair: Pair) -> Counter[str]:
+        seen: Counter[str] = Counter()
+        while not is_over.is_set():
+            try:
+                with pair.connect(HOST, PORT) as sock:
+                    for _ in range(10):
+                        converse(sock)
+                seen["served"] += 1
+            except (OSError, AssertionError) as error:
+                seen[repr(error)] += 1
+        return seen
+
+    with pair_with_origin() as (pair, port):
+        assert pair.parent is not None
+        processes = pair.parent.processes
+        lists = {
+            False: {"allowlist": [rule(HOST, port)], "forwards": []},
+            True: {
+                "allowlist": [rule(HOST, port), rule(OTHER, port)],
+                "forwards": [
+                    {"listen": f"unix://{pair.path}/forward.sock", "to": f"{HOST}:{PORT}"}
+                ],
+            },
+        }
+        # What a first reload needs (a pool of threads) stays.
+        assert pair.reload(lists[False])["event"] == "reloaded"
+        before = {pid: descriptors(pid) for pid in processes}
+        running = [start(partial(go_on, pair)) for _ in range(4)]
+        is_open = False
+        with pair.connect(HOST, PORT) as lasting:
+            for number in range(1, RELOADS + 1):
+                if number % BROKEN:
+                    is_open = not is_open
+                    assert pair.reload(lists[is_open])["event"] == "reloaded"
+                else:
+                    good = pair.parent_config.read_text()
+                    wrong = {**pair.content(), **lists[not is_open], "allowlst": []}
+                    assert pair.reload_text(json.dumps(wrong))["event"] == "reload_failed"
+                    pair.parent_config.write_text(good)
+                assert (is_allowed(pair, HOST), is_allowed(pair, OTHER)) == (True, is_open)
+                converse(lasting)
+        is_over.set()
+        seen = sum((future.result(60) for future in running), Counter[str]())
+        assert seen.keys() == {"served"}
+        assert pair.reload(lists[False])["event"] == "reloaded"
+        for side in (pair.parent, pair.enclave):
+            assert side is not None
+            wait_until(side, partial(is_closed, side))
+        assert pair.parent.processes == processes
+        assert {pid: descriptors(pid) for pid in processes} == before
+
+
+def is_closed(side: Side) -> bool:
+    """Whether every stream that was opened has its close line."""
+    return count(side, "decision", allowed=True) == count(side, "close")
