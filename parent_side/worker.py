@@ -55,12 +55,16 @@ class ParentSide:
         self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
         self._forwards = Forwards(reach, self._enclaves.policy_for, config.limits, log)
         self._ip_versions = _ip_versions(message.listeners)
+        self._is_draining = False
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """Serve a connection that the supervisor accepted."""
         forward = _FORWARD.match(message.listener)
         if forward is None:
             self._enclaves.connected(sock, message.cid)
+            return
+        if self._is_draining:
+            sock.close()
             return
         to = self._config.forwards[int(forward[1])].to
         cid = message.cid
@@ -82,6 +86,7 @@ class ParentSide:
 
     def drain(self) -> None:
         """Take no new streams."""
+        self._is_draining = True
         self._enclaves.drain()
         self.logs.drain()
 

@@ -169,7 +169,8 @@ def changes_since(old: Document, new: Document) -> tuple[ConfigError, ...]:
         text = ", ".join(whoms) if len(whoms) < len(groups) else "every enclave"
         lines.append(_line(document, finding.change.path, _describe(finding), text))
     lines += _listener_lines(old, new)
-    return tuple(lines)
+    # What the new file says comes first, as it stands there.
+    return tuple(sorted(lines, key=lambda each: (each.file != new.file, each.line)))
 
 
 def _groups(old: Document, new: Document) -> dict[int | None, str]:
