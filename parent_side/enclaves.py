@@ -177,9 +177,6 @@ class Enclaves:
     def connected(self, sock: socket.socket, cid: int) -> None:
         """A new connection on a link listener."""
         greetings = self._greetings.get(cid, 0)
-        if self._is_draining:
-            sock.close()
-            return
         if greetings >= GREETINGS_AT_ONCE:
             sock.close()
             self._counters.add(metrics.LIMIT_REFUSALS, ("greetings",))
@@ -197,6 +194,8 @@ class Enclaves:
                 preface, rest = await read_preface(sock, may_be_dedicated=True)
                 if isinstance(preface, DedicatedPreface):
                     await self._attach(sock, cid, preface, rest)
+                elif self._is_draining:
+                    sock.close()
                 else:
                     await self._begin(sock, cid, preface, rest)
         except (PeerProtocolError, TimeoutError) as error:

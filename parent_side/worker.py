@@ -70,6 +70,7 @@ class ParentSide:
         self._ingress = Ingress(document, self._enclaves, log, self._offers, tell)
         self._forwards = Forwards(reach, self._enclaves.policy_for, config.limits, log)
         self._ip_versions = _ip_versions(message.listeners)
+        self._is_draining = False
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """Serve a connection that the supervisor accepted."""
@@ -79,6 +80,9 @@ class ParentSide:
         forward = _FORWARD.match(message.listener)
         if forward is None:
             self._enclaves.connected(sock, message.cid)
+            return
+        if self._is_draining:
+            sock.close()
             return
         to = self._config.forwards[int(forward[1])].to
         cid = message.cid
@@ -114,6 +118,7 @@ class ParentSide:
 
     def drain(self) -> None:
         """Take no new streams."""
+        self._is_draining = True
         self._enclaves.drain()
         self._ingress.drain()
         self.logs.drain()

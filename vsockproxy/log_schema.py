@@ -83,7 +83,7 @@ AUDIT_EVENTS: Final[dict[str, tuple[Field, ...]]] = {
             is_always=True,
             values=(
                 *("finished", "local_reset", "remote_reset", "link_lost"),
-                *("timed_out", "refused"),
+                *("timed_out", "refused", "policy", "shutdown"),
             ),
         ),
     ),

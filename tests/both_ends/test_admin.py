@@ -17,7 +17,7 @@ from tests.support.exchange_pair import HOST, PORT, ExchangePair, converse
 from tests.support.hostile_peer import RawPeer, make_hello
 from tests.support.logging_peer import LoggingPeer
 from tests.support.observation import kill
-from tests.support.pair import Side, echo, free_port, is_reset
+from tests.support.pair import Pair, Side, echo, free_port, is_reset
 from vsockproxy.protocols.log_stream import Dropped, Exit, Line, Source
 
 OTHER_CID = 17
@@ -336,3 +336,31 @@ def test_a_parent_that_stops_is_not_ready_until_it_is_gone(rig: AdminPair) -> No
         rig.parent.process.send_signal(signal.SIGTERM)
         assert is_reset(sock)
     assert rig.parent.process.wait(20) == 0
+
+
+def test_how_an_enclave_ended_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    pair = Pair(
+        "unix",
+        [],
+        parent={"admin": {"listen": f"unix://{path}"}},
+        enclave={"log": {"format": "json", "to_parent": True}},
+    )
+    try:
+        pair.start_parent()
+        enclave = Side("enclave", pair.enclave_config, ("sh", "-c", "echo '<b>so long'; exit 3"))
+        try:
+            assert enclave.process.wait(60) == 3
+        finally:
+            enclave.kill()
+        admin = AdminClient(path)
+        admin.wait_until(lambda: len(admin.status()["ends"]) == 1)
+        (end,) = admin.status()["ends"]
+        assert (end["cid"], end["status"], end["signal"]) == (Pair.CID, 3, None)
+        assert end["last_lines"][-1] == "<b>so long"
+        metrics = admin.metrics()
+        assert metrics.of("enclave_exits_total", enclave="16", result="failure") == 1
+        assert metrics.of("enclave_log_lines_total", result="written") >= 1
+        assert "<b>so long" in run("status", "--admin", f"unix://{path}").stdout
+    finally:
+        pair.close()

@@ -86,7 +86,10 @@ class Side(Protocol):
         """The newest open streams, at most `limit`."""
 
     def drain(self) -> None:
-        """Take nothing new; `is_drained` tells when the open streams have ended."""
+        """Take nothing new; `is_drained` tells when the open streams have ended.
+
+        Connections may come even then: those of open streams, and others, which are closed.
+        """
 
     @property
     def is_drained(self) -> bool:
@@ -265,7 +268,7 @@ class Worker:
             elif isinstance(message, Connection):
                 sock = socket.socket(fileno=descriptors[0])
                 self._is_failing = False
-                if self._side is None or self._stop.is_set():
+                if self._side is None:
                     sock.close()
                 else:
                     self._side.connection(message, sock)
