@@ -6,7 +6,15 @@ import yaml
 from vsockproxy.config.compare import compare_sides
 from vsockproxy.config.document import Kind
 from vsockproxy.config.load import ConfigErrors, load, parse
-from vsockproxy.config.model import Command, EnclaveConfig, Limits, Log, ParentConfig, Shim
+from vsockproxy.config.model import (
+    Command,
+    EnclaveConfig,
+    Limits,
+    Log,
+    Machine,
+    ParentConfig,
+    Shim,
+)
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -54,6 +62,7 @@ def test_the_values_in_the_enclaves_example_are_the_defaults() -> None:
     assert (config.limits, config.log) == (Limits(), Log())
     assert config.shim == Shim(environment=False)
     assert config.command == Command(user="app")
+    assert (config.commands, config.machine) == ([], Machine())
 
 
 @pytest.mark.parametrize(("name", "model"), [("parent", ParentConfig), ("enclave", EnclaveConfig)])
