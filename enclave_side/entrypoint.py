@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final, NoReturn
 
+from enclave_side.boot import Ground, boot
+from enclave_side.entropy import EntropyError
 from enclave_side.fence import FenceError, plan_fence
+from enclave_side.heartbeat import HeartbeatError
 from enclave_side.machine import Machine, set_up_machine
 from enclave_side.namespaces import NamespaceError
 from enclave_side.shim.environment import command_environment
@@ -34,8 +37,13 @@ WORKER_MODULE: Final = "enclave_side.worker"
 
 _MODULE: Final = "enclave_side.entrypoint"
 
+_CANNOT_START: Final = (EntropyError, FenceError, HeartbeatError, ListenError, NamespaceError)
+
 FAILED: Final = 1
 """Exit code where nothing could be started."""
+
+SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH where there is none: the kernel starts PID 1 without."""
 
 HTTP_PROXY_NAME: Final = "shim.http_proxy"
 SOCKS5_NAME: Final = "shim.socks5"
@@ -49,8 +57,7 @@ def run(
     document: Document,
     command: Sequence[str],
     *,
-    takes_over: bool,
-    shares_files: bool = False,
+    ground: Ground,
     worker_module: str = WORKER_MODULE,
 ) -> int:
     """Serve until the command ends, or without one until a signal; the exit code.
@@ -58,8 +65,7 @@ def run(
     Args:
         document: an enclave's configuration.
         command: the user's command; may be empty.
-        takes_over: whether this machine is ours to set up.
-        shares_files: whether its files are another machine's.
+        ground: what we stand on.
         worker_module: the module that is executed as a worker.
     """
     config = document.config
@@ -69,6 +75,7 @@ def run(
         soft_limit = processes.raise_descriptor_limit()
         try:
             processes.forbid_tracing()
+            left_out = boot(config.machine, ground)
             fence = plan_fence(config.command)
             # Workers start up while this process sets the machine up and imports trio.
             workers = count_workers(config.workers)
@@ -76,13 +83,13 @@ def run(
             machine = stack.enter_context(
                 set_up_machine(
                     document,
-                    takes_over=takes_over,
+                    takes_over=ground != "shared",
                     has_command=bool(command),
-                    shares_files=shares_files,
+                    shares_files=ground == "sandbox",
                 )
             )
             listeners = _open_listeners(config, machine, stack)
-        except (FenceError, NamespaceError, ListenError) as error:
+        except _CANNOT_START as error:
             processes.tell(error)
             return FAILED
         from vsockproxy.control.command import UserCommand
@@ -118,7 +125,7 @@ def run(
             if command
             else None,
             signals=signals,
-            left_out=[*machine.left_out, *(fence.left_out if command else ())],
+            left_out=[*left_out, *machine.left_out, *(fence.left_out if command else ())],
             note=machine.note,
         )
 
@@ -137,11 +144,14 @@ def supervisor_command(
 
 def become_init(document: Document, command: Sequence[str]) -> NoReturn:
     """Replace this process, PID 1, by the init that starts the supervisor as its child."""
+    assert isinstance(document.config, EnclaveConfig)
+    at_end = document.config.machine.at_end
     descriptor = document_descriptor(document)
     os.set_inheritable(descriptor, True)
     arguments = processes.module_command(
-        "enclave_side.init", *supervisor_command(descriptor, command)
+        "enclave_side.init", at_end, *supervisor_command(descriptor, command)
     )
+    os.environ.setdefault("PATH", SEARCH_PATH)
     os.execv(arguments[0], arguments)
 
 
@@ -208,8 +218,7 @@ def main() -> None:
         run(
             document,
             command,
-            takes_over=True,
-            shares_files=files == SHARED_FILES,
+            ground="sandbox" if files == SHARED_FILES else "init",
             worker_module=worker_module,
         )
     )

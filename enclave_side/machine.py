@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from enclave_side.command_network import NetworkFailed, NetworkSetUp, inside
+from enclave_side.kernel_settings import apply_settings, wanted_settings
 from enclave_side.namespaces import NamespaceError, bring_up_loopback, permit_low_ports
 from enclave_side.shim.names.planning import Names, plan_names
 from enclave_side.system_files import hide_file, own_mounts
@@ -83,6 +84,12 @@ def set_up_machine(
             _set_up_names(machine, document, shares_files=shares_files)
         except (NetworkFailed, NamespaceError, OSError) as error:
             machine.left_out.append(f"{LEFT_OUT_NAMES} {error}")
+    if not shares_files:
+        command_network: AbstractContextManager[None] | None = None
+        if machine.namespace is not None:
+            command_network = inside(machine.namespace)
+        settings = wanted_settings(config.machine.sysctls)
+        machine.left_out += apply_settings(settings, command_network)
     if machine.names is None:
         try:
             permit_low_ports()

@@ -24,6 +24,7 @@ __all__ = (
     "die_with_starter",
     "exit_code",
     "forbid_tracing",
+    "is_init_of_machine",
     "module_command",
     "open_pipe",
     "raise_descriptor_limit",
@@ -44,6 +45,9 @@ PIPE_BYTES: Final = 256 * 1024
 """Log lines that wait while stderr blocks."""
 
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+
+_INITIAL_PROCESS_NAMESPACE: Final = "pid:[4026531836]"
+"""PROC_PID_INIT_INO of include/linux/proc_ns.h, as /proc/self/ns/pid has it."""
 
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG: Final = 1
@@ -150,6 +154,17 @@ def die_with_starter(starter: int | None, number: signal.Signals) -> None:
     _prctl(_PR_SET_PDEATHSIG, int(number))
     if starter is not None and os.getppid() != starter:
         sys.exit(SIGNAL_BASE + number)
+
+
+def is_init_of_machine() -> bool:
+    """Whether PID 1, as this process sees it, is a machine's and not a container's.
+
+    False where nobody can tell, since there is no /proc.
+    """
+    try:
+        return os.readlink("/proc/self/ns/pid") == _INITIAL_PROCESS_NAMESPACE
+    except OSError:
+        return False
 
 
 def forbid_tracing() -> None:

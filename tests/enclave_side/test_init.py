@@ -16,7 +16,7 @@ UNBLOCKED = (sys.executable, "-m", "tests.support.unblocked")
 
 def as_init(*command: str) -> list[str]:
     """Init without being PID 1: a child like any other."""
-    return [sys.executable, "-m", "enclave_side.init", *UNBLOCKED, *command]
+    return [sys.executable, "-m", "enclave_side.init", "exit", *UNBLOCKED, *command]
 
 
 def as_pid_1(*command: str) -> list[str]:

@@ -44,4 +44,5 @@ def command(context: click.Context, file: str, takes_over: bool, words: tuple[st
 
     if os.getpid() == INIT:
         entrypoint.become_init(document, words)
-    context.exit(entrypoint.run(document, words, takes_over=takes_over))
+    ground: entrypoint.Ground = "taken_over" if takes_over else "shared"
+    context.exit(entrypoint.run(document, words, ground=ground))

@@ -264,6 +264,8 @@ class Machine(Section, frozen=True):
     clock: Clock | None = None
     heartbeat: Literal["auto", "on", "off"] = "auto"
     """Whether nitro-cli is told that the enclave is up; `auto` does as PID 1 of an enclave."""
+    at_end: Literal["reboot", "power_off", "exit"] = "reboot"
+    """What PID 1 does when all is over; an enclave ends by a reboot. In a container it exits."""
     sysctls: dict[SettingName, int | Word] = {}
     """Settings of the kernel, in addition to those for many connections, or in their place."""
 

@@ -96,7 +96,9 @@ NAMES = list("abcdef")
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.lists(st.sampled_from(NAMES), max_size=3)))
 def test_either_there_is_a_ring_or_an_order(waits_for: dict[str, list[str]]) -> None:
-    known = {name: [each for each in after if each in waits_for] for name, after in waits_for.items()}
+    known = {
+        name: [each for each in after if each in waits_for] for name, after in waits_for.items()
+    }
     cycle = find_cycle(waits_for)
     if cycle:
         assert cycle[0] == cycle[-1]
