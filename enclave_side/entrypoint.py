@@ -121,6 +121,7 @@ def run(
                 soft_limit,
                 fence.launcher(machine.namespace),
                 passed=machine.descriptors,
+                stop_grace=config.command.stop_grace,
             )
             if command
             else None,

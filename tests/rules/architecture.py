@@ -80,7 +80,7 @@ HOMES = {
     "trio": {"vsockproxy.control", "vsockproxy.client.for_trio"},
     "h11": {"vsockproxy.protocols"},
     "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
-    "cryptography": {"vsockproxy.attestation"},
+    "cryptography": {"vsockproxy.attestation.documents"},
     "msgspec": {
         "vsockproxy.config",
         "vsockproxy.worker_messages",

@@ -44,5 +44,4 @@ def command(context: click.Context, file: str, takes_over: bool, words: tuple[st
 
     if os.getpid() == INIT:
         entrypoint.become_init(document, words)
-    ground: entrypoint.Ground = "taken_over" if takes_over else "shared"
-    context.exit(entrypoint.run(document, words, ground=ground))
+    context.exit(entrypoint.run(document, words, ground="taken_over" if takes_over else "shared"))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -38,6 +39,7 @@ class UserCommand:
             closed by then; a launcher that cannot go on writes a line to it, `STEP ERRNO TEXT`,
             where the step `exec` means that the command itself could not be executed.
         passed: descriptors that `launcher` needs.
+        stop_grace: seconds that it may go on after SIGTERM; then it is killed.
     """
 
     arguments: Sequence[str]
@@ -45,6 +47,7 @@ class UserCommand:
     soft_descriptor_limit: int
     launcher: Sequence[str]
     passed: Sequence[int] = ()
+    stop_grace: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
         return processes.NOT_EXECUTABLE
     with Child(pid) as child, report:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_pass_on, signals, child)
+            nursery.start_soon(_pass_on, signals, child, command.stop_grace, log)
             failure = await _read_report(report)
             status = await child.wait()
             nursery.cancel_scope.cancel()
@@ -150,8 +153,22 @@ async def _read_report(report: FileIO) -> _Failure | None:
             return _Failure.parse(data) if data else None
 
 
-async def _pass_on(signals: SignalDescriptor, child: Child) -> None:
-    while True:
-        for each in await next_signal(signals):
-            if not each.for_whole_group:
-                child.send_signal(each.number)
+async def _pass_on(
+    signals: SignalDescriptor, child: Child, stop_grace: float, log: EventLog
+) -> None:
+    """Pass signals on for ever; from a SIGTERM on the command's time is counted."""
+    async with trio.open_nursery() as nursery:
+        is_counted = False
+        while True:
+            for each in await next_signal(signals):
+                if not each.for_whole_group:
+                    child.send_signal(each.number)
+                if each.number == signal.SIGTERM and not is_counted:
+                    is_counted = True
+                    nursery.start_soon(_kill_after, stop_grace, child, log)
+
+
+async def _kill_after(seconds: float, child: Child, log: EventLog) -> None:
+    await trio.sleep(seconds)
+    log.write("warning", "command_killed", {"after": seconds, "text": "it did not end by SIGTERM"})
+    child.send_signal(signal.SIGKILL)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,7 +104,7 @@ def test_either_there_is_a_ring_or_an_order(waits_for: dict[str, list[str]]) -> 
     cycle = find_cycle(waits_for)
     if cycle:
         assert cycle[0] == cycle[-1]
-        assert all(after in known[name] for name, after in zip(cycle, cycle[1:], strict=False))
+        assert all(after in known[name] for name, after in pairwise(cycle))
         return
     ordered = order_commands(known)
     assert sorted(ordered) == sorted(known)
