@@ -68,6 +68,7 @@ def start(
     environment: Mapping[str, str] | None = None,
     passed: Collection[int] = (),
     output: int | None = None,
+    has_input: bool = True,
     in_own_group: bool = False,
     keeps_signal_mask: bool = False,
 ) -> int:
@@ -79,6 +80,7 @@ def start(
         passed: descriptors that stay open in the child, under the same numbers.
         output: becomes the child's stdout and stderr, and /dev/null its stdin. If None, the child
             has this process's own.
+        has_input: whether its stdin is this process's own; /dev/null if not.
         in_own_group: in a background process group, so that Ctrl-C does not reach it. (Not a
             session of its own: builds of Python for old C libraries cannot ask for one here.)
         keeps_signal_mask: the child starts with what is blocked here; otherwise with none blocked.
@@ -94,6 +96,8 @@ def start(
             (os.POSIX_SPAWN_DUP2, output, 1),
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]
+    elif not has_input:
+        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     if not command[0]:  # for which Python has an error of its own
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     group: dict[str, Any] = {"setpgroup": 0} if in_own_group else {}

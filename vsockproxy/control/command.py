@@ -15,8 +15,17 @@ from vsockproxy.control.child import Child
 from vsockproxy.control.logs import EventLog
 from vsockproxy.signals import ENDING, Received, SignalDescriptor
 
-__all__ = ("UserCommand", "next_signal", "run_command", "wait_for_ending_signal")
-
+__all__ = (
+    "Failure",
+    "UserCommand",
+    "next_signal",
+    "read_report",
+    "run_command",
+    "start_command",
+    "tell_failure",
+    "tell_start_error",
+    "wait_for_ending_signal",
+)
 
 FENCE_FAILED: Final = 1
 """Exit code where the command was not run, because it could not be fenced in."""
@@ -51,7 +60,7 @@ class UserCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class Failure:
     """What a launcher reports."""
 
     step: str
@@ -60,6 +69,7 @@ class _Failure:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
+        """Read the line that a launcher has written."""
         step, number, text = data.decode(errors="replace").split(" ", 2)
         return cls(step, int(number), text)
 
@@ -94,19 +104,20 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
     """
     program = command.arguments[0]
     try:
-        pid, report = _start(command)
+        pid, report = start_command(command)
     except OSError as error:
-        text = f"{command.launcher[0]}: {os.strerror(error.errno or 0)}"
-        log.write("error", "command_not_started", {"command": program, "text": text})
-        return processes.NOT_EXECUTABLE
+        return tell_start_error(error, command, log)
     with Child(pid) as child, report:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_pass_on, signals, child, command.stop_grace, log)
-            failure = await _read_report(report)
+            failure = await read_report(report)
             status = await child.wait()
             nursery.cancel_scope.cancel()
-    if failure is None:
-        return processes.exit_code(status)
+    return processes.exit_code(status) if failure is None else tell_failure(failure, program, log)
+
+
+def tell_failure(failure: Failure, program: str, log: EventLog) -> int:
+    """Log why a command does not run; the exit code for that."""
     if failure.step != _EXEC_STEP:
         log.write(
             "error",
@@ -119,8 +130,20 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
     return processes.NOT_FOUND if is_missing else processes.NOT_EXECUTABLE
 
 
-def _start(command: UserCommand) -> tuple[int, FileIO]:
+def tell_start_error(error: OSError, command: UserCommand, log: EventLog) -> int:
+    """Log why the launcher could not be started; the exit code for that."""
+    text = f"{command.launcher[0]}: {os.strerror(error.errno or 0)}"
+    log.write("error", "command_not_started", {"command": command.arguments[0], "text": text})
+    return processes.NOT_EXECUTABLE
+
+
+def start_command(command: UserCommand, *, is_alone: bool = True) -> tuple[int, FileIO]:
     """Start the launcher; its process id and, non-blocking, its report.
+
+    Args:
+        command: what to start.
+        is_alone: whether it is the only one, and has our stdin and our process group; otherwise
+            it has a group of its own, and /dev/null.
 
     Raises:
         OSError: the system has no process or descriptor to spare, or the arguments are too long.
@@ -133,6 +156,8 @@ def _start(command: UserCommand) -> tuple[int, FileIO]:
                 [*command.launcher, str(write_end), *command.arguments],
                 environment=command.environment,
                 passed=[write_end, *command.passed],
+                has_input=is_alone,
+                in_own_group=not is_alone,
                 keeps_signal_mask=True,  # what comes before the exec is for the command
             )
     except BaseException:
@@ -144,13 +169,13 @@ def _start(command: UserCommand) -> tuple[int, FileIO]:
     return pid, report
 
 
-async def _read_report(report: FileIO) -> _Failure | None:
+async def read_report(report: FileIO) -> Failure | None:
     """Wait until the launcher has become the command (None), or cannot."""
     while True:
         await trio.lowlevel.wait_readable(report)
         data = report.read(MAX_REPORT_BYTES)  # a pipe does not part what is written at once
         if data is not None:
-            return _Failure.parse(data) if data else None
+            return Failure.parse(data) if data else None
 
 
 async def _pass_on(
