@@ -14,8 +14,9 @@ from contextlib import ExitStack
 from typing import Final, NoReturn
 
 from enclave_side.boot import Ground, boot
+from enclave_side.commands import FencedCommand, TwoCommandsError, fence_commands
 from enclave_side.entropy import EntropyError
-from enclave_side.fence import FenceError, plan_fence
+from enclave_side.fence import FenceError
 from enclave_side.heartbeat import HeartbeatError
 from enclave_side.machine import Machine, set_up_machine
 from enclave_side.namespaces import NamespaceError
@@ -37,7 +38,14 @@ WORKER_MODULE: Final = "enclave_side.worker"
 
 _MODULE: Final = "enclave_side.entrypoint"
 
-_CANNOT_START: Final = (EntropyError, FenceError, HeartbeatError, ListenError, NamespaceError)
+_CANNOT_START: Final = (
+    EntropyError,
+    FenceError,
+    HeartbeatError,
+    ListenError,
+    NamespaceError,
+    TwoCommandsError,
+)
 
 FAILED: Final = 1
 """Exit code where nothing could be started."""
@@ -48,6 +56,10 @@ SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 HTTP_PROXY_NAME: Final = "shim.http_proxy"
 SOCKS5_NAME: Final = "shim.socks5"
 STREAMS_NAME: Final = "shim.streams"
+
+OUTPUT_LEFT_OUT: Final = (
+    "the parent gets our own log alone: what the command writes stays on this terminal"
+)
 
 OWN_FILES: Final = "own"
 SHARED_FILES: Final = "shared"
@@ -76,7 +88,7 @@ def run(
         try:
             processes.forbid_tracing()
             left_out = boot(config.machine, ground)
-            fence = plan_fence(config.command)
+            commands = fence_commands(config, command, ground)
             # Workers start up while this process sets the machine up and imports trio.
             workers = count_workers(config.workers)
             first_workers = start_first_workers(worker_module, workers)
@@ -84,7 +96,7 @@ def run(
                 set_up_machine(
                     document,
                     takes_over=ground != "shared",
-                    has_command=bool(command),
+                    has_command=commands.are_any,
                     shares_files=ground == "sandbox",
                 )
             )
@@ -93,16 +105,36 @@ def run(
             processes.tell(error)
             return FAILED
         from vsockproxy.control.command import UserCommand
-        from vsockproxy.control.enclave import serve_enclave
+        from vsockproxy.control.commands import PlannedCommand
+        from vsockproxy.control.enclave import Shipping, serve_enclave
         from vsockproxy.control.services import NamedListener, Service
 
-        environment = command_environment(
-            {**os.environ, **fence.environment},
-            config.shim,
-            http_proxy=_bound_http_proxy(listeners),
-            names_are_active=machine.names is not None,
-            streams=_stream_socket(listeners),
-        )
+        def user_command(fenced: FencedCommand) -> UserCommand:
+            environment = command_environment(
+                {**os.environ, **fenced.fence.environment},
+                config.shim,
+                http_proxy=_bound_http_proxy(listeners),
+                names_are_active=machine.names is not None,
+                streams=_stream_socket(listeners),
+            )
+            settings = fenced.settings
+            account = fenced.fence.account
+            return UserCommand(
+                settings.run,
+                {**environment, **settings.environment},
+                soft_limit,
+                fenced.fence.launcher(machine.namespace, settings.working_directory),
+                passed=machine.descriptors,
+                stop_grace=fenced.stop_grace,
+                owner=(account.user, account.group) if account is not None else None,
+            )
+
+        has_terminal = processes.has_terminal()
+        ships = config.log.to_parent
+        if ships is None:
+            ships = ground in ("init", "taken_over") and not has_terminal
+        if ships and has_terminal and commands.are_any:
+            machine.left_out.append(OUTPUT_LEFT_OUT)
         service = Service(
             side="enclave",
             document=document,
@@ -115,19 +147,24 @@ def run(
         )
         return serve_enclave(
             service,
-            UserCommand(
-                command,
-                environment,
-                soft_limit,
-                fence.launcher(machine.namespace),
-                passed=machine.descriptors,
-                stop_grace=config.command.stop_grace,
-            )
-            if command
-            else None,
+            None if commands.single is None else user_command(commands.single),
+            [
+                PlannedCommand(
+                    each.settings.name,
+                    user_command(each),
+                    each.settings.after,
+                    each.settings.ready,
+                    each.settings.restart,
+                    each.settings.essential,
+                )
+                for each in commands.several
+            ],
             signals=signals,
-            left_out=[*left_out, *machine.left_out, *(fence.left_out if command else ())],
+            left_out=[*left_out, *machine.left_out, *commands.left_out],
             note=machine.note,
+            shipping=Shipping(config.log.buffer, captures=commands.are_any and not has_terminal)
+            if ships
+            else None,
         )
 
 

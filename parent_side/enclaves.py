@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from weakref import WeakSet
@@ -39,6 +40,10 @@ LINKS_AT_ONCE = 1024
 
 STOPPING_TEXT = "the parent is shutting down"
 
+ServiceHandler = Callable[[Enclave, StreamEnd, Open], None]
+"""Serves a stream that an enclave opened to a service of the parent; returns at once. It owns the
+stream: accepts or refuses it, and logs what became of it."""
+
 
 class Enclaves:
     """Greets connections from enclaves; gives their streams and questions to who serves them.
@@ -48,10 +53,16 @@ class Enclaves:
         egress: serves the streams.
         name_answers: serves the questions for names.
         log: for links that come and go.
+        services: what the parent itself offers, by name; all begin with `vsockproxy.`.
     """
 
     def __init__(
-        self, document: Document, egress: Egress, name_answers: NameAnswers, log: Log
+        self,
+        document: Document,
+        egress: Egress,
+        name_answers: NameAnswers,
+        log: Log,
+        services: Mapping[str, ServiceHandler],
     ) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
@@ -61,6 +72,7 @@ class Enclaves:
         self._egress = egress
         self._name_answers = name_answers
         self._log = log
+        self._services = services
         self._enclaves: dict[int, Enclave] = {}
         self._known: WeakSet[Link] = WeakSet()
         """Links that are up, or gone while bytes that came over them still wait to be taken."""
@@ -221,8 +233,7 @@ class Enclaves:
     def stream_opened(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """An enclave opened a stream."""
         if request.service:
-            text = "services are the enclave's to offer, not the parent's"
-            self._egress.refuse(enclave, end, request, "not_listed", text)
+            self._serve_service(enclave, end, request)
             return
         if request.dedicated:
             if enclave.dedicated_streams >= self.limits.dedicated:
@@ -231,6 +242,17 @@ class Enclaves:
                 return
             enclave.dedicated_streams += 1
         self._egress.serve(enclave, end, request)
+
+    def _serve_service(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
+        serve = self._services.get(request.service)
+        if serve is None:
+            text = f"the parent offers no service of the name {request.service}"
+            self._egress.refuse(enclave, end, request, "not_listed", text)
+        elif request.dedicated:
+            text = "a service of the parent has no connection of its own"
+            self._egress.refuse(enclave, end, request, "limit", text)
+        else:
+            serve(enclave, end, request)
 
     def resolve_received(
         self, enclave: Enclave, link: Link, request_id: int, question: Resolve

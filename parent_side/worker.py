@@ -5,7 +5,8 @@ import socket
 from typing import Final
 
 from parent_side.egress import Egress
-from parent_side.enclaves import Enclaves
+from parent_side.enclave_logs import EnclaveLogs
+from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
@@ -15,6 +16,7 @@ from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log
+from vsockproxy.protocols import log_stream
 from vsockproxy.worker_messages import Configure, Connection, ListenerKind
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
@@ -37,7 +39,9 @@ class ParentSide:
         reach = Reach(resolver, config.limits.connect)
         self._forwards_config = config.forwards
         egress = Egress(reach, config.limits.handshake, log)
-        self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log)
+        self.logs = EnclaveLogs(log, config.log.enclave_lines)
+        services: dict[str, ServiceHandler] = {log_stream.SERVICE: self.logs.serve}
+        self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log, services)
         self._forwards = Forwards(reach, config.limits, log)
         self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
 
@@ -61,6 +65,7 @@ class ParentSide:
     def drain(self) -> None:
         """Take no new streams."""
         self._enclaves.drain()
+        self.logs.drain()
 
     @property
     def is_drained(self) -> bool:

@@ -5,7 +5,10 @@ queue, a line that does not fit is dropped and counted, and the next line that f
 were lost. `log_lines` makes the lines, `policy.reasons` has the reasons.
 """
 
+import fcntl
 import os
+import struct
+import termios
 import time
 from collections.abc import Callable
 
@@ -15,6 +18,8 @@ MAX_LINE_BYTES = 4096
 """PIPE_BUF of Linux: a write up to this is whole or not at all (pipe(7))."""
 
 Fields = dict[str, object]
+
+_INTEGER = struct.Struct("i")
 
 
 class Log:
@@ -43,6 +48,8 @@ class Log:
         self._descriptor = descriptor
         self._wall_clock = wall_clock
         self._unreported = 0
+        self._pipe_bytes: int | None = None
+        """What the pipe holds; 0 if it is none, None while that is not known."""
 
     def debug(self, event: str, **fields: object) -> None:
         """Something for whoever looks for a fault."""
@@ -71,6 +78,23 @@ class Log:
         if not self._put(level, {"event": event, **fields}):
             self.dropped_lines += 1
             self._unreported += 1
+
+    @property
+    def has_much_room(self) -> bool:
+        """Whether most of the pipe is free; true where lines go to what is no pipe.
+
+        Whoever has lines that can wait asks before it writes them, so that there is room for those
+        that cannot.
+        """
+        if self._pipe_bytes is None:
+            try:
+                self._pipe_bytes = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
+            except OSError:
+                self._pipe_bytes = 0
+        if not self._pipe_bytes:
+            return True
+        waiting = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(_INTEGER.size))
+        return bool(_INTEGER.unpack(waiting)[0] <= self._pipe_bytes // 4)
 
     def _put(self, level: Level, fields: Fields) -> bool:
         values = {"event": fields["event"], "side": self._side, **fields}

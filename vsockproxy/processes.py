@@ -24,6 +24,7 @@ __all__ = (
     "die_with_starter",
     "exit_code",
     "forbid_tracing",
+    "has_terminal",
     "is_init_of_machine",
     "module_command",
     "open_pipe",
@@ -68,6 +69,7 @@ def start(
     environment: Mapping[str, str] | None = None,
     passed: Collection[int] = (),
     output: int | None = None,
+    outputs: tuple[int, int] | None = None,
     has_input: bool = True,
     in_own_group: bool = False,
     keeps_signal_mask: bool = False,
@@ -80,6 +82,7 @@ def start(
         passed: descriptors that stay open in the child, under the same numbers.
         output: becomes the child's stdout and stderr, and /dev/null its stdin. If None, the child
             has this process's own.
+        outputs: become the child's stdout and stderr.
         has_input: whether its stdin is this process's own; /dev/null if not.
         in_own_group: in a background process group, so that Ctrl-C does not reach it. (Not a
             session of its own: builds of Python for old C libraries cannot ask for one here.)
@@ -96,8 +99,10 @@ def start(
             (os.POSIX_SPAWN_DUP2, output, 1),
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]
-    elif not has_input:
-        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    if outputs is not None:
+        actions = [(os.POSIX_SPAWN_DUP2, number, at) for at, number in enumerate(outputs, 1)]
+    if not has_input:
+        actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
     if not command[0]:  # for which Python has an error of its own
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     group: dict[str, Any] = {"setpgroup": 0} if in_own_group else {}
@@ -129,6 +134,19 @@ def open_pipe() -> tuple[int, int]:
     with suppress(OSError):  # a user's pipes have a limit in all (pipe(7)); the default will do
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return read_end, write_end
+
+
+def has_terminal() -> bool:
+    """Whether somebody sits at stdout or stderr.
+
+    A console is a terminal too, but never the one that controls a process (tty_open_proc_set_tty in
+    drivers/tty/tty_io.c), so that an enclave's is none here.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return os.isatty(1) or os.isatty(2)
 
 
 def tell(what: object) -> None:

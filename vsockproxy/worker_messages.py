@@ -12,7 +12,9 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            | listeners_follow: true in an enclave    |                             |
 | listeners   | worker     |                                         | the next listeners of       |
 |             |            |                                         | `configure`, in its order   |
-| connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection     |
+| connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection; in |
+|             |            |                                         | an enclave (`streams`) one  |
+|             |            |                                         | end of a pair of ours       |
 | named       | worker     | request; name, address: null if there   |                             |
 |             |            | is none                                 |                             |
 | stop        | worker     |                                         |                             |
@@ -136,7 +138,7 @@ class Listeners(_Record, frozen=True, tag="listeners", tag_field="type"):
 
 
 class Connection(_Record, frozen=True, tag="connection", tag_field="type"):
-    """A connection that the parent's supervisor has accepted for this worker."""
+    """A connection that the supervisor has accepted, or made, for this worker."""
 
     listener: str
     cid: _Unsigned32

@@ -9,10 +9,11 @@ from vsockproxy.config.load import ConfigErrors, load, parse
 from vsockproxy.config.model import (
     Command,
     EnclaveConfig,
+    EnclaveLog,
     Limits,
-    Log,
     Machine,
     ParentConfig,
+    ParentLog,
     Shim,
 )
 
@@ -50,7 +51,7 @@ def test_the_values_in_the_parents_example_are_the_defaults() -> None:
     default = ParentConfig(listen=config.listen)
     for name in ("version", "mode", "mixed", "require_tls", "workers"):
         assert getattr(config, name) == getattr(default, name), name
-    assert (config.limits, config.log) == (Limits(), Log())
+    assert (config.limits, config.log) == (Limits(), ParentLog())
 
 
 def test_the_values_in_the_enclaves_example_are_the_defaults() -> None:
@@ -59,7 +60,7 @@ def test_the_values_in_the_enclaves_example_are_the_defaults() -> None:
     default = EnclaveConfig(parent=config.parent)
     for name in ("version", "mode", "require_tls", "links", "workers"):
         assert getattr(config, name) == getattr(default, name), name
-    assert (config.limits, config.log) == (Limits(), Log())
+    assert (config.limits, config.log) == (Limits(), EnclaveLog())
     assert config.shim == Shim(environment=False)
     assert config.command == Command(user="app")
     assert (config.commands, config.machine) == ([], Machine())

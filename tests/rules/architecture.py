@@ -60,7 +60,7 @@ LAYERS = _layers(
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.worker_messages", _CONFIGURED | {"vsockproxy.log_lines"}),
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
-    Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM),
+    Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM | {"vsockproxy.client.for_trio"}),
     Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
     Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),

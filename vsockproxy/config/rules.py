@@ -22,6 +22,8 @@ from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
     FIRST_WINDOW_BYTES,
+    KIBIBYTE,
+    LEAST_LOG_BUFFER_BYTES,
     MAX_NAMES_PORTS,
     MEBIBYTE,
     Admin,
@@ -30,6 +32,7 @@ from vsockproxy.config.model import (
     EnclaveConfig,
     EnclaveEntry,
     EnclaveForward,
+    EnclaveLog,
     Limits,
     ParentConfig,
     ParentForward,
@@ -110,6 +113,12 @@ def _check_budget(limits: Limits) -> Iterator[_Complaint]:
         yield "receive_budget", what, f"write at least {least}, or fewer streams"
 
 
+def _check_log_buffer(log: EnclaveLog) -> Iterator[_Complaint]:
+    if log.buffer < LEAST_LOG_BUFFER_BYTES:
+        least = f"{LEAST_LOG_BUFFER_BYTES // KIBIBYTE}KiB"
+        yield "buffer", "too small for a few long lines", f"write at least {least}"
+
+
 def _check_parent_listen(config: ParentConfig) -> Iterator[_Complaint]:
     for path, endpoint in _parent_listeners(config):
         if isinstance(endpoint, TcpAddress):
@@ -156,6 +165,7 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     ),
     DenyRule: (_SectionRule(frozenset(("port", "ports")), _check_deny_ports),),
     Limits: (_SectionRule(frozenset(("streams", "receive_budget")), _check_budget),),
+    EnclaveLog: (_SectionRule(frozenset(("buffer",)), _check_log_buffer),),
     ParentConfig: (_SectionRule(frozenset(("listen",)), _check_parent_listen),),
     EnclaveConfig: (_SectionRule(frozenset(("parent",)), _check_enclave_parent),),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),

@@ -12,6 +12,7 @@ import trio
 
 from vsockproxy import processes
 from vsockproxy.control.child import Child
+from vsockproxy.control.command_output import CommandOutput
 from vsockproxy.control.logs import EventLog
 from vsockproxy.signals import ENDING, Received, SignalDescriptor
 
@@ -49,6 +50,7 @@ class UserCommand:
             where the step `exec` means that the command itself could not be executed.
         passed: descriptors that `launcher` needs.
         stop_grace: seconds that it may go on after SIGTERM; then it is killed.
+        owner: user and group that it becomes; None if it stays who we are.
     """
 
     arguments: Sequence[str]
@@ -57,6 +59,7 @@ class UserCommand:
     launcher: Sequence[str]
     passed: Sequence[int] = ()
     stop_grace: float = 10.0
+    owner: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,20 @@ async def wait_for_ending_signal(signals: SignalDescriptor) -> int:
                 return each.number
 
 
-async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: EventLog) -> int:
+async def run_command(
+    command: UserCommand,
+    *,
+    signals: SignalDescriptor,
+    log: EventLog,
+    output: CommandOutput | None = None,
+) -> int:
     """Run `command` in the foreground, with our stdin, stdout and stderr, until it ends.
 
     Args:
         command: what to run.
         signals: what arrives here is passed on.
         log: is told why a command could not be started, or not be fenced in.
+        output: pipes that it has as stdout and stderr, in place of ours.
 
     Returns:
         What a shell reports: its exit code, 128+N for signal N, 127 if there is no such program,
@@ -104,7 +114,7 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
     """
     program = command.arguments[0]
     try:
-        pid, report = start_command(command)
+        pid, report = start_command(command, output)
     except OSError as error:
         return tell_start_error(error, command, log)
     with Child(pid) as child, report:
@@ -112,6 +122,8 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
             nursery.start_soon(_pass_on, signals, child, command.stop_grace, log)
             failure = await read_report(report)
             status = await child.wait()
+            if output is not None and failure is None:
+                output.wait_status = status
             nursery.cancel_scope.cancel()
     return processes.exit_code(status) if failure is None else tell_failure(failure, program, log)
 
@@ -137,11 +149,14 @@ def tell_start_error(error: OSError, command: UserCommand, log: EventLog) -> int
     return processes.NOT_EXECUTABLE
 
 
-def start_command(command: UserCommand, *, is_alone: bool = True) -> tuple[int, FileIO]:
+def start_command(
+    command: UserCommand, output: CommandOutput | None = None, *, is_alone: bool = True
+) -> tuple[int, FileIO]:
     """Start the launcher; its process id and, non-blocking, its report.
 
     Args:
         command: what to start.
+        output: pipes that it has as stdout and stderr, in place of ours.
         is_alone: whether it is the only one, and has our stdin and our process group; otherwise
             it has a group of its own, and /dev/null.
 
@@ -156,6 +171,7 @@ def start_command(command: UserCommand, *, is_alone: bool = True) -> tuple[int, 
                 [*command.launcher, str(write_end), *command.arguments],
                 environment=command.environment,
                 passed=[write_end, *command.passed],
+                outputs=output.descriptors if output is not None else None,
                 has_input=is_alone,
                 in_own_group=not is_alone,
                 keeps_signal_mask=True,  # what comes before the exec is for the command
@@ -165,6 +181,8 @@ def start_command(command: UserCommand, *, is_alone: bool = True) -> tuple[int, 
         raise
     finally:
         os.close(write_end)
+        if output is not None:
+            output.started()
     os.set_blocking(read_end, False)
     return pid, report
 

@@ -10,7 +10,7 @@ import trio
 
 from vsockproxy.config import model
 from vsockproxy.config.document import Document
-from vsockproxy.control.logs import STDERR, open_log
+from vsockproxy.control.logs import STDERR, Tap, open_log
 from vsockproxy.control.supervisor import Answer, Supervisor
 from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import StartedWorker, start_worker
@@ -55,6 +55,7 @@ class Service:
         first_workers: those that have been started already.
         log: how lines are written.
         answer: answers what workers ask of the supervisor; None if they have nothing to ask.
+        tap: gets a copy of our log, if somebody wants it.
     """
 
     side: str
@@ -65,6 +66,7 @@ class Service:
     first_workers: Sequence[StartedWorker]
     log: model.Log
     answer: Answer | None = None
+    tap: Tap | None = None
 
     @property
     def line_format(self) -> LineFormat:
@@ -82,7 +84,10 @@ async def supervision(
     document = document_descriptor(service.document)
     try:
         async with (
-            open_log(service.side, service.line_format, service.log.level) as (log, relay),
+            open_log(service.side, service.line_format, service.log.level, service.tap) as (
+                log,
+                relay,
+            ),
             trio.open_nursery() as nursery,
         ):
             instance = os.urandom(INSTANCE_BYTES)
