@@ -89,7 +89,7 @@ class ExecutedCommand:
     def kill(self) -> None:
         """Kill it and its process group."""
         with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # it has not been waited for, so the number is its
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 class CommandLauncher:
