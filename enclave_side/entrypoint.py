@@ -82,6 +82,7 @@ def run(
     """
     config = document.config
     assert isinstance(config, EnclaveConfig)
+    is_ours = ground in ("init", "taken_over")
     with ExitStack() as stack:
         signals = stack.enter_context(SignalDescriptor(PASSED_ON))
         soft_limit = processes.raise_descriptor_limit()
@@ -104,9 +105,10 @@ def run(
         except _CANNOT_START as error:
             processes.tell(error)
             return FAILED
+        from enclave_side.kernel_clock import KernelClock, look_at_ptp
         from vsockproxy.control.command import UserCommand
         from vsockproxy.control.commands import PlannedCommand
-        from vsockproxy.control.enclave import Shipping, serve_enclave
+        from vsockproxy.control.enclave import ClockSource, EnclavePlan, Shipping, serve_enclave
         from vsockproxy.control.services import NamedListener, Service
 
         def user_command(fenced: FencedCommand) -> UserCommand:
@@ -132,7 +134,7 @@ def run(
         has_terminal = processes.has_terminal()
         ships = config.log.to_parent
         if ships is None:
-            ships = ground in ("init", "taken_over") and not has_terminal
+            ships = is_ours and not has_terminal
         if ships and has_terminal and commands.are_any:
             machine.left_out.append(OUTPUT_LEFT_OUT)
         service = Service(
@@ -145,7 +147,8 @@ def run(
             log=config.log,
             answer=machine.names.answer if machine.names is not None else None,
         )
-        return serve_enclave(
+        clock = config.machine.clock
+        plan = EnclavePlan(
             service,
             None if commands.single is None else user_command(commands.single),
             [
@@ -159,13 +162,16 @@ def run(
                 )
                 for each in commands.several
             ],
-            signals=signals,
             left_out=[*left_out, *machine.left_out, *commands.left_out],
             note=machine.note,
             shipping=Shipping(config.log.buffer, captures=commands.are_any and not has_terminal)
             if ships
             else None,
+            clock=ClockSource(clock, KernelClock(), look_at_ptp if clock.source == "ptp" else None)
+            if clock is not None and is_ours
+            else None,
         )
+        return serve_enclave(plan, signals)
 
 
 def supervisor_command(

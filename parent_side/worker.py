@@ -4,6 +4,7 @@ import re
 import socket
 from typing import Final
 
+from parent_side.clock import ClockService
 from parent_side.egress import Egress
 from parent_side.enclave_logs import EnclaveLogs
 from parent_side.enclaves import Enclaves, ServiceHandler
@@ -16,7 +17,7 @@ from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.worker import run_worker
 from vsockproxy.log import Log
-from vsockproxy.protocols import log_stream
+from vsockproxy.protocols import clock_stream, log_stream
 from vsockproxy.worker_messages import Configure, Connection, ListenerKind
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
@@ -40,7 +41,10 @@ class ParentSide:
         self._forwards_config = config.forwards
         egress = Egress(reach, config.limits.handshake, log)
         self.logs = EnclaveLogs(log, config.log.enclave_lines)
-        services: dict[str, ServiceHandler] = {log_stream.SERVICE: self.logs.serve}
+        services: dict[str, ServiceHandler] = {
+            log_stream.SERVICE: self.logs.serve,
+            clock_stream.SERVICE: ClockService().serve,
+        }
         self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log, services)
         self._forwards = Forwards(reach, config.limits, log)
         self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
