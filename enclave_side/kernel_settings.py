@@ -1,5 +1,6 @@
 """Settings of the kernel (sysctl) for a machine with many connections, and those of the file."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -62,7 +63,12 @@ def _apply(name: str, value: str, folder: Path) -> str:
     """Set one; the line that says why not, or nothing."""
     path = folder.joinpath(*name.split("."))
     try:
-        path.write_text(value)
+        # What is not there is not made: /proc/sys would say that this is not permitted.
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
     except OSError as error:
         return f"machine.sysctls: {name} is not {value}: {error.strerror}"
     return ""
