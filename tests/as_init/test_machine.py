@@ -2,7 +2,10 @@
 
 import sys
 
+import pytest
+
 from tests.as_init.conftest import RunAsInit
+from tests.on_vsock.machine.failure import MachineError
 
 SETTINGS = ("net.ipv4.ip_local_port_range", "net.ipv4.tcp_tw_reuse", "net.core.somaxconn")
 SHOW = """
@@ -58,3 +61,29 @@ def test_a_thousand_orphans_are_reaped_and_who_ignores_sigterm_is_killed(
 def test_signals_reach_the_command(run_init: RunAsInit) -> None:
     script = "trap 'exit 7' USR1; kill -USR1 1; for i in $(seq 999); do sleep 0.02; done"
     assert run_init(["sh", "-c", script], document="machine: {at_end: exit}").status == 7
+
+
+def test_at_the_end_the_machine_is_powered_off(run_init: RunAsInit) -> None:
+    # No status is left, and no panic either.
+    with pytest.raises(MachineError, match="stopped early: (?!.*panic)"):
+        run_init(["true"], document="machine: {at_end: power_off}")
+
+
+SEVERAL = """
+machine: {at_end: exit}
+commands:
+  - {name: setup, run: [sh, -c, "echo setup; exit 0"], ready: finished}
+  - name: service
+    run: [sh, -c, "trap 'echo service ends; exit 0' TERM; while :; do sleep 0.05; done"]
+    after: [setup]
+    restart: always
+  - {name: main, run: [sh, -c, "sleep 0.5; echo main ends; exit 23"], after: [service],
+     essential: true}
+"""
+
+
+def test_several_commands_and_the_status_of_the_essential_one(run_init: RunAsInit) -> None:
+    ended = run_init(document=SEVERAL)
+    lines = [line for line in ended.output.splitlines() if not line.startswith("{")]
+    assert lines == ["setup", "main ends", "service ends"]
+    assert ended.status == 23

@@ -80,6 +80,14 @@ sys.exit(42)
 
 
 @pytest.mark.usefixtures("namespaces")
+def test_a_thousand_orphans_are_reaped() -> None:
+    command = [sys.executable, "-m", "tests.as_init.orphans", "1000"]
+    with Program(as_pid_1(*command)) as program:
+        assert program.process.stdout is not None
+        assert program.process.stdout.readline() == b"reaped 1000\n"
+
+
+@pytest.mark.usefixtures("namespaces")
 def test_pid_1_is_not_deaf_to_sigterm() -> None:
     with Program(as_pid_1("sh", "-c", "echo up >&2; exec sleep 60")) as program:
         program.line_with("up")

@@ -59,6 +59,7 @@ LAYERS = _layers(
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.worker_messages", _CONFIGURED | {"vsockproxy.log_lines"}),
+    Layer("vsockproxy.diagnosis"),
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM | {"vsockproxy.client.for_trio"}),
     Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
@@ -69,7 +70,7 @@ LAYERS = _layers(
     Layer(
         "vsockproxy.cli",
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
-        lazily=_PURE | _LOOPS | {"enclave_side", "parent_side"},
+        lazily=_PURE | _LOOPS | {"vsockproxy.diagnosis", "enclave_side", "parent_side"},
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
