@@ -291,6 +291,7 @@ class EnclaveLogs:
             {
                 "cid": exited.cid,
                 "enclave": exited.enclave,
+                "sequence": record.sequence,
                 "status": exited.status,
                 "signal": exited.signal,
                 "uptime": exited.uptime_seconds,

@@ -23,10 +23,14 @@ __all__ = ("CommandOutput", "Receive", "open_output")
 Receive = Callable[[Source, bytes], None]
 """Takes the copy, at once."""
 
-PIECE_BYTES: Final = 64 * 1024
+PIECE_BYTES: Final = 16 * 1024
+"""One read. It is parted into lines before anything else of the supervisor has its turn."""
 
 QUEUED_PIECES: Final = 16
 """What waits for a console."""
+
+STALL_SECONDS: Final = 0.5
+"""After so long a console is slow: until it takes something again, nobody waits for it."""
 
 FINISH_SECONDS: Final = 3.0
 """How long the end of the command waits for what it wrote to be taken."""
@@ -52,11 +56,11 @@ class _Outlet:
         """Write all; what cannot be written is forgotten."""
         try:
             if self._takes_small_writes and len(data) <= select.PIPE_BUF and self._is_writable():
-                os.write(self._descriptor, data)  # it has room for so much (pipe(7)): it is at once
-            else:
-                await trio.to_thread.run_sync(
-                    _write_all, self._descriptor, data, abandon_on_cancel=True
-                )
+                os.write(self._descriptor, data)  # at once: it has room for so much (pipe(7))
+                return
+            await trio.to_thread.run_sync(
+                _write_all, self._descriptor, data, abandon_on_cancel=True
+            )
         except BrokenPipeError:
             self.is_broken = True
         except OSError:
@@ -80,6 +84,7 @@ class _Copy:
     def __init__(self, source: Source, descriptor: int, owner: tuple[int, int] | None) -> None:
         self.source = source
         self.outlet = _Outlet(descriptor)
+        self.is_slow = False
         self.left_out_bytes = 0
         """What a console did not take."""
         self.done = trio.Event()
@@ -141,24 +146,26 @@ class CommandOutput:
                         if not copy.outlet.is_console:
                             await copy.outlet.write(data)
                             continue
-                        try:
-                            send.send_nowait(data)
-                        except trio.WouldBlock:
-                            if not copy.left_out_bytes:
-                                fields: dict[str, object] = {"source": copy.source.text}
-                                log.write("warning", "console_too_slow", fields)
+                        if not await _put(send, data, 0 if copy.is_slow else STALL_SECONDS):
+                            if not copy.is_slow:
+                                copy.is_slow = True
+                                log.write("warning", "console_slow", {"source": copy.source.text})
                             copy.left_out_bytes += len(data)
+                        elif copy.is_slow:
+                            copy.is_slow = False
                 # Nobody reads what the command writes: it is to see that.
                 os.close(copy.read_end)
                 copy.read_end = -1
         finally:
             copy.done.set()
             if copy.left_out_bytes:
-                fields = {"source": copy.source.text, "bytes": copy.left_out_bytes}
+                fields: dict[str, object] = {"source": copy.source.text}
+                fields["bytes"] = copy.left_out_bytes
                 log.write("warning", "console_left_out", fields)
 
     async def _read(self, copy: _Copy) -> bytes:
         """What the command has written; empty at the end."""
+        await trio.lowlevel.checkpoint()
         while True:
             try:
                 return os.read(copy.read_end, PIECE_BYTES)
@@ -169,7 +176,7 @@ class CommandOutput:
                 await trio.lowlevel.wait_readable(copy.read_end)
 
     async def finish(self) -> None:
-        """The command has ended: pass on what it wrote; others that have its pipes are left alone."""
+        """The command has ended: pass on what it wrote, and do not wait for others to write."""
         self._is_finishing = True
         with trio.move_on_after(FINISH_SECONDS):
             for copy in self._copies:
@@ -183,6 +190,17 @@ class CommandOutput:
             if copy.read_end >= 0:
                 os.close(copy.read_end)
                 copy.read_end = -1
+
+
+async def _put(pieces: trio.MemorySendChannel[bytes], piece: bytes, wait_seconds: float) -> bool:
+    """Queue a piece; False if there was no room for so long."""
+    with trio.move_on_after(wait_seconds):
+        try:
+            pieces.send_nowait(piece)
+        except trio.WouldBlock:
+            await pieces.send(piece)
+        return True
+    return False
 
 
 async def _write_pieces(pieces: trio.MemoryReceiveChannel[bytes], outlet: _Outlet) -> None:
