@@ -65,7 +65,7 @@ def test_signals_reach_the_command(run_init: RunAsInit) -> None:
 
 def test_at_the_end_the_machine_is_powered_off(run_init: RunAsInit) -> None:
     # No status is left, and no panic either.
-    with pytest.raises(MachineError, match="stopped early: (?!.*panic)"):
+    with pytest.raises(MachineError, match=r"stopped early: (?!.*panic)"):
         run_init(["true"], document="machine: {at_end: power_off}")
 
 
