@@ -3,9 +3,11 @@
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Never
 
 from enclave_side.links import Links
+from vsockproxy.activity import Totals
 from vsockproxy.addresses import Host
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.dedicated import DedicatedRelay
@@ -130,6 +132,7 @@ class Opener:
             end = link.open(request, self._closed(record))
             if record is not None:
                 record.stream = end.stream.id
+                record.totals = partial(_totals, end)
             link.flush()
         except Refused as refused:
             self._refuse(record, refused.reason, refused.text)
@@ -233,3 +236,7 @@ class Opener:
                 )
 
         return closed
+
+
+def _totals(end: StreamEnd) -> Totals:
+    return Totals(end.bytes_sent, end.bytes_received, end.stream.send.stalls)

@@ -19,12 +19,21 @@ from enclave_side.shim.streams import Streams
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.dataplane.questions import Questions
+from vsockproxy.dataplane.reporting import Linked, list_streams, make_report
 from vsockproxy.dataplane.sockets import Acceptor
-from vsockproxy.dataplane.worker import run_worker
+from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy
 from vsockproxy.processes import forbid_tracing
-from vsockproxy.worker_messages import Configure, Connection, ListenerKind, ListenerSummary
+from vsockproxy.worker_messages import (
+    Configure,
+    Connection,
+    ListenerKind,
+    ListenerSummary,
+    MessageError,
+    Reload,
+)
+from vsockproxy.worker_reports import Report, StreamPage
 
 DNS_KINDS: Final[tuple[ListenerKind, ...]] = ("dns_udp", "dns_tcp")
 
@@ -110,6 +119,14 @@ class EnclaveSide:
         """Say so; the process of ours sees its connection closed."""
         self._log.error("connection_failed", text=text)
 
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, [Linked(None, None, self._links.links)])
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
+
     def drain(self) -> None:
         """Accept no more; the open streams may end."""
         for acceptor in self._acceptors:
@@ -120,6 +137,19 @@ class EnclaveSide:
     def is_drained(self) -> bool:
         """Whether nothing is open."""
         return self._links.is_empty
+
+    def cut(self, most: int) -> bool:
+        """Reset streams that did not end in time."""
+        return self._links.cut(most) > 0
+
+    def reload(self, message: Reload, document: Document) -> int:
+        """An enclave's file is measured into its image: it does not change while it runs."""
+        raise MessageError("an enclave does not reload its file")
+
+    @property
+    def load(self) -> Load:
+        """The streams that are open."""
+        return Load(0, self._links.streams)
 
 
 if __name__ == "__main__":

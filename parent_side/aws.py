@@ -7,6 +7,7 @@ from parent_side import service
 from vsockproxy.addresses import Destination, Endpoint
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.model import (
+    FIRST_ENCLAVE_CID,
     AllowRule,
     AwsAllowlist,
     EnclaveEntry,
@@ -16,7 +17,6 @@ from vsockproxy.config.model import (
     Resolver,
 )
 from vsockproxy.log_lines import Level
-from vsockproxy.policy.lists import FIRST_ENCLAVE_CID
 from vsockproxy.worker_messages import ForwardKind
 
 __all__ = ("make_document", "serve")
@@ -69,4 +69,6 @@ def serve(document: Document, kind: ForwardKind) -> int:
     config = document.config
     assert isinstance(config, ParentConfig)
     listen = config.forwards[0].listen
-    return service.serve(document, [("forwards[0].listen", kind, listen)])
+    return service.serve(
+        document, lambda _: [("forwards[0].listen", kind, listen)], is_service=True
+    )

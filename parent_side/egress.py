@@ -4,11 +4,12 @@ import socket
 from functools import partial
 
 from parent_side.enclave import Enclave, Read
-from parent_side.reach import Reach, Reached
+from parent_side.reach import Reach, Reached, forbids
+from vsockproxy.activity import Totals
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.loop import CancelledError, now, spawn, timeout
-from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.stream_end import ENDED_POLICY, StreamEnd
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.protocols.client_hello import ClientHelloReader, check_server_name
@@ -26,19 +27,24 @@ class Egress:
     """
 
     def __init__(self, reach: Reach, handshake_seconds: float, log: Log) -> None:
+        self.handshake_seconds = handshake_seconds
         self._reach = reach
-        self._handshake_seconds = handshake_seconds
         self._log = log
+        self._open: dict[StreamEnd, tuple[Enclave, StreamRecord]] = {}
 
     def serve(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """Serve one stream; returns at once."""
         record = self._record(enclave, end, request)
+        record.totals = partial(_totals, end)
         end.hold()
         task = spawn(self._serve(enclave, end, record), f"stream {end.stream.id}")
         # Not in the task itself: one that is cancelled before its first step runs no `finally`.
         task.add_done_callback(lambda _: end.let_go())
 
+        self._open[end] = enclave, record
+
         def closed(end: StreamEnd) -> None:
+            del self._open[end]
             if end.stream.is_dedicated:
                 enclave.dedicated_streams -= 1
             if not task.done():
@@ -52,6 +58,23 @@ class Egress:
             )
 
         end.when_closed(closed)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._open)
+
+    def end_forbidden(self) -> int:
+        """Reset the streams that the policy of their enclave does not allow; how many it were.
+
+        Those on their way to their destination are judged when they have reached it.
+        """
+        forbidden = [
+            end for end, (enclave, record) in self._open.items() if forbids(enclave.policy, record)
+        ]
+        for end in forbidden:
+            end.reset(ErrorCode.CUT, ENDED_POLICY)
+        return len(forbidden)
 
     def refuse(
         self, enclave: Enclave, end: StreamEnd, request: Open, reason: str, text: str
@@ -77,7 +100,10 @@ class Egress:
         sock: socket.socket | None = None
         try:
             try:
-                reached = await self._reach.reach(enclave.policy, record, enclave.cid)
+                policy = enclave.policy
+                reached = await self._reach.reach(policy, record, enclave.cid)
+                if enclave.policy is not policy:
+                    self._reach.judge_again(enclave.policy, record, reached)
             except Refused as refused:
                 record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
                 end.refuse(refused.reason, refused.text)
@@ -95,7 +121,7 @@ class Egress:
             if end.stream.is_dedicated:
                 local, sock = sock, None
                 enclave.expect(
-                    end, local, text, self._handshake_seconds, check if needs_tls else None
+                    end, local, text, self.handshake_seconds, check if needs_tls else None
                 )
                 return
             end.accept(Opened(address=text))
@@ -134,7 +160,7 @@ class Egress:
         """
         reader = ClientHelloReader()
         try:
-            async with timeout(self._handshake_seconds):
+            async with timeout(self.handshake_seconds):
                 hello = reader.receive(first_bytes) if first_bytes else None
                 while hello is None:
                     data = await read()
@@ -144,9 +170,13 @@ class Egress:
             check_server_name(hello, reached.host)
         except (NotTls, SniMismatch, TimeoutError) as error:
             reason = "sni_mismatch" if isinstance(error, SniMismatch) else "not_tls"
-            text = str(error) or f"no ClientHello for {self._handshake_seconds:g} s"
+            text = str(error) or f"no ClientHello for {self.handshake_seconds:g} s"
             record.decide(self._log, allowed=False, reason=reason, text=text)
             end.reset(ErrorCode.NOT_TLS)
             raise ConnectionResetError(text) from error
         record.confirm(self._log)
         return reader.received
+
+
+def _totals(end: StreamEnd) -> Totals:
+    return Totals(end.bytes_received, end.bytes_sent, end.stream.send.stalls)

@@ -125,7 +125,7 @@ class EnclaveLogs:
         """The latest exits, the last one last."""
         self._log = log
         self._wall_clock = wall_clock
-        self._rate = lines_per_second
+        self.lines_per_second = lines_per_second
         self._logs: OrderedDict[int, _EnclaveLog] = OrderedDict()
         self._is_draining = False
 
@@ -156,7 +156,7 @@ class EnclaveLogs:
     def _life_of(self, enclave: Enclave) -> _EnclaveLog:
         life = self._logs.get(enclave.cid)
         if life is None or life.instance != enclave.instance:
-            burst = self._rate * BURST_SECONDS
+            burst = self.lines_per_second * BURST_SECONDS
             life = _EnclaveLog(enclave.cid, enclave.name, enclave.instance, burst, now())
             self._logs[enclave.cid] = life
             if len(self._logs) > MOST_LOGS:
@@ -227,7 +227,7 @@ class EnclaveLogs:
         """Write one record; False if there is no room now."""
         match record:
             case Line():
-                if not self._log.has_much_room or not life.may_write(now(), self._rate):
+                if not self._log.has_much_room or not life.may_write(now(), self.lines_per_second):
                     return False
                 self._write_line(life, record)
             case Dropped():

@@ -2,13 +2,17 @@
 
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal
 
 from parent_side.resolver import LookupFailed, NoSuchName, Resolver
-from vsockproxy.addresses import Host, IpAddress
+from vsockproxy.addresses import Host, IpAddress, normalise_host
 from vsockproxy.dataplane.audit import StreamRecord
+from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.dialling import DialError, dial
+from vsockproxy.dataplane.loop import now
 from vsockproxy.errors import Refused
+from vsockproxy.metrics import DIAL_SECONDS, Counters
 from vsockproxy.policy import Decision, Policy
 
 IpVersion = Literal[4, 6]
@@ -25,17 +29,27 @@ class Reached:
     decision: Decision
 
 
+def forbids(policy: Policy, record: StreamRecord) -> bool:
+    """Whether a policy does not allow an open stream; not one that has yet to be connected."""
+    if record.address is None:
+        return False
+    host, address = normalise_host(record.host), ip_address(record.address)
+    return not policy.decide_open(host, record.port, address).allowed
+
+
 class Reach:
     """Decides, resolves, guards and dials, the same for sessions and for raw ports.
 
     Args:
         resolver: looks names up.
         connect_seconds: the limit of one dial.
+        counters: for the durations of dials.
     """
 
-    def __init__(self, resolver: Resolver, connect_seconds: float) -> None:
-        self._resolver = resolver
-        self._connect_seconds = connect_seconds
+    def __init__(self, resolver: Resolver, connect_seconds: float, counters: Counters) -> None:
+        self.resolver = resolver
+        self.connect_seconds = connect_seconds
+        self._counters = counters
 
     async def reach(
         self,
@@ -65,7 +79,7 @@ class Reach:
             addresses = (dialled.host.address,)
         else:
             try:
-                addresses = await self._resolver.resolve(dialled.host.text, enclave=enclave)
+                addresses = await self.resolver.resolve(dialled.host.text, enclave=enclave)
             except NoSuchName as error:
                 raise Refused("no_such_name", str(error)) from error
             except LookupFailed as error:
@@ -78,9 +92,26 @@ class Reach:
         decision, checked = policy.judge(decision, host, record.port, addresses)
         if not decision.allowed:
             raise Refused(decision.reason, decision.text)
+        began = now()
         try:
-            result = await dial(checked, dialled.port, timeout_seconds=self._connect_seconds)
+            result = await dial(checked, dialled.port, timeout_seconds=self.connect_seconds)
         except DialError as error:
-            reason = "dial_timeout" if error.kind == "timed_out" else "dial_refused"
+            has_timed_out = error.kind == "timed_out"
+            outcome = "timed_out" if has_timed_out else "refused"
+            self._counters.observe(DIAL_SECONDS, now() - began, (outcome,))
+            reason = "dial_timeout" if has_timed_out else "dial_refused"
             raise Refused(reason, error.text) from error
+        self._counters.observe(DIAL_SECONDS, now() - began, ("connected",))
         return Reached(result.socket, result.address, dialled.port, host, decision)
+
+    @staticmethod
+    def judge_again(policy: Policy, record: StreamRecord, reached: Reached) -> None:
+        """Decide once more, where a reload brought another policy while a stream was on its way.
+
+        Raises:
+            Refused: the connection is not allowed any more, and has been closed.
+        """
+        decision = policy.decide_open(reached.host, record.port, reached.address)
+        if not decision.allowed:
+            reset_socket(reached.socket)
+            raise Refused(decision.reason, decision.text)

@@ -21,6 +21,7 @@ from parent_side.lookup_cache import (
     lifetime_seconds,
 )
 from parent_side.resolver import LookupFailed, NoSuchName, Resolver
+from vsockproxy import metrics
 from vsockproxy.addresses import Host
 from vsockproxy.dataplane.link import Link
 from vsockproxy.dataplane.loop import Task, spawn
@@ -65,7 +66,7 @@ class NameAnswers:
 
     def __init__(self, resolver: Resolver, log: Log, *, at_once: int = QUESTIONS_AT_ONCE) -> None:
         self._at_once = at_once
-        self._resolver = resolver
+        self.resolver = resolver
         self._log = log
         self._tasks: dict[Link, set[Task[Resolved]]] = {}
         self._counts: dict[int, int] = {}
@@ -91,6 +92,7 @@ class NameAnswers:
                 return
             count = self._counts.get(enclave.cid, 0)
             if count >= self._at_once:
+                self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("lookups",))
                 raise Refused("limit", f"{host}: {count} names are being looked up")
         except Refused as refused:
             self._answer(asked, Resolved(refused.reason, refused.text, ttl_seconds=ABSENT_SECONDS))
@@ -113,14 +115,14 @@ class NameAnswers:
         try:
             if kind in _VERSIONS:
                 # What streams to the name will use, and judged as for them: both versions.
-                found = await self._resolver.look_up_addresses(host.text, enclave=enclave.cid)
+                found = await self.resolver.look_up_addresses(host.text, enclave=enclave.cid)
                 judged, told = enclave.policy.judge_name(decision, host, found.addresses)
                 if not judged.allowed:
                     ttl_seconds = min(lifetime_seconds(found), ABSENT_SECONDS)
                     return Resolved(judged.reason, judged.text, ttl_seconds=ttl_seconds)
                 records = tuple(each.packed for each in told if each.version == _VERSIONS[kind])
             else:
-                found = await self._resolver.look_up_records(
+                found = await self.resolver.look_up_records(
                     host.text, RecordType(kind), enclave=enclave.cid
                 )
                 records = found.records
@@ -152,6 +154,8 @@ class NameAnswers:
         asked.link.answer_resolve(asked.request_id, answer)
         decision = asked.decision
         reason = answer.reason or decision.reason
+        known_type = asked.type_name if asked.type_name in _TYPE_NAMES.values() else metrics.OTHER
+        self._log.activity.counters.add(metrics.RESOLVES, (known_type, reason))
         self._log.write(
             "info" if reason == Reason.LISTED else "warning",
             "resolve",

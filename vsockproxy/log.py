@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Callable
 
+from vsockproxy.activity import Activity
 from vsockproxy.log_lines import Level, LineFormat, format_line, passes
 
 MAX_LINE_BYTES = 4096
@@ -23,7 +24,7 @@ _INTEGER = struct.Struct("i")
 
 
 class Log:
-    """Writes the events of one process.
+    """Writes the events of one process; `activity` counts them, lost lines or not.
 
     Args:
         side: `parent` or `enclave`, on every line that does not say otherwise.
@@ -42,11 +43,13 @@ class Log:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.dropped_lines = 0
+        self.activity = Activity()
+        self.threshold = level
+        """Events below it are not written."""
         self._side = side
         self._format = line_format
-        self._threshold = level
         self._descriptor = descriptor
-        self._wall_clock = wall_clock
+        self.wall_clock = wall_clock
         self._unreported = 0
         self._pipe_bytes: int | None = None
         """What the pipe holds; 0 if it is none, None while that is not known."""
@@ -69,7 +72,7 @@ class Log:
 
     def write(self, level: Level, event: str, fields: Fields) -> None:
         """Write one line; fields that are None are left out."""
-        if not passes(level, self._threshold):
+        if not passes(level, self.threshold):
             return
         if self._unreported and self._put(
             "warning", {"event": "log_lines_dropped", "lines": self._unreported}
@@ -98,7 +101,7 @@ class Log:
 
     def _put(self, level: Level, fields: Fields) -> bool:
         values = {"event": fields["event"], "side": self._side, **fields}
-        now = self._wall_clock()
+        now = self.wall_clock()
         line = format_line(self._format, now, level, values)
         while len(line) > MAX_LINE_BYTES:
             # Only texts are long; with its longest one halved the line still says everything else.

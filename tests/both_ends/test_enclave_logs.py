@@ -19,7 +19,7 @@ from tests.support.pair import Line, LinkKind, Pair, Side
 from tests.support.program import Program, command_line
 from tests.support.terminal import Shell
 from vsockproxy.control.log_shipping import END_SECONDS
-from vsockproxy.dataplane.worker import DRAIN_SECONDS
+from vsockproxy.worker_messages import DRAIN_SECONDS
 
 SHELL = ("sh", "-c")
 

@@ -57,6 +57,9 @@ BUDGET_RESERVE_BYTES = 16 * MEBIBYTE
 MAX_NAMES_PORTS = 256
 """Different ports that the names way in listens on, over all rules without `names: false`."""
 
+FIRST_ENCLAVE_CID = 4
+"""Lower CIDs are the hypervisor, loopback, the host and, for Nitro, the parent (vsock(7))."""
+
 STREAM_SOCKET = "/run/vsockproxy/streams.sock"
 """Where the stream socket is unless the file says otherwise."""
 
@@ -346,6 +349,10 @@ class ParentConfig(Section, frozen=True):
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
     """Worker processes; `auto` is one for each processor."""
     limits: Limits = Limits()
+    drain: Seconds = 30.0
+    """Seconds that open streams may take to end after SIGTERM."""
+    forbidden_streams: Literal["end", "keep"] = "end"
+    """What a reload does to open streams that the new lists forbid."""
     admin: Admin | None = None
     log: ParentLog = ParentLog()
 

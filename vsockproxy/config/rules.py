@@ -6,7 +6,7 @@ rule sees all sections, wherever they stand.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 from typing import Any, Final
 
 from vsockproxy.addresses import (
@@ -135,6 +135,27 @@ def _check_enclave_parent(config: EnclaveConfig) -> Iterator[_Complaint]:
             yield "parent", "any is no CID to connect to", f"write vsock://3:{port}"
 
 
+def _check_admin(admin: Admin) -> Iterator[_Complaint]:
+    match admin.listen:
+        case VsockAddress():
+            what = "enclaves could connect to it"
+            yield "listen", what, "write unix:///run/vsockproxy/admin.sock, or tcp://127.0.0.1:PORT"
+        case TcpAddress(host=host, port=port) if not _is_loopback(host):
+            what = "it asks nobody who they are, and other machines could connect"
+            yield (
+                "listen",
+                what,
+                f"write unix:///run/vsockproxy/admin.sock or tcp://127.0.0.1:{port}",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _check_parent_forward(forward: ParentForward) -> Iterator[_Complaint]:
     if isinstance(forward.listen, TcpAddress):
         what = "a forward of the parent listens for enclaves, not on TCP"
@@ -170,6 +191,7 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     EnclaveConfig: (_SectionRule(frozenset(("parent",)), _check_enclave_parent),),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
     EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),
+    Admin: (_SectionRule(frozenset(("listen",)), _check_admin),),
     Shim: (_SectionRule(frozenset(("names_block",)), _check_names_block),),
 }
 

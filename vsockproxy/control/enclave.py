@@ -105,6 +105,8 @@ async def _serve_enclave(plan: EnclavePlan, signals: SignalDescriptor) -> int:
             status = await run(None, None)
         else:
             status = await _ship(run, plan.command, plan.shipping, shipper, supervisor, log)
+        if plan.command is None and not plan.commands:
+            await _drain(service, supervisor, signals, log)
         nursery.cancel_scope.cancel()
     return status
 
@@ -122,6 +124,25 @@ def _clock_keeper(
         connect = through_workers(supervisor, clock_stream.SERVICE)
         measure = partial(ask_parent, connect, clock.now_ns)
     return ClockKeeper(source.settings, measure, clock, log)
+
+
+async def _drain(
+    service: Service, supervisor: Supervisor, signals: SignalDescriptor, log: Log
+) -> None:
+    """Let open streams end, then cut what is left; another signal cuts at once."""
+    for named in service.listeners:
+        named.listener.close()
+    supervisor.stop()
+    async with trio.open_nursery() as nursery:
+
+        async def cut_when_asked() -> None:
+            number = await wait_for_ending_signal(signals)
+            log.warning("cutting", signal=signal.Signals(number).name)
+            supervisor.stop(0)
+
+        nursery.start_soon(cut_when_asked)
+        await supervisor.has_ended.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def _ship(
@@ -171,7 +192,7 @@ async def _run(
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch_signals)
-        await announce_ready(plan.service, supervisor, log)
+        await announce_ready(supervisor, plan.service.listeners, log)
         if clock is not None:
             await clock.start()
         if plan.command is not None or plan.commands:
