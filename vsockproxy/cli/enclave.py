@@ -31,7 +31,7 @@ INIT = 1
 @click.argument("words", metavar="[-- CMD ARG...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def command(context: click.Context, file: str, takes_over: bool, words: tuple[str, ...]) -> None:
-    """Run the enclave's side, and CMD once it is ready.
+    """Run the enclave's side, and CMD, or the commands of the file, once it is ready.
 
     As PID 1 it sets the machine up, reaps orphans and passes signals on.
 
