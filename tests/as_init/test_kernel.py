@@ -60,3 +60,12 @@ def test_a_seed_without_the_module_starts_nothing(run_init: RunAsInit) -> None:
     ended = run_init(["echo", "never"], document="machine: {at_end: exit, entropy: {seed: true}}")
     assert ended.status == 1
     assert "vsockproxy: machine.entropy.seed: /dev/nsm: No such file or directory" in ended.output
+
+
+def test_a_heartbeat_that_is_demanded_and_not_answered_starts_nothing(run_init: RunAsInit) -> None:
+    ended = run_init(["echo", "never"], document="machine: {at_end: exit, heartbeat: on}")
+    assert ended.status == 1
+    assert ended.output.splitlines() == [
+        "vsockproxy: the heartbeat to vsock://3:9000 failed: No such device: write "
+        "machine.heartbeat: off if nitro-cli did not start this machine"
+    ]

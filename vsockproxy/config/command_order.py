@@ -1,24 +1,8 @@
-"""The order in which commands that wait for each other are started. Pure."""
+"""Whether commands wait for each other in a ring. Pure."""
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ("find_cycle", "order_commands")
-
-
-def order_commands(waits_for: Mapping[str, Sequence[str]]) -> list[str]:
-    """Put each command behind those that it waits for; otherwise their order stays.
-
-    Args:
-        waits_for: for each name the names that come before it; there is no cycle, and every name
-            is a key.
-    """
-    ordered: list[str] = []
-    remaining = dict(waits_for)
-    while remaining:
-        name = next(each for each in remaining if remaining.keys().isdisjoint(remaining[each]))
-        ordered.append(name)
-        del remaining[name]
-    return ordered
+__all__ = ("find_cycle",)
 
 
 def find_cycle(waits_for: Mapping[str, Sequence[str]]) -> list[str]:
