@@ -3,24 +3,28 @@
 `machine` sets up the network, once the workers are on their way.
 """
 
-import socket
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from enclave_side.entropy import prepare_entropy
 from enclave_side.heartbeat import HeartbeatError, send_heartbeat
 from enclave_side.mounts import mount_missing
+from enclave_side.namespaces import Namespace, NamespaceError, set_host_name, unshare
 from enclave_side.nsm_device import has_nsm
 from vsockproxy.config.model import Machine
-from vsockproxy.processes import is_init_of_machine
 
 __all__ = ("Ground", "boot")
 
-Ground = Literal["init", "taken_over", "sandbox", "shared"]
-"""What we stand on: below PID 1; a machine that we were told to take; a sandbox, whose kernel and
-files are another machine's; or a machine that is not ours to set up."""
+Ground = Literal["init", "container", "taken_over", "sandbox", "shared"]
+"""What we stand on: below PID 1 of a machine; below PID 1 of a container, which has its own files
+and another machine's kernel; a machine that we were told to take; a sandbox, whose files are
+another machine's too; or a machine that is not ours to set up."""
 
 
 _DEFAULTS: Final = Machine()
+
+_OF_THE_KERNEL: Final = ("clock", "sysctls")
+"""What a container shares with others."""
 
 
 def boot(settings: Machine, ground: Ground) -> list[str]:
@@ -31,23 +35,27 @@ def boot(settings: Machine, ground: Ground) -> list[str]:
         HeartbeatError: it demands a heartbeat, and nobody answered.
     """
     if ground in ("sandbox", "shared"):
-        return _left_out_here(settings)
-    left_out = mount_missing() if ground == "init" else []
+        return _left_out_here(settings, settings.__struct_fields__)
+    left_out = []
+    if ground in ("init", "container"):
+        left_out += mount_missing(is_whole=ground == "init")
+    if ground == "container":
+        left_out += _left_out_here(settings, _OF_THE_KERNEL)
     prepare_entropy(settings.entropy)
     left_out += _send_heartbeat(settings, ground)
     if settings.hostname is not None:
         try:
-            socket.sethostname(settings.hostname)
-        except OSError as error:
-            left_out.append(f"machine.hostname: {error.strerror}")
+            if ground == "container":
+                unshare(Namespace.UTS)  # its name may be the machine's
+            set_host_name(settings.hostname)
+        except NamespaceError as error:
+            left_out.append(f"machine.hostname: {error}")
     return left_out
 
 
-def _left_out_here(settings: Machine) -> list[str]:
+def _left_out_here(settings: Machine, names: Sequence[str]) -> list[str]:
     names = [
-        f"machine.{name}"
-        for name in settings.__struct_fields__
-        if getattr(settings, name) != getattr(_DEFAULTS, name)
+        f"machine.{name}" for name in names if getattr(settings, name) != getattr(_DEFAULTS, name)
     ]
     return [f"left out, since this machine is not ours: {', '.join(names)}"] if names else []
 
@@ -56,7 +64,7 @@ def _send_heartbeat(settings: Machine, ground: Ground) -> list[str]:
     match settings.heartbeat:
         case "on":
             send_heartbeat()
-        case "auto" if ground == "init" and is_init_of_machine() and has_nsm():
+        case "auto" if ground == "init" and has_nsm():
             try:
                 send_heartbeat()
             except HeartbeatError as error:

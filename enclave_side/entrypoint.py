@@ -19,6 +19,7 @@ from enclave_side.entropy import EntropyError
 from enclave_side.fence import FenceError
 from enclave_side.heartbeat import HeartbeatError
 from enclave_side.machine import Machine, set_up_machine
+from enclave_side.mounts import mount_proc
 from enclave_side.namespaces import NamespaceError
 from enclave_side.shim.environment import command_environment
 from enclave_side.shim.names.listeners import open_names_listeners
@@ -82,7 +83,6 @@ def run(
     """
     config = document.config
     assert isinstance(config, EnclaveConfig)
-    is_ours = ground in ("init", "taken_over")
     with ExitStack() as stack:
         signals = stack.enter_context(SignalDescriptor(PASSED_ON))
         soft_limit = processes.raise_descriptor_limit()
@@ -96,9 +96,8 @@ def run(
             machine = stack.enter_context(
                 set_up_machine(
                     document,
-                    takes_over=ground != "shared",
+                    ground=ground,
                     has_command=commands.are_any,
-                    shares_files=ground == "sandbox",
                 )
             )
             listeners = _open_listeners(config, machine, stack)
@@ -134,7 +133,7 @@ def run(
         has_terminal = processes.has_terminal()
         ships = config.log.to_parent
         if ships is None:
-            ships = is_ours and not has_terminal
+            ships = ground not in ("sandbox", "shared") and not has_terminal
         if ships and has_terminal and commands.are_any:
             machine.left_out.append(OUTPUT_LEFT_OUT)
         service = Service(
@@ -168,7 +167,7 @@ def run(
             if ships
             else None,
             clock=ClockSource(clock, KernelClock(), look_at_ptp if clock.source == "ptp" else None)
-            if clock is not None and is_ours
+            if clock is not None and ground in ("init", "taken_over")
             else None,
         )
         return serve_enclave(plan, signals)
@@ -258,11 +257,15 @@ def main() -> None:
     descriptor = int(descriptor_text)
     document = read_document(descriptor)
     os.close(descriptor)
+    ground: Ground = "sandbox"
+    if files != SHARED_FILES:
+        mount_proc()  # which tells; that it cannot be had is told later
+        ground = "init" if processes.is_init_of_machine() else "container"
     sys.exit(
         run(
             document,
             command,
-            ground="sandbox" if files == SHARED_FILES else "init",
+            ground=ground,
             worker_module=worker_module,
         )
     )

@@ -1,8 +1,7 @@
 """Settings of the kernel (sysctl) for a machine with many connections, and those of the file."""
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -33,29 +32,19 @@ def is_of_network(name: str) -> bool:
 
 
 def apply_settings(
-    settings: Mapping[str, str],
-    command_network: AbstractContextManager[None] | None = None,
-    *,
-    folder: Path = _FOLDER,
+    settings: Mapping[str, str], *, of_network_only: bool = False, folder: Path = _FOLDER
 ) -> list[str]:
-    """Set them, in this network namespace and in the command's; a line for each that could not be.
+    """Set them where we are; a line for each that could not be set.
 
     Args:
         settings: names and values.
-        command_network: within it, settings of the network are the command's; None if it has none
-            of its own.
+        of_network_only: whether only those are set that a network namespace has of its own.
         folder: where the kernel has them.
     """
-    left_out = [_apply(name, value, folder) for name, value in settings.items()]
-    if command_network is not None:
-        of_network = {name: value for name, value in settings.items() if is_of_network(name)}
-        with command_network:
-            inside = [_apply(name, value, folder) for name, value in of_network.items()]
-        left_out += [f"{line}, for the command" for line in inside if line and line not in left_out]
-    return _only_lines(left_out)
-
-
-def _only_lines(lines: Sequence[str]) -> list[str]:
+    lines = []
+    for name, value in settings.items():
+        if is_of_network(name) or not of_network_only:
+            lines.append(_apply(name, value, folder))
     return [line for line in lines if line]
 
 

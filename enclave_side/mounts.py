@@ -11,9 +11,8 @@ from typing import Final
 
 from enclave_side.namespaces import MountFlag, NamespaceError, mount
 from enclave_side.system_files import own_mounts
-from vsockproxy.processes import is_init_of_machine
 
-__all__ = ("mount_missing",)
+__all__ = ("mount_missing", "mount_proc")
 
 _SAFE: Final = MountFlag.NO_SET_USER_ID | MountFlag.NO_DEVICES | MountFlag.NO_EXECUTION
 
@@ -65,13 +64,25 @@ _LINKS: Final = {
 }
 
 
-def mount_missing() -> list[str]:
-    """Mount what is missing; a line for each thing that is, and could not be had."""
+def mount_proc() -> list[str]:
+    """Mount /proc if it is missing, which tells whose machine this is; a line if it cannot be had.
+
+    Where there is none, nothing is hidden by it, whoever else sees it.
+    """
     left_out: list[str] = []
-    # Where there is none, nothing is hidden by it, whoever else sees it; and it tells the rest.
     if not os.path.ismount(_PROC.target):
         _mount(_PROC, left_out)
-    is_whole = is_init_of_machine()
+    return left_out
+
+
+def mount_missing(*, is_whole: bool) -> list[str]:
+    """Mount what is missing; a line for each thing that is, and could not be had.
+
+    Args:
+        is_whole: whether the whole machine is ours. In a container, mounts are made in a namespace
+            of our own.
+    """
+    left_out = mount_proc()
     missing = [each for each in _OTHERS if _is_missing(each, is_whole=is_whole)]
     if missing and not is_whole:
         try:

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from enclave_side.kernel_settings import (
@@ -35,25 +33,12 @@ def test_they_are_written_and_what_cannot_be_is_told(tmp_path: Path) -> None:
     assert (folder / "net/core/somaxconn").read_text() == "7"
 
 
-def test_those_of_the_network_are_set_for_the_command_too(tmp_path: Path) -> None:
-    ours = make_folder(tmp_path / "ours", "net.core.somaxconn", "vm.swappiness")
-    written: list[str] = []
-
-    @contextmanager
-    def inside() -> Iterator[None]:
-        # The same path means another file there.
-        (ours / "net/core/somaxconn").rename(tmp_path / "kept")
-        (ours / "net/core/somaxconn").write_text("")
-        (ours / "vm/swappiness").write_text("")
-        yield
-        written.append((ours / "net/core/somaxconn").read_text())
-        written.append((ours / "vm/swappiness").read_text())
-
-    settings = {"net.core.somaxconn": "7", "vm.swappiness": "1", "net.core.none": "2"}
-    lines = apply_settings(settings, inside(), folder=ours)
-    assert written == ["7", ""]
-    assert (tmp_path / "kept").read_text() == "7"
-    assert lines == ["machine.sysctls: net.core.none is not 2: No such file or directory"]
+def test_in_the_commands_network_only_those_of_the_network_are_set(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, "net.core.somaxconn", "vm.swappiness")
+    settings = {"net.core.somaxconn": "7", "vm.swappiness": "1"}
+    assert apply_settings(settings, of_network_only=True, folder=folder) == []
+    assert (folder / "net/core/somaxconn").read_text() == "7"
+    assert (folder / "vm/swappiness").read_text() == ""
 
 
 def test_which_settings_a_network_namespace_has() -> None:

@@ -130,12 +130,14 @@ class _Supervision:
         return self._code
 
     async def take_signals(self, signals: SignalDescriptor) -> None:
+        told: set[signal.Signals] = set()
         while True:
             for each in await next_signal(signals):
                 if each.number in ENDING:
                     self._log.write("info", "stopping", {"signal": each.number.name})
                     self._finish(0)
-                else:
+                elif each.number not in told:
+                    told.add(each.number)
                     text = "there is more than one command"
                     fields: dict[str, object] = {"signal": each.number.name, "text": text}
                     self._log.write("warning", "signal_dropped", fields)

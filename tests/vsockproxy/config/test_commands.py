@@ -1,10 +1,12 @@
 from itertools import pairwise
 
+import cbor2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vsockproxy.config.command_order import find_cycle
+from vsockproxy.config.document import Document
 from vsockproxy.config.load import ConfigErrors, parse
 from vsockproxy.config.model import EnclaveConfig
 
@@ -75,7 +77,8 @@ def test_a_fault_is_told(text: str, line: str) -> None:
 def test_a_whole_machine_loads() -> None:
     text = """
 commands:
-  - {name: db, run: [postgres, -D, /data], ready: 5432, restart: always, user: 70}
+  - {name: db, run: [postgres, -D, /data], ready: 5432, restart: always, user: 70,
+     capabilities: [CHOWN]}
   - {name: web, run: [web], after: [db], essential: true, environment: {A: b}, stop_grace: 3}
 machine:
   hostname: e-1
@@ -84,8 +87,10 @@ machine:
   heartbeat: on
   sysctls: {net.core.somaxconn: 8192, net.ipv4.ip_local_port_range: 2000 60000}
 """
-    config = parse((ENCLAVE + text).encode(), "f").config
+    document = parse((ENCLAVE + text).encode(), "f")
+    config = document.config
     assert isinstance(config, EnclaveConfig)
+    assert Document.from_builtins(cbor2.loads(cbor2.dumps(document.to_builtins()))) == document
     db, web = config.commands
     assert (db.ready, db.user, db.vsock, web.after) == (5432, 70, None, ["db"])
     assert config.machine.clock is not None
