@@ -10,7 +10,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from typing import Final
 
+from enclave_side.boot import Ground
 from enclave_side.command_network import NetworkFailed, NetworkSetUp, inside
+from enclave_side.kernel_settings import apply_settings, wanted_settings
 from enclave_side.namespaces import NamespaceError, bring_up_loopback, permit_low_ports
 from enclave_side.shim.names.planning import Names, plan_names
 from enclave_side.system_files import hide_file, own_mounts
@@ -67,16 +69,13 @@ class Machine:
 
 
 @contextmanager
-def set_up_machine(
-    document: Document, *, takes_over: bool, has_command: bool, shares_files: bool
-) -> Iterator[Machine]:
+def set_up_machine(document: Document, *, ground: Ground, has_command: bool) -> Iterator[Machine]:
     """Set the machine up, as far as it is ours.
 
     Args:
         document: an enclave's configuration.
-        takes_over: whether the machine is ours.
+        ground: what we stand on.
         has_command: without a command, nobody needs a network of its own.
-        shares_files: whether files outside /run are those of another machine, as in the sandbox.
 
     Raises:
         NamespaceError: not even lo can be brought up.
@@ -84,16 +83,23 @@ def set_up_machine(
     config = document.config
     assert isinstance(config, EnclaveConfig)
     machine = Machine()
-    if not takes_over:
+    if ground == "shared":
         machine.note = LEFT_OUT
         yield machine
         return
     bring_up_loopback()
     if has_command and config.shim.names:
         try:
-            _set_up_names(machine, document, shares_files=shares_files)
+            _set_up_names(machine, document, shares_files=ground == "sandbox")
         except (NetworkFailed, NamespaceError, OSError) as error:
             machine.left_out.append(f"{LEFT_OUT_NAMES} {error}")
+    if ground != "sandbox":
+        settings = wanted_settings(config.machine.sysctls)
+        if ground != "container":
+            machine.left_out += apply_settings(settings)
+        if machine.namespace is not None:
+            with inside(machine.namespace):
+                machine.left_out += apply_settings(settings, of_network_only=True)
     if machine.names is None:
         try:
             permit_low_ports()

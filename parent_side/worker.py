@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterable
 from typing import Final
 
+from parent_side.clock import ClockService
 from parent_side.credentials_relay import CredentialsRelay
 from parent_side.egress import Egress
 from parent_side.enclave_logs import EnclaveLogs
@@ -22,7 +23,7 @@ from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
-from vsockproxy.protocols import log_stream
+from vsockproxy.protocols import clock_stream, log_stream
 from vsockproxy.worker_messages import (
     Configure,
     Connection,
@@ -63,6 +64,7 @@ class ParentSide:
         services: dict[str, ServiceHandler] = {
             CREDENTIALS_SERVICE: self._credentials.serve,
             log_stream.SERVICE: self.logs.serve,
+            clock_stream.SERVICE: ClockService().serve,
         }
         self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
         tell = questions.tell

@@ -11,6 +11,7 @@ from vsockproxy.config.model import (
     EnclaveConfig,
     EnclaveLog,
     Limits,
+    Machine,
     ParentConfig,
     ParentLog,
     Shim,
@@ -62,6 +63,7 @@ def test_the_values_in_the_enclaves_example_are_the_defaults() -> None:
     assert (config.limits, config.log) == (Limits(), EnclaveLog())
     assert config.shim == Shim(environment=False)
     assert config.command == Command(user="app")
+    assert (config.commands, config.machine) == ([], Machine())
 
 
 @pytest.mark.parametrize(("name", "model"), [("parent", ParentConfig), ("enclave", EnclaveConfig)])

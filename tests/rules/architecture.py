@@ -68,6 +68,7 @@ LAYERS = _layers(
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
+    Layer("vsockproxy.diagnosis"),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer(
         "vsockproxy.worker_messages",
@@ -92,7 +93,9 @@ LAYERS = _layers(
     Layer(
         "vsockproxy.cli",
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
-        lazily=_PURE | _LOOPS | {"enclave_side", "parent_side", "parent_side.services"},
+        lazily=_PURE
+        | _LOOPS
+        | {"vsockproxy.diagnosis", "enclave_side", "parent_side", "parent_side.services"},
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
@@ -108,8 +111,13 @@ HOMES = {
         "parent_side.services",
     },
     "h11": {"vsockproxy.protocols"},
-    "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
-    "cryptography": {"vsockproxy.attestation"},
+    "cbor2": {
+        "vsockproxy.session",
+        "vsockproxy.attestation",
+        "vsockproxy.worker_messages",
+        "vsockproxy.worker_reports",
+    },
+    "cryptography": {"vsockproxy.attestation.documents"},
     "msgspec": {
         "parent_side.services",
         "vsockproxy.config",

@@ -16,6 +16,7 @@ from vsockproxy.addresses import (
     UnixAddress,
     VsockAddress,
 )
+from vsockproxy.config.command_rules import check_commands
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.ingress_rules import check_ingress
@@ -81,6 +82,7 @@ def check_sections(sections: Sequence[Found]) -> Iterator[Fault]:
     yield from _check_listeners(sections)
     yield from _check_names_ports(sections)
     yield from check_ingress(sections)
+    yield from check_commands(sections)
 
 
 def _check_allow_ports(rule: AllowRule) -> Iterator[_Complaint]:

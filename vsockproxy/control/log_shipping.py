@@ -47,7 +47,7 @@ LAST_BYTES: Final = 8 * 1024
 _RECEIVE_BYTES: Final = 4096
 
 
-def through_workers(supervisor: Supervisor) -> Connect:
+def through_workers(supervisor: Supervisor, service: str = log_stream.SERVICE) -> Connect:
     """Streams that the workers open, one after the other: one end of a pair is handed to them."""
     turns = itertools.cycle(range(supervisor.workers))
 
@@ -56,7 +56,7 @@ def through_workers(supervisor: Supervisor) -> Connect:
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
         )
         supervisor.hand_over(next(turns), AcceptedConnection(Connection("streams", 0, 0), theirs))
-        return await open_service(ours, log_stream.SERVICE)
+        return await open_service(ours, service)
 
     return connect
 

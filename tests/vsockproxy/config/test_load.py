@@ -798,7 +798,7 @@ ENCLAVE_VALUES = {
         "mixed: drop",
         "mixed: unknown key: remove it, or write one of parent, version, allowlist, denylist, "
         "mode, require_tls, links, workers, shim, forwards, ingress, credentials, command, "
-        "limits, log",
+        "commands, machine, limits, log",
     ),
 }
 
