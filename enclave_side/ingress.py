@@ -89,11 +89,12 @@ class Ingress:
             rule=self._sources.get(request.service),
         )
         if service is None or request.dedicated:
-            text = "services have no dedicated streams"
+            reason, text = "limit", "services of an enclave have no dedicated streams"
             if service is None:
+                reason = "not_listed"
                 text = f"this enclave offers no service {request.service}: add it to ingress"
-            record.decide(self._log, allowed=False, reason="not_listed", text=text)
-            end.refuse("not_listed", text)
+            record.decide(self._log, allowed=False, reason=reason, text=text)
+            end.refuse(reason, text)
             return
         record.totals = partial(_totals, end)
         end.hold()
