@@ -9,6 +9,8 @@ from collections import defaultdict
 from typing import Final
 
 from parent_side.enclave import Enclave
+from vsockproxy import metrics
+from vsockproxy.activity import Totals
 from vsockproxy.addresses import UnixAddress
 from vsockproxy.config.model import ParentCredentials
 from vsockproxy.dataplane.audit import StreamRecord
@@ -56,6 +58,7 @@ class CredentialsRelay:
             text = f"this enclave gets no credentials: add {enclave.cid} to credentials.cids"
             self._refuse(record, end, "not_listed", text)
         elif len(self._open[enclave.cid]) >= STREAMS_AT_ONCE:
+            self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("credentials",))
             text = f"{STREAMS_AT_ONCE} streams for credentials are open"
             self._refuse(record, end, "limit", text)
         else:
@@ -76,6 +79,7 @@ class CredentialsRelay:
             return
         self._open[cid].add(end)
         record.address = to.path
+        record.totals = lambda: Totals(end.bytes_received, end.bytes_sent, end.stream.send.stalls)
         record.decide(self._log, allowed=True, reason="listed")
 
         def closed(end: StreamEnd) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.client.location import VARIABLE
 from vsockproxy.config.model import Shim
-from vsockproxy.credentials.locations import CONTAINER_PATH
+from vsockproxy.credentials.locations import CONTAINER_PATH, REGION_VARIABLES
 
 __all__ = ("command_environment", "with_credentials")
 
@@ -81,7 +81,13 @@ def with_credentials(
     """
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
     kept = {name: value for name, value in variables.items() if name not in _OTHER_CREDENTIALS}
-    regions = {} if region is None else dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), region)
+    # What an image says in one of them goes for both.
+    inherited = [kept[name] for name in REGION_VARIABLES if kept.get(name)]
+    regions: dict[str, str] = {}
+    if region is not None:
+        regions = dict.fromkeys(REGION_VARIABLES, region)
+    elif len(inherited) == 1:
+        regions = dict.fromkeys(REGION_VARIABLES, inherited[0])
     return {
         **kept,
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{host}:{listen.port}{CONTAINER_PATH}",

@@ -111,6 +111,22 @@ def test_the_files_region_replaces_what_was_inherited() -> None:
     assert (found["AWS_REGION"], found["AWS_DEFAULT_REGION"]) == ("eu-west-1", "eu-west-1")
 
 
+@pytest.mark.parametrize(
+    ("inherited", "expected"),
+    [
+        pytest.param({"AWS_REGION": "a"}, ("a", "a"), id="one, which goes for both"),
+        pytest.param({"AWS_DEFAULT_REGION": "a"}, ("a", "a"), id="the other"),
+        pytest.param({"AWS_REGION": "a", "AWS_DEFAULT_REGION": "b"}, ("a", "b"), id="both"),
+        pytest.param({}, (None, None), id="none"),
+    ],
+)
+def test_what_an_image_says_of_the_region(
+    inherited: dict[str, str], expected: tuple[str | None, str | None]
+) -> None:
+    found = with_credentials(inherited, TcpAddress("127.0.0.1", 3129), "secret", None)
+    assert (found.get("AWS_REGION"), found.get("AWS_DEFAULT_REGION")) == expected
+
+
 def test_keys_of_the_image_are_left_alone() -> None:
     inherited = {"AWS_ACCESS_KEY_ID": "AKIA"}
     listen = TcpAddress("127.0.0.1", 3129)

@@ -11,6 +11,7 @@ from vsockproxy.control.services import NamedListener, Service
 from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import start_worker
+from vsockproxy.credentials.locations import REGION_VARIABLES
 from vsockproxy.log import Log
 from vsockproxy.worker_messages import (
     INSTANCE_BYTES,
@@ -24,8 +25,6 @@ __all__ = ("CredentialsProcess",)
 
 REGION_SECONDS: Final = 5.0
 """How long the command's start waits for the region: a link, and an answer of the parent."""
-
-REGION_VARIABLES: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 class CredentialsProcess:

@@ -116,3 +116,16 @@ def test_a_file_that_is_not_valid_is_an_error(tmp_path: Path) -> None:
 )
 def test_starts_are_further_and_further_apart(quick_ends: int, seconds: float) -> None:
     assert restart_delay(quick_ends) == seconds
+
+
+def test_it_waits_until_the_parent_says_that_it_serves(tmp_path: Path) -> None:
+    admin = f"unix://{tmp_path}/admin.sock"
+    with running(tmp_path, admin=admin) as (runner, _):
+        line = json.loads(runner.line_with('"waiting_for_parent"'))
+        assert admin in line["text"]
+        assert nitro_cli.calls(tmp_path) == []
+        file = tmp_path / "parent.yaml"
+        listen = f"unix://{tmp_path}/link.sock"
+        file.write_text(json.dumps({"listen": listen, "admin": {"listen": admin}}))
+        with Program(command_line("parent", "--config", str(file))):
+            runner.line_with('"enclave_started"')
