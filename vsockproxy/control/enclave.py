@@ -63,18 +63,14 @@ async def _serve_enclave(
             log.info("stopping", signal=signal.Signals(ended_by).name)
             if command is not None:
                 return SIGNAL_BASE + ended_by
-            await _drain(service, supervisor, signals, log)
+            await _drain(supervisor, signals, log)
             return 0
         assert command is not None  # without one, only a signal ends the nursery
         return await run_command(command, signals=signals, log=log)
 
 
-async def _drain(
-    service: Service, supervisor: Supervisor, signals: SignalDescriptor, log: Log
-) -> None:
+async def _drain(supervisor: Supervisor, signals: SignalDescriptor, log: Log) -> None:
     """Let open streams end, then cut what is left; another signal cuts at once."""
-    for named in service.listeners:
-        named.listener.close()
     supervisor.stop()
     async with trio.open_nursery() as nursery:
 
