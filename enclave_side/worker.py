@@ -19,6 +19,7 @@ from enclave_side.shim.streams import Streams
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.dataplane.questions import Questions
+from vsockproxy.dataplane.reporting import Linked, list_streams, make_report
 from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
@@ -32,6 +33,7 @@ from vsockproxy.worker_messages import (
     MessageError,
     Reload,
 )
+from vsockproxy.worker_reports import Report, StreamPage
 
 DNS_KINDS: Final[tuple[ListenerKind, ...]] = ("dns_udp", "dns_tcp")
 
@@ -60,9 +62,10 @@ class EnclaveSide:
         self._config = config
         self._log = Log("enclave", message.log_format, message.log_level)
         self._links = Links(config.parent, config.links, message.instance, config.limits, self._log)
-        self._policy = policy = Policy.compile(document)
+        policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)
-        self._acceptors: list[Acceptor | DnsServer | Streams] = []
+        self._streams = Streams(self._opener, policy, self._links, self._log)
+        self._acceptors: list[Acceptor | DnsServer | Streams] = [self._streams]
         self._names: NamesConnections | None = None
         named = list(zip(message.listeners, listeners, strict=True))
         dns = {summary.kind: listener for summary, listener in named if summary.kind in DNS_KINDS}
@@ -74,14 +77,15 @@ class EnclaveSide:
                 policy, names.port_sets, names.table, self._links, numberer, self._log
             )
             self._acceptors.append(DnsServer(dns["dns_udp"], dns["dns_tcp"], lookups))
-        self._acceptors += [
-            self._serve(summary, listener)
-            for summary, listener in named
-            if summary.kind not in DNS_KINDS
-        ]
+        for summary, listener in named:
+            if summary.kind == "streams":
+                listener.setblocking(False)
+                self._streams.listen(listener, self._exhausted)
+            elif summary.kind not in DNS_KINDS:
+                self._acceptors.append(self._serve(summary, listener))
         self._links.start()
 
-    def _serve(self, summary: ListenerSummary, listener: socket.socket) -> Acceptor | Streams:
+    def _serve(self, summary: ListenerSummary, listener: socket.socket) -> Acceptor:
         listener.setblocking(False)
         accepted: Callable[[socket.socket, object], None]
         match summary.kind:
@@ -91,10 +95,6 @@ class EnclaveSide:
                 accepted = HttpProxy(self._opener, self._log, own_host).accepted
             case "socks5":
                 accepted = Socks5Proxy(self._opener, self._log).accepted
-            case "streams":
-                return Streams(
-                    listener, self._opener, self._policy, self._links, self._log, self._exhausted
-                )
             case "names":
                 assert self._names is not None  # made because there are such listeners
                 accepted = self._names.accepted
@@ -108,13 +108,24 @@ class EnclaveSide:
         self._log.warning("accept_paused", text=str(error))
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
-        """Enclaves accept their own connections."""
-        del message
-        sock.close()
+        """Serve a process of ours as if it had connected to the stream socket.
+
+        It got the other end of a pair from the supervisor, so it needs no stream socket.
+        """
+        del message  # there is one kind: an enclave accepts its own connections
+        self._streams.serve(sock)
 
     def connection_failed(self, text: str) -> None:
-        """Enclaves accept their own connections."""
+        """Say so; the process of ours sees its connection closed."""
         self._log.error("connection_failed", text=text)
+
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, [Linked(None, None, self._links.links)])
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
 
     def drain(self) -> None:
         """Accept no more; the open streams may end."""

@@ -11,9 +11,9 @@ from vsockproxy.config.model import (
     AllowRule,
     AwsAllowlist,
     EnclaveEntry,
-    Log,
     ParentConfig,
     ParentForward,
+    ParentLog,
     Resolver,
 )
 from vsockproxy.log_lines import Level
@@ -53,7 +53,7 @@ def make_document(
         enclaves=[EnclaveEntry(cid=cid, allowlist=rules) for cid in low_cids],
         forwards=[ParentForward(listen=listen, to=to)],
         resolver=resolver,
-        log=Log(level=log_level),
+        log=ParentLog(level=log_level),
     )
     paths = ("allowlist[0]", *(f"enclaves[{cid}].allowlist[0]" for cid in low_cids))
     line = line_of(allowlist.lines, f"allowlist[{index}]")

@@ -5,6 +5,7 @@ from functools import partial
 
 from parent_side.enclave import Enclave, Read
 from parent_side.reach import Reach, Reached, forbids
+from vsockproxy.activity import Totals
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.loop import CancelledError, now, spawn, timeout
@@ -34,6 +35,7 @@ class Egress:
     def serve(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """Serve one stream; returns at once."""
         record = self._record(enclave, end, request)
+        record.totals = partial(_totals, end)
         end.hold()
         task = spawn(self._serve(enclave, end, record), f"stream {end.stream.id}")
         # Not in the task itself: one that is cancelled before its first step runs no `finally`.
@@ -174,3 +176,7 @@ class Egress:
             raise ConnectionResetError(text) from error
         record.confirm(self._log)
         return reader.received
+
+
+def _totals(end: StreamEnd) -> Totals:
+    return Totals(end.bytes_received, end.bytes_sent, end.stream.send.stalls)

@@ -2,7 +2,7 @@
 
 import secrets
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from weakref import WeakSet
@@ -10,6 +10,7 @@ from weakref import WeakSet
 from parent_side.egress import Egress
 from parent_side.enclave import Enclave
 from parent_side.resolves import NameAnswers
+from vsockproxy import metrics
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import (
     FIRST_ENCLAVE_CID,
@@ -24,6 +25,7 @@ from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.greeting import READ_BYTES, carrier_of, make_hello, read_preface
 from vsockproxy.dataplane.link import Link, code_name
 from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
+from vsockproxy.dataplane.reporting import Linked, counted_code
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.time_limits import look_seconds
@@ -52,6 +54,10 @@ NO_ENCLAVE = -2
 
 STOPPING_TEXT = "the parent is shutting down"
 
+ServiceHandler = Callable[[Enclave, StreamEnd, Open], None]
+"""Serves a stream that an enclave opened to a service of the parent; returns at once. It owns the
+stream: accepts or refuses it, and logs what became of it."""
+
 
 class Enclaves:
     """Greets connections from enclaves; gives their streams and questions to who serves them.
@@ -61,10 +67,16 @@ class Enclaves:
         egress: serves the streams.
         name_answers: serves the questions for names.
         log: for links that come and go.
+        services: what the parent itself offers, by name; all begin with `vsockproxy.`.
     """
 
     def __init__(
-        self, document: Document, egress: Egress, name_answers: NameAnswers, log: Log
+        self,
+        document: Document,
+        egress: Egress,
+        name_answers: NameAnswers,
+        log: Log,
+        services: Mapping[str, ServiceHandler],
     ) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
@@ -74,6 +86,8 @@ class Enclaves:
         self._egress = egress
         self._name_answers = name_answers
         self._log = log
+        self._services = services
+        self._counters = log.activity.counters
         self._enclaves: dict[int, Enclave] = {}
         self._known: WeakSet[Link] = WeakSet()
         """Links that are up, or gone while bytes that came over them still wait to be taken."""
@@ -139,6 +153,11 @@ class Enclaves:
         return len(self._enclaves)
 
     @property
+    def linked(self) -> list[Linked]:
+        """The enclaves that have links, for the report."""
+        return [Linked(each.cid, each.name, each.links) for each in self._enclaves.values()]
+
+    @property
     def is_empty(self) -> bool:
         """Whether no link is up, and all that came over those that were has been taken."""
         return not any(link.ends or not link.is_closed for link in self._known)
@@ -155,6 +174,7 @@ class Enclaves:
         greetings = self._greetings.get(cid, 0)
         if greetings >= GREETINGS_AT_ONCE:
             sock.close()
+            self._counters.add(metrics.LIMIT_REFUSALS, ("greetings",))
             if cid not in self._crowded:
                 self._crowded.add(cid)
                 text = f"{greetings} connections have yet to say hello"
@@ -203,6 +223,7 @@ class Enclaves:
         known = self._enclaves.get(cid)
         is_again = known is not None and known.instance == remote.instance
         if known is not None and is_again and len(known.links) >= LINKS_AT_ONCE:
+            self._counters.add(metrics.LIMIT_REFUSALS, ("links",))
             text = f"{LINKS_AT_ONCE} links are up"
             await send_all(sock, replace(hello, refusal=text).encode())
             raise PeerProtocolError(ErrorCode.NONE, text)
@@ -273,16 +294,27 @@ class Enclaves:
     def stream_opened(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """An enclave opened a stream."""
         if request.service:
-            text = "services are the enclave's to offer, not the parent's"
-            self._egress.refuse(enclave, end, request, "not_listed", text)
+            self._serve_service(enclave, end, request)
             return
         if request.dedicated:
             if enclave.dedicated_streams >= self.limits.dedicated:
+                self._counters.add(metrics.LIMIT_REFUSALS, ("dedicated",))
                 text = f"{self.limits.dedicated} dedicated streams are open"
                 self._egress.refuse(enclave, end, request, "limit", text)
                 return
             enclave.dedicated_streams += 1
         self._egress.serve(enclave, end, request)
+
+    def _serve_service(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
+        serve = self._services.get(request.service)
+        if serve is None:
+            text = f"the parent offers no service of the name {request.service}"
+            self._egress.refuse(enclave, end, request, "not_listed", text)
+        elif request.dedicated:
+            text = "a service of the parent has no connection of its own"
+            self._egress.refuse(enclave, end, request, "limit", text)
+        else:
+            serve(enclave, end, request)
 
     def resolve_received(
         self, enclave: Enclave, link: Link, request_id: int, question: Resolve
@@ -296,6 +328,7 @@ class Enclaves:
         """A link is gone, and its streams and questions with it."""
         self._name_answers.link_ended(link)
         enclave.links.discard(link)
+        self._counters.add(metrics.LINKS_ENDED, (counted_code(code),))
         if not enclave.links and self._enclaves.get(enclave.cid) is enclave:
             del self._enclaves[enclave.cid]
         self._log.write(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from parent_side.reach import IpVersion, Reach, forbids
+from vsockproxy import metrics
+from vsockproxy.activity import Totals
 from vsockproxy.addresses import Destination, Host
 from vsockproxy.config.model import Limits
 from vsockproxy.dataplane.audit import StreamRecord
@@ -127,6 +129,7 @@ class Forwards:
             enclave=name,
         )
         if self._open.get(cid, 0) >= self.limits.streams:
+            self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("streams",))
             text = f"{self.limits.streams} connections are open"
             record.decide(self._log, allowed=False, reason="limit", text=text)
             sock.close()
@@ -186,6 +189,7 @@ class Forwards:
             most_bytes=carrier_of(sock).max_send_bytes,
             closed=closed,
         )
+        record.totals = lambda: Totals(relay.inward.total_bytes, relay.outward.total_bytes)
         self._relays[relay] = _Relayed(cid, record)
         relay.start()
 

@@ -10,7 +10,9 @@ from vsockproxy.addresses import Host, IpAddress, normalise_host
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.dialling import DialError, dial
+from vsockproxy.dataplane.loop import now
 from vsockproxy.errors import Refused
+from vsockproxy.metrics import DIAL_SECONDS, Counters
 from vsockproxy.policy import Decision, Policy
 
 IpVersion = Literal[4, 6]
@@ -41,11 +43,13 @@ class Reach:
     Args:
         resolver: looks names up.
         connect_seconds: the limit of one dial.
+        counters: for the durations of dials.
     """
 
-    def __init__(self, resolver: Resolver, connect_seconds: float) -> None:
+    def __init__(self, resolver: Resolver, connect_seconds: float, counters: Counters) -> None:
         self.resolver = resolver
         self.connect_seconds = connect_seconds
+        self._counters = counters
 
     async def reach(
         self,
@@ -88,11 +92,16 @@ class Reach:
         decision, checked = policy.judge(decision, host, record.port, addresses)
         if not decision.allowed:
             raise Refused(decision.reason, decision.text)
+        began = now()
         try:
             result = await dial(checked, dialled.port, timeout_seconds=self.connect_seconds)
         except DialError as error:
-            reason = "dial_timeout" if error.kind == "timed_out" else "dial_refused"
+            has_timed_out = error.kind == "timed_out"
+            outcome = "timed_out" if has_timed_out else "refused"
+            self._counters.observe(DIAL_SECONDS, now() - began, (outcome,))
+            reason = "dial_timeout" if has_timed_out else "dial_refused"
             raise Refused(reason, error.text) from error
+        self._counters.observe(DIAL_SECONDS, now() - began, ("connected",))
         return Reached(result.socket, result.address, dialled.port, host, decision)
 
     @staticmethod

@@ -21,6 +21,7 @@ from parent_side.lookup_cache import (
     lifetime_seconds,
 )
 from parent_side.resolver import LookupFailed, NoSuchName, Resolver
+from vsockproxy import metrics
 from vsockproxy.addresses import Host
 from vsockproxy.dataplane.link import Link
 from vsockproxy.dataplane.loop import Task, spawn
@@ -91,6 +92,7 @@ class NameAnswers:
                 return
             count = self._counts.get(enclave.cid, 0)
             if count >= self._at_once:
+                self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("lookups",))
                 raise Refused("limit", f"{host}: {count} names are being looked up")
         except Refused as refused:
             self._answer(asked, Resolved(refused.reason, refused.text, ttl_seconds=ABSENT_SECONDS))
@@ -152,6 +154,8 @@ class NameAnswers:
         asked.link.answer_resolve(asked.request_id, answer)
         decision = asked.decision
         reason = answer.reason or decision.reason
+        known_type = asked.type_name if asked.type_name in _TYPE_NAMES.values() else metrics.OTHER
+        self._log.activity.counters.add(metrics.RESOLVES, (known_type, reason))
         self._log.write(
             "info" if reason == Reason.LISTED else "warning",
             "resolve",

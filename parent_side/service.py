@@ -17,7 +17,7 @@ from vsockproxy import processes
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.control.activation import adopt, match_sockets, take_passed
-from vsockproxy.control.listeners import ListenerSet, WantedListener
+from vsockproxy.control.listeners import ListenerSet, WantedListener, socket_key
 from vsockproxy.control.notify import NotifySettings
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import ListenError
@@ -26,6 +26,7 @@ from vsockproxy.worker_messages import read_document
 __all__ = ("WORKER_MODULE", "main", "run", "serve", "wanted_listeners")
 
 WORKER_MODULE: Final = "parent_side.worker"
+SERVICES_MODULE: Final = "parent_side.services.admin"
 
 FAILED: Final = 1
 """Exit code where a listener cannot be bound."""
@@ -42,6 +43,11 @@ def wanted_listeners(document: Document) -> list[WantedListener]:
             for index, forward in enumerate(config.forwards)
         ),
     ]
+
+
+def _services_listeners(config: ParentConfig) -> list[WantedListener]:
+    """What the process of services listens on."""
+    return [("admin.listen", "admin", config.admin.listen)] if config.admin is not None else []
 
 
 def run(
@@ -99,9 +105,19 @@ def serve(
         # First of all: no child may take what systemd says for its own.
         notify = NotifySettings.take(os.environ, os.getpid()) if is_service else NotifySettings()
         passed = take_passed(os.environ, os.getpid()) if is_service else {}
-        listeners = ListenerSet(
-            match_sockets(adopt(passed), [endpoint for _, _, endpoint in wanted(document)])
+        for_services = _services_listeners(config)
+        both = (*wanted(document), *for_services)
+        inherited = match_sockets(adopt(passed), [endpoint for _, _, endpoint in both])
+        services = ListenerSet(
+            {
+                key: inherited.pop(key)
+                for _, _, endpoint in for_services
+                if (key := socket_key(endpoint)) in inherited
+            }
         )
+        stack.callback(services.close)
+        services.apply(services.prepare(for_services))
+        listeners = ListenerSet(inherited)
         stack.callback(listeners.close)
         listeners.apply(listeners.prepare(wanted(document)))
         # Workers start up while this process imports trio.
@@ -118,6 +134,8 @@ def serve(
             workers=workers,
             first_workers=first_workers,
             log=config.log,
+            services_module=SERVICES_MODULE if services.listeners else None,
+            services_listeners=services.listeners,
         )
         return serve_parent(service, ParentService(listeners, wanted, file, notify))
 

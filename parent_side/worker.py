@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from parent_side.egress import Egress
-from parent_side.enclaves import Enclaves
+from parent_side.enclave_logs import EnclaveLogs
+from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
@@ -14,8 +15,10 @@ from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane.questions import Questions
+from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
+from vsockproxy.protocols import log_stream
 from vsockproxy.worker_messages import (
     Configure,
     Connection,
@@ -23,6 +26,7 @@ from vsockproxy.worker_messages import (
     ListenerSummary,
     Reload,
 )
+from vsockproxy.worker_reports import Report, StreamPage
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
 _IP_VERSIONS: Final[dict[ListenerKind, IpVersion]] = {"forward_ipv4": 4, "forward_ipv6": 6}
@@ -42,10 +46,13 @@ class ParentSide:
         self._log = log = Log("parent", message.log_format, message.log_level)
         self._config = config
         resolver = Resolver(config.resolver)
-        self._reach = reach = Reach(resolver, config.limits.connect)
+        counters = log.activity.counters
+        self._reach = reach = Reach(resolver, config.limits.connect, counters)
         self._egress = egress = Egress(reach, config.limits.handshake, log)
         self._name_answers = NameAnswers(resolver, log)
-        self._enclaves = Enclaves(document, egress, self._name_answers, log)
+        self.logs = EnclaveLogs(log, config.log.enclave_lines)
+        services: dict[str, ServiceHandler] = {log_stream.SERVICE: self.logs.serve}
+        self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
         self._forwards = Forwards(reach, self._enclaves.policy_for, config.limits, log)
         self._ip_versions = _ip_versions(message.listeners)
         self._is_draining = False
@@ -69,10 +76,19 @@ class ParentSide:
         """Say so; whoever connected sees its connection closed."""
         self._log.error("connection_failed", text=text)
 
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, self._enclaves.linked)
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
+
     def drain(self) -> None:
         """Take no new streams."""
         self._is_draining = True
         self._enclaves.drain()
+        self.logs.drain()
 
     @property
     def is_drained(self) -> bool:
@@ -100,6 +116,7 @@ class ParentSide:
         self._reach.connect_seconds = config.limits.connect
         self._egress.handshake_seconds = config.limits.handshake
         self._forwards.limits = config.limits
+        self.logs.lines_per_second = config.log.enclave_lines
         self._enclaves.reload(document, policies)
         if config.forbidden_streams == "keep":
             return 0

@@ -110,11 +110,18 @@ class ProcesslessWorker:
         if isinstance(message, Stop) and self._obeys_stop:
             self.die(0)
 
-    async def receive(self) -> Message:
+    def try_send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
+        if self._ended.is_set():
+            return False
+        self.received.append(message)
+        self._arrived.set()
+        return True
+
+    async def receive(self) -> tuple[Message, tuple[int, ...]]:
         try:
             with trio.move_on_after(BEAT_SECONDS if self.beats else math.inf):
-                return await self._from_worker.receive()
-            return Heartbeat()
+                return await self._from_worker.receive(), ()
+            return Heartbeat(), ()
         except trio.EndOfChannel:
             raise ChannelClosed("the worker channel is closed") from None
 

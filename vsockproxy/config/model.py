@@ -32,6 +32,9 @@ MAX_STREAMS = 65_536
 FIRST_WINDOW_BYTES = 16 * KIBIBYTE
 """Credit each stream starts with; `receive_budget` has to cover it for every stream."""
 
+LEAST_LOG_BUFFER_BYTES = 64 * KIBIBYTE
+"""The least that `log.buffer` of an enclave may be."""
+
 BUDGET_RESERVE_BYTES = 16 * MEBIBYTE
 """What `receive_budget` must exceed `streams * FIRST_WINDOW_BYTES` by, so that windows can grow."""
 
@@ -151,6 +154,23 @@ class Log(Section, frozen=True):
     """`auto` is text on a terminal, else JSON lines."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important level that is written."""
+
+
+class ParentLog(Log, frozen=True):
+    """How lines are written to stderr, those of enclaves among them."""
+
+    enclave_lines: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1000
+    """Lines of its log that one enclave may have written here in a second; 0 means no limit."""
+
+
+class EnclaveLog(Log, frozen=True):
+    """How lines are written to stderr, and whether the parent gets them."""
+
+    to_parent: bool | None = None
+    """Whether the parent gets what the command writes to stdout and stderr, and our own log; by
+    default where the machine is ours (PID 1, --take-over) and has no terminal."""
+    buffer: Size = MEBIBYTE
+    """Bytes of the log that are kept while the parent does not take them."""
 
 
 class Admin(Section, frozen=True):
@@ -286,7 +306,7 @@ class ParentConfig(Section, frozen=True):
     forbidden_streams: Literal["end", "keep"] = "end"
     """What a reload does to open streams that the new lists forbid."""
     admin: Admin | None = None
-    log: Log = Log()
+    log: ParentLog = ParentLog()
 
 
 class EnclaveConfig(Section, frozen=True):
@@ -315,7 +335,7 @@ class EnclaveConfig(Section, frozen=True):
     """Services that the parent may bring connections to."""
     command: Command = Command()
     limits: Limits = Limits()
-    log: Log = Log()
+    log: EnclaveLog = EnclaveLog()
 
 
 class AwsRule(Section, frozen=True):

@@ -19,17 +19,12 @@ from vsockproxy.config.source import join_path
 __all__ = ("check_unbuilt",)
 
 
-def _is_set(value: Any) -> bool:
-    return value is not None
-
-
 def _is_not_empty(value: Any) -> bool:
     return bool(value)
 
 
 _UNBUILT: Final[tuple[tuple[type[Section], str, Callable[[Any], bool], str], ...]] = (
     (ParentConfig, "ingress", _is_not_empty, "remove it"),
-    (ParentConfig, "admin", _is_set, "remove it"),
     (EnclaveConfig, "ingress", _is_not_empty, "remove it"),
     (EnclaveForward, "tls", _is_not_empty, "remove it"),
 )

@@ -91,6 +91,7 @@ async def accept_connections(
                 cid, port = peer_of(listener, address)
                 if not may_connect(cid):
                     connection.close()
+                    supervisor.refused_connections += 1
                     _log_refusal(log, listener, cid)
                     continue
                 connection.setblocking(False)

@@ -24,6 +24,7 @@ from vsockproxy.control.services import Service, announce_ready, supervision
 from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.listening import ListenError
 from vsockproxy.log import Log
+from vsockproxy.metrics import RELOADS
 from vsockproxy.policy import may_connect
 
 __all__ = ("ParentService", "serve_parent")
@@ -186,6 +187,7 @@ class _RunningParent:
                 for line in lines[:MOST_LINES_LOGGED]:
                     self._log.error("config_error", text=line)
                 seconds = round(trio.current_time() - began_at, 3)
+                self._log.activity.counters.add(RELOADS, ("refused",))
                 self._log.error(
                     "reload_failed",
                     file=self._parent.file,
@@ -196,6 +198,7 @@ class _RunningParent:
             else:
                 self._last_reload = f"reloaded at {stamp}"
                 seconds = round(trio.current_time() - began_at, 3)
+                self._log.activity.counters.add(RELOADS, ("applied",))
                 self._log.info("reloaded", file=self._parent.file, duration=seconds, **fields)
                 self._log.threshold = _config(self._document).log.level
             if is_up:

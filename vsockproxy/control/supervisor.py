@@ -5,12 +5,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import trio
 
 from vsockproxy.control.logs import EventLog
+from vsockproxy.control.observing import Observer, PlaceState, closing_descriptors
 from vsockproxy.control.places import (
     HUNG_SECONDS,
     START_SECONDS,
@@ -29,6 +30,7 @@ from vsockproxy.worker_messages import (
     Configure,
     Listeners,
     ListenerSummary,
+    ListStreams,
     MessageError,
     Named,
     NameOf,
@@ -36,7 +38,10 @@ from vsockproxy.worker_messages import (
     Ready,
     Reload,
     Reloaded,
+    Statistics,
     Stop,
+    StreamsListed,
+    ToWorker,
 )
 
 __all__ = (
@@ -116,6 +121,8 @@ class Supervisor:
         listeners: descriptors of the listeners, if it is the workers that accept.
         answer: answers what workers ask of this process; None if they have nothing to ask.
         log: gets one line for each death.
+        observer: hears of deaths, and gets what workers report.
+        kind: what the log calls these processes.
     """
 
     def __init__(
@@ -127,7 +134,11 @@ class Supervisor:
         listeners: Sequence[int] = (),
         answer: Answer | None = None,
         log: EventLog,
+        observer: Observer | None = None,
+        kind: Literal["worker", "service"] = "worker",
     ) -> None:
+        self._observer = observer
+        self._kind = kind
         self.document = document
         self._launch = launch
         self._listeners = tuple(listeners)
@@ -142,6 +153,8 @@ class Supervisor:
         self._stops_at = math.inf
         self.all_ready = trio.Event()
         """Set once every worker serves."""
+        self.refused_connections = 0
+        """Connections that were closed because their CID may not connect."""
         self.has_ended = trio.Event()
         """Set when no worker is left, and none will be started."""
 
@@ -149,6 +162,32 @@ class Supervisor:
     def workers(self) -> int:
         """How many workers there are."""
         return len(self._places)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop_requested.is_set()
+
+    @property
+    def states(self) -> list[PlaceState]:
+        """How each worker does."""
+        return [
+            PlaceState(
+                place.configuration.worker,
+                place.process.pid if place.process is not None else None,
+                place.is_ready,
+                place.deaths,
+                place.closed_connections,
+            )
+            for place in self._places
+        ]
+
+    def tell(self, worker: int, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
+        """Tell a worker something, if it serves and that can be done at once; whether it was."""
+        place = self._places[worker]
+        if place.process is None or not place.is_ready:
+            return False
+        return place.process.try_send(message, descriptors)
 
     async def run(self) -> None:
         """Keep the workers running until `stop`; then end them and return."""
@@ -254,7 +293,7 @@ class Supervisor:
             answer = Reloaded(message.request, f"no answer for {RELOAD_SECONDS:g} s")
         if answer is not None and answer.error is not None:
             fields = {"text": answer.error, **place.counters}
-            self._log.write("error", "worker_not_reloaded", fields)
+            self._log.write("error", f"{self._kind}_not_reloaded", fields)
             process.kill()
         return answer
 
@@ -296,10 +335,12 @@ class Supervisor:
             place.deaths += 1
             delay_seconds = delay.after_death(place.alive_at - started_at)
             fields = {"ended": end, "restart_after": delay_seconds, **place.counters}
-            self._log.write("error", "worker_died", fields)
+            self._log.write("error", f"{self._kind}_died", fields)
             if place.crash_loop.died(place.alive_at):
                 fields = {"text": place.describe_crash_loop(end), **place.counters}
                 self._log.write("error", "crash_loop", fields)
+            if self._observer is not None:
+                self._observer.died(place.index)
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
@@ -344,7 +385,7 @@ class Supervisor:
             if silent_seconds > place.most_silence:
                 fields: dict[str, object] = {"silent_seconds": round(silent_seconds, 1)}
                 fields["pid"] = process.pid
-                self._log.write("error", "worker_hung", {**fields, **place.counters})
+                self._log.write("error", f"{self._kind}_hung", {**fields, **place.counters})
                 process.kill()
                 return
             if place.crash_loop.lived(now - started_at):
@@ -363,22 +404,27 @@ class Supervisor:
                         Listeners(), self._listeners[first : first + MAX_DESCRIPTORS]
                     )
                 while True:
-                    message = await process.receive()
+                    message, descriptors = await process.receive()
                     place.alive_at = trio.current_time()
-                    match message:
-                        case Ready() if not is_serving:
-                            is_serving = True
-                            self._mark_ready(place, process)
-                            nursery.start_soon(self._deliver, place, process)
-                        case NumberName() | NameOf() if self._answer is not None:
-                            await process.send(self._answer(message))
-                        case _:
-                            place.note(message)
+                    with closing_descriptors(descriptors):
+                        match message:
+                            case Ready() if not is_serving:
+                                is_serving = True
+                                self._mark_ready(place, process)
+                                nursery.start_soon(self._deliver, place, process)
+                            case NumberName() | NameOf() if self._answer is not None:
+                                await process.send(self._answer(message))
+                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
+                                self._observer.received(place.index, message, descriptors)
+                            case _:
+                                place.note(message)
         except* ChannelClosed:
             await trio.sleep(EXIT_GRACE_SECONDS)
         except* MessageError as group:
             text = str(group.exceptions[0])
-            self._log.write("error", "worker_message_broken", {"text": text, **place.counters})
+            self._log.write(
+                "error", f"{self._kind}_message_broken", {"text": text, **place.counters}
+            )
         process.kill()
 
     def _mark_ready(self, place: Place, process: WorkerProcess) -> None:
@@ -386,9 +432,11 @@ class Supervisor:
         if place.deaths:
             seconds = round(trio.current_time() - place.died_at, 3)
             fields = {"after": seconds, "pid": process.pid, **place.counters}
-            self._log.write("info", "worker_replaced", fields)
+            self._log.write("info", f"{self._kind}_replaced", fields)
         if all(each.is_ready for each in self._places):
             self.all_ready.set()
+        if self._observer is not None:
+            self._observer.changed()
 
     async def _deliver(self, place: Place, process: WorkerProcess) -> None:
         while True:

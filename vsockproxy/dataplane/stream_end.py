@@ -356,6 +356,7 @@ class StreamEnd:
         stream = self.stream
         room = stream.send.limit - stream.send.sent
         if room <= 0:
+            stream.send.stalls += 1
             self._pause_reading()
             self._is_waiting_for_credit = True
             return Turn.HALTED

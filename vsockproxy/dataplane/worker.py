@@ -18,17 +18,24 @@ from vsockproxy.worker_messages import (
     FromWorker,
     Heartbeat,
     Listeners,
+    ListStreams,
     MessageError,
     Named,
     Ready,
     Reload,
     Reloaded,
+    Statistics,
     Stop,
     Stopped,
+    StreamsListed,
     read_document,
     receive,
     send,
 )
+from vsockproxy.worker_reports import Report, StreamPage, report_descriptor
+
+REPORT_SECONDS = 1.0
+"""How often a worker says what it has done, where somebody watches."""
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -58,6 +65,12 @@ class Side(Protocol):
 
     def connection_failed(self, text: str) -> None:
         """One could not be taken, and is closed; called once until one has been taken again."""
+
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams, at most `limit`."""
 
     def drain(self) -> None:
         """Take nothing new; `is_drained` tells when the open streams have ended.
@@ -158,6 +171,25 @@ class Worker:
                 configure, self._document, self._listeners, self._questions
             )
             self._say(Ready())
+            if configure.reports:
+                spawn(self._report_on(self._side), "reports")
+
+    async def _report_on(self, side: Side) -> None:
+        while not self._is_orphan:
+            self._say_with(Statistics(), await side.report())
+            await sleep(REPORT_SECONDS)
+
+    def _say_with(self, message: Statistics | StreamsListed, report: Report | StreamPage) -> None:
+        """Send a report, unless the supervisor takes none now: the next one has it all again."""
+        descriptor = report_descriptor(report)
+        try:
+            send(self._channel, message, [descriptor])
+        except BlockingIOError:
+            pass
+        except ChannelClosed:
+            self._leave()
+        finally:
+            os.close(descriptor)
 
     def _reload(self, message: Reload, descriptor: int) -> None:
         try:
@@ -209,6 +241,10 @@ class Worker:
                     sock.close()
                 else:
                     self._side.connection(message, sock)
+            elif isinstance(message, ListStreams):
+                if self._side is not None:
+                    page = self._side.list_streams(message.limit)
+                    self._say_with(StreamsListed(message.request), page)
             elif isinstance(message, Reload):
                 self._reload(message, descriptors[0])
             elif isinstance(message, Stop):

@@ -29,6 +29,7 @@ from vsockproxy.worker_messages import (
     receive,
     send,
 )
+from vsockproxy.worker_reports import Report, StreamPage
 
 SECONDS = 30.0
 
@@ -50,6 +51,12 @@ class ScriptedSide:
 
     def connection_failed(self, text: str) -> None:
         raise AssertionError(text)
+
+    async def report(self) -> Report:
+        raise AssertionError("nobody watches")
+
+    def list_streams(self, limit: int) -> StreamPage:
+        raise AssertionError("nobody watches")
 
     def drain(self) -> None:
         self.is_draining = True
