@@ -17,7 +17,7 @@ from vsockproxy.config.model import (
     Resolver,
 )
 from vsockproxy.log_lines import Level
-from vsockproxy.worker_messages import ForwardKind
+from vsockproxy.worker_messages import DRAIN_SECONDS, ForwardKind
 
 __all__ = ("make_document", "serve")
 
