@@ -5,7 +5,8 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 
 | type        | to         | other keys                              | descriptors                 |
 |-------------|------------|-----------------------------------------|-----------------------------|
-| configure   | worker     | worker: its index; instance: 16 bytes,  | the document                |
+| configure   | worker     | worker: its index, of `workers`;        | the document                |
+|             |            | instance: 16 bytes,                     |                             |
 |             |            | one value for all workers; log_format:  | (`read_document`)           |
 |             |            | text or json; log_level; listeners: a   |                             |
 |             |            | list of {name, kind, endpoint};         |                             |
@@ -19,6 +20,9 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            |                                         | end of a pair of ours       |
 | named       | worker     | request; name, address: null if there   |                             |
 |             |            | is none                                 |                             |
+| sockets     | worker     | ip_version: 4 or 6                      | TCP sockets of the          |
+|             |            |                                         | command's network, unless   |
+|             |            |                                         | none could be made          |
 | list_streams | worker    | request; limit: rows                    |                             |
 | reload      | worker     | request; log_level; listeners: as in    | the new document            |
 |             |            | `configure`                             | (`read_document`)           |
@@ -28,6 +32,12 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            | still holds, else null; ended_streams   |                             |
 | number_name | supervisor | request: a number for the answer; name  |                             |
 | name_of     | supervisor | request; address: IPv4, as a number     |                             |
+| sockets_wanted | supervisor | ip_version; count                    |                             |
+| offer       | both       | cid; worker: which has its links;       |                             |
+|             |            | services, none if it is gone; streams:  |                             |
+|             |            | of ingress; rests: until when services  |                             |
+|             |            | are put aside                           |                             |
+| routed      | both       | cid: for which; what is known of it     | a connection of ingress     |
 | heartbeat   | supervisor | enclaves, streams: what it serves       |                             |
 | stopped     | supervisor |                                         |                             |
 | statistics  | supervisor |                                         | a report (`worker_reports`) |
@@ -39,7 +49,8 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
 The worker answers `ready`, once, when it serves; only then does it get connections. `number_name`
 asks for the address of a name in the command's network, `name_of` for the name of one; both are
-answered by `named`, in any order. Each second it says `heartbeat`: its loop is running.
+answered by `named`, in any order, and `sockets_wanted` by `sockets`. Each second it says
+`heartbeat`: its loop is running.
 
 `reload` comes on the parent only. The worker makes everything of the new document that can fail,
 then changes over at once, and answers `reloaded`; or it keeps the old one and says why, and is
@@ -50,6 +61,11 @@ After `stop` it takes nothing new, lets open streams end for `drain_seconds`, cu
 `stopped`, and exits with 0. Another `stop` with less time shortens that. A worker whose channel
 ends exits at once: its supervisor is gone. All sockets that are passed are non-blocking. A
 listener's name is its path in the configuration file: `forwards[0].listen`.
+
+Where several workers of the parent serve ingress, each says `offer` when something about one of its
+enclaves has changed, and hears the others'. The supervisor tells one that has just begun all that
+it knows, and the others of enclaves that went with a worker. A connection whose enclave is another
+worker's goes there as `routed`.
 
 A process of services (`control.service_process`) is kept as a worker is, over the same kind of
 channel, and gets no connections. Where it watches the workers, each of them says `statistics`
@@ -72,6 +88,7 @@ import msgspec
 from vsockproxy.addresses import AddressError
 from vsockproxy.config.document import Document
 from vsockproxy.errors import VsockproxyError
+from vsockproxy.ingress_messages import Offer, Routed, Sockets, SocketsWanted
 from vsockproxy.log_lines import Level, LineFormat
 
 __all__ = (
@@ -94,11 +111,15 @@ __all__ = (
     "Named",
     "NamesKind",
     "NumberName",
+    "Offer",
     "Ready",
     "Record",
     "RegionKnown",
     "Reload",
     "Reloaded",
+    "Routed",
+    "Sockets",
+    "SocketsWanted",
     "Statistics",
     "Stop",
     "Stopped",
@@ -145,6 +166,7 @@ ListenerKind = Literal[
     "admin",
     "credentials",
     "imds",
+    "ingress",
     NamesKind,
     ForwardKind,
 ]
@@ -185,6 +207,8 @@ class Configure(Record, frozen=True, tag="configure", tag_field="type"):
     log_level: Level
     listeners: list[ListenerSummary]
     listeners_follow: bool = False
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    """How many there are."""
     reports: bool = False
     """Whether to say `statistics`."""
     secret: Annotated[bytes, msgspec.Meta(max_length=256)] = b""
@@ -307,6 +331,9 @@ ToWorker = (
     | Listeners
     | Connection
     | Named
+    | Sockets
+    | Offer
+    | Routed
     | Reload
     | ListStreams
     | Stop
@@ -321,6 +348,9 @@ FromWorker = (
     | Reloaded
     | NumberName
     | NameOf
+    | SocketsWanted
+    | Offer
+    | Routed
     | Heartbeat
     | Stopped
     | Statistics
@@ -414,12 +444,14 @@ def _parse(data: bytes) -> Message:
 
 def _check_descriptors(message: Message, count: int) -> None:
     match message:
-        case Configure() | Connection() | Reload() | Statistics() | StreamsListed():
+        case Configure() | Connection() | Routed() | Reload() | Statistics() | StreamsListed():
             allowed = range(1, 2)
         case SupervisionChanged() | WorkerStatistics():
             allowed = range(1, 2)
         case Listeners():
             allowed = range(1, MAX_DESCRIPTORS + 1)
+        case Sockets():
+            allowed = range(MAX_DESCRIPTORS + 1)
         case _:
             allowed = range(1)
     if count not in allowed:

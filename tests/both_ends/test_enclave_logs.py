@@ -281,6 +281,37 @@ def test_more_lines_a_second_than_an_enclave_may_write_wait_in_it() -> None:
         assert logged_at(last) - logged_at(first) > 1  # 500 of them may come at once
 
 
+def test_a_command_that_floods_and_ends_is_known_to_have_ended() -> None:
+    pair = logging_pair("unix", lines=200)
+    with both(pair) as parent:
+        status, _ = end(pair, *SHELL, "seq 10000; kill -KILL $$")
+        assert status == 137
+        exited = parent.wait_for_event("enclave_exit", signal="SIGKILL")
+        assert exited["last_lines"].split("\n") == numbers_to(10_000)[-10:]
+        assert_whole(parent)
+
+
+def test_a_killed_worker_of_the_enclave_loses_no_line() -> None:
+    pair = logging_pair("unix")
+    script = f"seq 1000; {until(pair.path / 'go')}; seq 1001 2000; {until(pair.path / 'end')}"
+    with both(pair) as parent:
+        pair.enclave = enclave = Side("enclave", pair.enclave_config, (*SHELL, script))
+        wait_until(parent, lambda: len(texts(parent)) == 1000)
+        (worker, *_) = [pid for pid in enclave.workers if is_worker(pid)]
+        kill(worker)
+        (pair.path / "go").touch()
+        wait_until(parent, lambda: len(texts(parent)) == 2000)
+        (pair.path / "end").touch()
+        parent.wait_for_event("enclave_exit", status=0)
+        assert texts(parent) == numbers_to(2000)
+        assert_whole(parent)
+
+
+def is_worker(pid: int) -> bool:
+    """Whether a child of the supervisor is no command."""
+    return b"enclave_side.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 # ---------------------------------------------------------------- where nobody says so
 
 

@@ -41,6 +41,7 @@ _SYSTEM = frozenset(
         "vsockproxy.metrics",
         "vsockproxy.processes",
         "vsockproxy.signals",
+        "vsockproxy.ingress_messages",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     }
@@ -63,10 +64,16 @@ LAYERS = _layers(
     Layer("vsockproxy.metrics", frozenset({"vsockproxy"}), is_pure=True),
     Layer("vsockproxy.activity", frozenset({"vsockproxy", "vsockproxy.metrics"}), is_pure=True),
     Layer("vsockproxy.log_lines", is_pure=True),
+    Layer("vsockproxy.log_schema", frozenset({"vsockproxy.log_lines"})),
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
-    Layer("vsockproxy.worker_messages", _CONFIGURED | {"vsockproxy.log_lines"}),
+    Layer("vsockproxy.diagnosis"),
+    Layer("vsockproxy.ingress_messages", is_pure=True),
+    Layer(
+        "vsockproxy.worker_messages",
+        _CONFIGURED | {"vsockproxy.log_lines", "vsockproxy.ingress_messages"},
+    ),
     Layer(
         "vsockproxy.worker_reports", _VALUES | {"vsockproxy.metrics", "vsockproxy.worker_messages"}
     ),
@@ -86,7 +93,9 @@ LAYERS = _layers(
     Layer(
         "vsockproxy.cli",
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
-        lazily=_PURE | _LOOPS | {"enclave_side", "parent_side", "parent_side.services"},
+        lazily=_PURE
+        | _LOOPS
+        | {"vsockproxy.diagnosis", "enclave_side", "parent_side", "parent_side.services"},
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
@@ -108,10 +117,11 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
-    "cryptography": {"vsockproxy.attestation"},
+    "cryptography": {"vsockproxy.attestation.documents"},
     "msgspec": {
         "parent_side.services",
         "vsockproxy.config",
+        "vsockproxy.ingress_messages",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
         "vsockproxy.control",

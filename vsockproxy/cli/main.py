@@ -23,6 +23,7 @@ SUBCOMMANDS: Final = {
     "status": "Show what the parent does at this moment.",
     "top": "Show what the parent does, live.",
     "explain": "Say whether a destination is allowed, and by which rule.",
+    "doctor": "Say what this machine can do for us, and what to do about the rest.",
 }
 """Name and one line of help; `vsockproxy.cli.NAME`, with '_' for '-', holds it as `command`."""
 

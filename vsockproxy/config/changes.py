@@ -170,7 +170,8 @@ def changes_since(old: Document, new: Document) -> tuple[ConfigError, ...]:
         lines.append(_line(document, finding.change.path, _describe(finding), text))
     lines += _credentials_lines(old, new)
     lines += _listener_lines(old, new)
-    return tuple(lines)
+    # What the new file says comes first, as it stands there.
+    return tuple(sorted(lines, key=lambda each: (each.file != new.file, each.line)))
 
 
 def _credentials_lines(old: Document, new: Document) -> Iterator[ConfigError]:

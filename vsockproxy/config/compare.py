@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from vsockproxy.config.compare_services import compare_services
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.errors import ConfigError
 from vsockproxy.config.model import AllowRule, DenyRule, EnclaveConfig, ParentConfig
@@ -71,6 +72,7 @@ def compare_sides(
             for difference in each[0]:
                 if difference.path in shared:
                     warnings[_warning(parent, difference)] = None
+    warnings |= dict.fromkeys(compare_services(parents, enclaves))
     return tuple(warnings)
 
 

@@ -8,8 +8,9 @@ import msgspec
 
 from vsockproxy.config.conversion import Conversion, convert_section
 from vsockproxy.config.errors import WHOLE_FILE, ConfigErrors, Fault
+from vsockproxy.config.field_types import Name
 from vsockproxy.config.load import locate
-from vsockproxy.config.model import MEBIBYTE, Name, Section
+from vsockproxy.config.model import MEBIBYTE, Section
 from vsockproxy.config.scalars import EndpointText, Size, describe_value
 from vsockproxy.config.source import BROKEN, read_source
 

@@ -16,8 +16,10 @@ from vsockproxy.addresses import (
     UnixAddress,
     VsockAddress,
 )
+from vsockproxy.config.command_rules import check_commands
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
+from vsockproxy.config.ingress_rules import check_ingress
 from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
     CREDENTIALS_SOCKET,
@@ -79,6 +81,8 @@ def check_sections(sections: Sequence[Found]) -> Iterator[Fault]:
     yield from _check_cids(sections)
     yield from _check_listeners(sections)
     yield from _check_names_ports(sections)
+    yield from check_ingress(sections)
+    yield from check_commands(sections)
 
 
 def _check_allow_ports(rule: AllowRule) -> Iterator[_Complaint]:
@@ -143,7 +147,7 @@ def _check_admin(admin: Admin) -> Iterator[_Complaint]:
     match admin.listen:
         case VsockAddress():
             what = "enclaves could connect to it"
-            yield "listen", what, "write unix:///run/vsockproxy/admin.sock, or tcp://127.0.0.1:PORT"
+            yield "listen", what, "write unix:///run/vsockproxy/admin.sock or tcp://127.0.0.1:PORT"
         case TcpAddress(host=host, port=port) if not _is_loopback(host):
             what = "it asks nobody who they are, and other machines could connect"
             yield (

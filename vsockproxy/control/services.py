@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -11,9 +11,10 @@ import trio
 
 from vsockproxy.config import model
 from vsockproxy.config.document import Document
+from vsockproxy.control.ingress_relay import IngressRelay
 from vsockproxy.control.listeners import NamedListener
 from vsockproxy.control.logs import STDERR, Relay, Tap, open_log
-from vsockproxy.control.supervisor import Answer, Supervisor
+from vsockproxy.control.supervisor import Answer, MakeSockets, Supervisor
 from vsockproxy.control.watching import ServicesObserver, Watching
 from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import StartedWorker, start_worker
@@ -51,6 +52,8 @@ class Service:
         first_workers: those that have been started already.
         log: how lines are written.
         answer: answers what workers ask of the supervisor; None if they have nothing to ask.
+        make_sockets: makes sockets of the command's network; None where there are no commands.
+        router: passes on what workers tell each other of ingress; None if they do not.
         tap: gets a copy of our log, if somebody wants it.
         services_module: the module that is executed as a process of services, which watches the
             workers; None if there is none.
@@ -66,6 +69,8 @@ class Service:
     first_workers: Sequence[StartedWorker]
     log: model.Log
     answer: Answer | None = None
+    make_sockets: MakeSockets | None = None
+    router: IngressRelay | None = None
     tap: Tap | None = None
     services_module: str | None = None
     services_listeners: Sequence[NamedListener] = ()
@@ -124,6 +129,7 @@ async def supervision(
                         service.log.level,
                         summaries,
                         listeners_follow=passes_listeners and bool(sockets),
+                        workers=service.workers,
                         reports=service.services_module is not None,
                     )
                     for index in range(service.workers)
@@ -131,9 +137,14 @@ async def supervision(
                 document=document,
                 listeners=sockets if passes_listeners else (),
                 answer=service.answer,
+                make_sockets=service.make_sockets,
+                router=service.router,
                 log=log,
                 observer=watching if service.services_module is not None else None,
             )
+            if service.router is not None:
+                service.router.attach(supervisor)
+                nursery.start_soon(_until_the_end, service.router.run, supervisor)
             nursery.start_soon(supervisor.run)
             if service.services_module is not None:
                 nursery.start_soon(run_services, service, supervisor, watching, relay, log)
@@ -192,6 +203,14 @@ def _listener_states(service: Service) -> list[ListenerState]:
         ListenerState(named.name, named.kind, str(named.listener.endpoint))
         for named in (*service.listeners, *service.services_listeners)
     ]
+
+
+async def _until_the_end(run: Callable[[], Awaitable[None]], supervisor: Supervisor) -> None:
+    """Run something for as long as there are workers."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await supervisor.has_ended.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def announce_ready(

@@ -62,8 +62,8 @@ CASES = {
         "allowlist: [{address: a.b, ports: [80, 443]}]",
         "allowlist: [{address: a.b, ports: [443, 8000-8010]}]",
         [
-            "old.yaml:2: allowlist[0]: newly forbidden: a.b port 80: for every enclave",
             "new.yaml:2: allowlist[0]: newly allowed: a.b port 8000-8010: for every enclave",
+            "old.yaml:2: allowlist[0]: newly forbidden: a.b port 80: for every enclave",
         ],
     ),
     "a wildcard where a name was": (

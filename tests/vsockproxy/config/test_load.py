@@ -356,10 +356,6 @@ PARENT_VALUES = {
         "forwards: [{listen: 'vsock://3:5000', to: 'a.b:1'}]",
         "forwards[0].listen: vsock://3:5000 is taken by listen: write another address or port",
     ),
-    "a TCP port with the number of a vsock port": (
-        "ingress: [{listen: 'tcp://0.0.0.0:5000', service: web}]",
-        "ingress: not in this version: remove it",
-    ),
     "two forwards on one socket": (
         "forwards: [{listen: 'unix:///a', to: 'a.b:1'}, {listen: 'unix:///a?cid=5', to: 'a.b:1'}]",
         "forwards[1].listen: unix:///a?cid=5 is taken by forwards[0].listen: "
@@ -802,7 +798,7 @@ ENCLAVE_VALUES = {
         "mixed: drop",
         "mixed: unknown key: remove it, or write one of parent, version, allowlist, denylist, "
         "mode, require_tls, links, workers, shim, forwards, ingress, credentials, command, "
-        "limits, log",
+        "commands, machine, limits, log",
     ),
 }
 
