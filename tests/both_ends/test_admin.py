@@ -15,7 +15,7 @@ from tests.support import session_frames as wire
 from tests.support.admin_client import AdminClient, parse, read_all
 from tests.support.exchange_pair import HOST, PORT, ExchangePair, converse
 from tests.support.hostile_peer import RawPeer
-from tests.support.observation import kill
+from tests.support.observation import kill, unread
 from tests.support.pair import Pair, Side, echo, free_port, is_reset
 
 OTHER_CID = 17
@@ -344,3 +344,17 @@ def test_how_an_enclave_ended_is_shown(tmp_path: Path) -> None:
         assert "<b>so long" in run("status", "--admin", f"unix://{path}").stdout
     finally:
         pair.close()
+
+
+def test_a_log_that_nobody_reads_stops_nothing_and_is_counted(rig: AdminPair) -> None:
+    refusals = 4000
+    host = ".".join(["x" * 60] * 4)[:240] + ".test"
+    with unread(rig.parent), RawPeer.dial(rig.other_path) as peer:
+        peer.greet()
+        for number in range(refusals):
+            peer.open(2 * number + 1, host, PORT)
+        peer.wait_for(wire.REFUSED, 2 * refusals - 1)
+        rig.admin.wait_until(lambda: rig.admin.status()["totals"]["refused"] == refusals)
+        rig.admin.wait_until(lambda: rig.admin.status()["totals"]["log_lines_dropped"] > 0)
+        assert rig.admin.ask("/readyz").status == 200
+        rig.complete("shared", 1, (1000, 1000))
