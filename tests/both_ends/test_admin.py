@@ -154,7 +154,7 @@ def test_services_that_hang_harm_no_stream(rig: AdminPair) -> None:
         converse(sock, b"x" * 1_000_000)
     rig.origin.handler = rig.origin.exchange
     rig.complete("shared", 20, (1000, 1000))
-    rig.parent.wait_for_event("worker_hung", pid=services)  # it is replaced
+    rig.parent.wait_for_event("service_hung", pid=services)  # it is replaced
     rig.wait_until_ready()
 
 

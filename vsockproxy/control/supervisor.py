@@ -385,7 +385,7 @@ class Supervisor:
             if silent_seconds > place.most_silence:
                 fields: dict[str, object] = {"silent_seconds": round(silent_seconds, 1)}
                 fields["pid"] = process.pid
-                self._log.write("error", "worker_hung", {**fields, **place.counters})
+                self._log.write("error", f"{self._kind}_hung", {**fields, **place.counters})
                 process.kill()
                 return
             if place.crash_loop.lived(now - started_at):
@@ -423,7 +423,9 @@ class Supervisor:
             await trio.sleep(EXIT_GRACE_SECONDS)
         except* MessageError as group:
             text = str(group.exceptions[0])
-            self._log.write("error", "worker_message_broken", {"text": text, **place.counters})
+            self._log.write(
+                "error", f"{self._kind}_message_broken", {"text": text, **place.counters}
+            )
         process.kill()
 
     def _mark_ready(self, place: Place, process: WorkerProcess) -> None:
@@ -431,7 +433,7 @@ class Supervisor:
         if place.deaths:
             seconds = round(trio.current_time() - place.died_at, 3)
             fields = {"after": seconds, "pid": process.pid, **place.counters}
-            self._log.write("info", "worker_replaced", fields)
+            self._log.write("info", f"{self._kind}_replaced", fields)
         if all(each.is_ready for each in self._places):
             self.all_ready.set()
         if self._observer is not None:
