@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Never
 
@@ -12,11 +13,11 @@ from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.loop import now, timeout
 from vsockproxy.dataplane.sockets import receive
 from vsockproxy.dataplane.stream_end import ENDED_LINK_LOST, StreamEnd
+from vsockproxy.dataplane.tls_first_bytes import read_client_hello
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
-from vsockproxy.policy import Decision, Policy
-from vsockproxy.protocols.client_hello import ClientHelloReader, check_server_name
-from vsockproxy.protocols.errors import NotTls, SniMismatch
+from vsockproxy.policy import Decision, Place, Policy
+from vsockproxy.protocols.errors import ClientHelloError, NotTls
 from vsockproxy.session import ErrorCode, Open
 
 READ_BYTES = 16 * 1024
@@ -46,6 +47,7 @@ class Opener:
 
     def __init__(self, policy: Policy, links: Links, log: Log) -> None:
         self._policy = policy
+        self._admission = links.admission
         self._links = links
         self._log = log
         self.limits = links.limits
@@ -89,16 +91,21 @@ class Opener:
             Refused: by the parent, for lack of a link, or by a limit.
         """
         record = destined.record
-        try:
-            link = await self._links.pick()
-            end = link.open(
-                Open(destined.host.text, destined.port, dedicated=is_dedicated),
-                self._closed(record),
-            )
-            record.stream = end.stream.id
-            link.flush()
-        except Refused as refused:
-            self._refuse(record, refused.reason, refused.text)
+        with ExitStack() as undo:
+            try:
+                self._admission.admit_stream(now())
+                place = self._admission.enter(destined.decision.rule, now())
+                undo.callback(place.leave)
+                link = await self._links.pick()
+                end = link.open(
+                    Open(destined.host.text, destined.port, dedicated=is_dedicated),
+                    self._closed(record, place),
+                )
+                record.stream = end.stream.id
+                link.flush()
+            except Refused as refused:
+                self._refuse(record, refused.reason, refused.text)
+            undo.pop_all()
         try:
             async with timeout(self.limits.connect + ANSWER_MARGIN_SECONDS):
                 answer = await end.opened()
@@ -152,28 +159,22 @@ class Opener:
             Refused: with not_tls or sni_mismatch; the decision line is written.
             OSError: the program went away first.
         """
-        reader = ClientHelloReader()
+
+        async def read() -> bytes:
+            data = await receive(sock, READ_BYTES)
+            if not data:
+                raise ConnectionResetError("the program closed before a ClientHello")
+            return data
+
         try:
-            async with timeout(self.limits.handshake):
-                hello = reader.receive(first_bytes) if first_bytes else None
-                while hello is None:
-                    data = await receive(sock, READ_BYTES)
-                    if not data:
-                        raise ConnectionResetError("the program closed before a ClientHello")
-                    hello = reader.receive(data)
-            check_server_name(hello, destined.host)
-        except NotTls as error:
-            self._refuse(destined.record, "not_tls", f"{error}: {self._plain_mend(destined)}")
-        except SniMismatch as error:
-            self._refuse(destined.record, "sni_mismatch", str(error))
-        except TimeoutError:
-            self._refuse(
-                destined.record,
-                "not_tls",
-                f"no ClientHello for {self.limits.handshake:g} s: {self._plain_mend(destined)}",
+            received = await read_client_hello(
+                read, destined.host, self.limits.handshake, first_bytes
             )
+        except ClientHelloError as error:
+            mend = f": {self._plain_mend(destined)}" if isinstance(error, NotTls) else ""
+            self._refuse(destined.record, error.reason, f"{error}{mend}")
         destined.record.confirm(self._log)
-        return reader.received
+        return received
 
     def refuse_plain(self, destined: Destined) -> None:
         """Refuse a request that is known to be no TLS.
@@ -191,8 +192,9 @@ class Opener:
         record.decide(self._log, allowed=False, reason=reason, text=text)
         raise Refused(reason, text)
 
-    def _closed(self, record: StreamRecord) -> Callable[[StreamEnd], None]:
+    def _closed(self, record: StreamRecord, place: Place) -> Callable[[StreamEnd], None]:
         def closed(end: StreamEnd) -> None:
+            place.leave()
             record.close(
                 self._log,
                 ended=end.ended,

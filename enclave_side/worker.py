@@ -18,6 +18,7 @@ from enclave_side.shim.socks5 import Socks5Proxy
 from enclave_side.shim.streams import Streams
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
+from vsockproxy.control.worker_start import count_workers
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.worker import run_worker
@@ -52,7 +53,14 @@ class EnclaveSide:
         assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
         self._config = config
         self._log = Log("enclave", message.log_format, message.log_level)
-        self._links = Links(config.parent, config.links, message.instance, config.limits, self._log)
+        self._links = Links(
+            config.parent,
+            config.links,
+            message.instance,
+            config.limits,
+            self._log,
+            workers=count_workers(config.workers),
+        )
         self._policy = policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)
         self._acceptors: list[Acceptor | DnsServer | Streams] = []

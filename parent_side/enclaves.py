@@ -10,7 +10,12 @@ from parent_side.egress import Egress
 from parent_side.enclave import Enclave
 from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
-from vsockproxy.config.model import FIRST_WINDOW_BYTES, EnclaveEntry, Limits, ParentConfig
+from vsockproxy.config.model import (
+    FIRST_WINDOW_BYTES,
+    EnclaveEntry,
+    Limits,
+    ParentConfig,
+)
 from vsockproxy.dataplane.carriers import Carrier
 from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.greeting import READ_BYTES, carrier_of, make_hello, read_preface
@@ -19,7 +24,7 @@ from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.log import Log
-from vsockproxy.policy import Policy
+from vsockproxy.policy import Admission, Policy
 from vsockproxy.session import (
     DedicatedPreface,
     ErrorCode,
@@ -36,6 +41,9 @@ GREETINGS_AT_ONCE = 256
 
 LINKS_AT_ONCE = 1024
 """Links of one enclave: each has buffers of its own, which no budget counts."""
+
+ADMISSIONS_KEPT = 1024
+"""CIDs whose use of limits is remembered; beyond that, those that used nothing are forgotten."""
 
 STOPPING_TEXT = "the parent is shutting down"
 
@@ -56,6 +64,7 @@ class Enclaves:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
         self.limits: Limits = config.limits
+        self._config = config
         self._document = document
         self._entries: dict[int, EnclaveEntry] = {entry.cid: entry for entry in config.enclaves}
         self._egress = egress
@@ -65,6 +74,8 @@ class Enclaves:
         self._known: WeakSet[Link] = WeakSet()
         """Links that are up, or gone while bytes that came over them still wait to be taken."""
         self._policies: dict[int, Policy] = {}
+        self._admissions: dict[int, Admission] = {}
+        """By CID, and for longer than a link is up: to come back makes nobody faster."""
         self._greetings: dict[int, int] = {}
         self._crowded: set[int] = set()
         """CIDs with too many greetings, of which the log knows."""
@@ -79,6 +90,25 @@ class Enclaves:
         if policy is None:
             policy = self._policies[key] = Policy.compile(self._document, cid=cid)
         return policy
+
+    def limits_of(self, cid: int) -> Limits:
+        """The limits of one enclave."""
+        return self._config.limits_of(cid)
+
+    def admission_of(self, cid: int) -> Admission:
+        """What one enclave has open and how fast it opens, over all its links and raw ports."""
+        admission = self._admissions.get(cid)
+        if admission is None:
+            if len(self._admissions) >= ADMISSIONS_KEPT:
+                self._forget_idle_admissions()
+            admission = self._admissions[cid] = Admission(self.limits_of(cid).rate)
+        return admission
+
+    def _forget_idle_admissions(self) -> None:
+        time = now()
+        for cid, admission in list(self._admissions.items()):
+            if cid not in self._enclaves and admission.is_idle(time):
+                del self._admissions[cid]
 
     def name_of(self, cid: int) -> str | None:
         """The configured name of an enclave."""
@@ -140,8 +170,9 @@ class Enclaves:
                 del self._greetings[cid]
 
     async def _begin(self, sock: socket.socket, cid: int, remote: Hello, rest: bytes) -> None:
+        streams = self.limits_of(cid).streams
         hello = make_hello(
-            self._instance, first_window_bytes=FIRST_WINDOW_BYTES, max_streams=self.limits.streams
+            self._instance, first_window_bytes=FIRST_WINDOW_BYTES, max_streams=streams
         )
         try:
             agree_on_version(hello, remote)
@@ -188,7 +219,8 @@ class Enclaves:
             instance,
             self.name_of(cid),
             self.policy_for(cid),
-            ReceiveBudget(self.limits.receive_budget, self.limits.streams),
+            ReceiveBudget(self.limits.receive_budget, self.limits_of(cid).streams),
+            self.admission_of(cid),
         )
         return enclave
 

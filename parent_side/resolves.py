@@ -23,7 +23,7 @@ from parent_side.lookup_cache import (
 from parent_side.resolver import LookupFailed, NoSuchName, Resolver
 from vsockproxy.addresses import Host
 from vsockproxy.dataplane.link import Link
-from vsockproxy.dataplane.loop import Task, spawn
+from vsockproxy.dataplane.loop import Task, now, spawn
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.policy import Decision, Policy, Reason
@@ -84,6 +84,7 @@ class NameAnswers:
             decision,
         )
         try:
+            enclave.admission.admit_lookup(now())
             if not decision.allowed or host is None:
                 raise Refused(decision.reason, decision.text)
             if not _needs_lookup(enclave.policy, decision, host, kind):

@@ -52,7 +52,11 @@ class ParentSide:
         policy = self._enclaves.policy_for(cid)
         name = self._enclaves.name_of(cid)
         ip_version = self._ip_versions[message.listener]
-        self._forwards.connected(sock, to, policy, cid, name, ip_version=ip_version)
+        limits = self._enclaves.limits_of(cid)
+        admission = self._enclaves.admission_of(cid)
+        self._forwards.connected(
+            sock, to, policy, cid, name, limits, admission, ip_version=ip_version
+        )
 
     def connection_failed(self, text: str) -> None:
         """Say so; whoever connected sees its connection closed."""

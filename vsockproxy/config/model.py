@@ -73,6 +73,9 @@ UserNumber = Annotated[
         description="a user's number within 0-4294967294",
     ),
 ]
+PerSecond = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+"""How often something may happen in one second; 0.5 is every two seconds."""
+AtOnce = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Mode = Literal["enforce", "report"]
 
 
@@ -99,6 +102,10 @@ class AllowRule(Section, frozen=True):
     """Overrides the file's `require_tls` for this rule."""
     names: bool = True
     """False keeps this rule out of the names way in (its listeners are limited to 256 ports)."""
+    connections: AtOnce | None = None
+    """Connections of one enclave that may be open at once under this rule; else any number."""
+    rate: PerSecond | None = None
+    """Connections of one enclave that may be opened each second under this rule; else any."""
 
 
 class DenyRule(Section, frozen=True):
@@ -110,6 +117,18 @@ class DenyRule(Section, frozen=True):
     """One TCP port; a rule has at most one of this and `ports`."""
     ports: Ports | None = None
     """TCP ports and ranges of them."""
+
+
+class Rate(Section, frozen=True):
+    """How fast an enclave may open streams and ask for names; what is more is refused."""
+
+    streams: PerSecond
+    """New streams, and connections to raw ports, each second."""
+    lookups: PerSecond | None = None
+    """Questions for names each second; as many as `streams` unless it is written."""
+    burst: AtOnce | None = None
+    """Of each kind, how many may come at once after a quiet time; what one second allows unless
+    it is written."""
 
 
 class Limits(Section, frozen=True):
@@ -131,6 +150,8 @@ class Limits(Section, frozen=True):
     """Seconds that a stream may stay open in one direction only."""
     idle: Seconds = 0.0
     """Seconds that a stream may stay without a byte; 0 means no limit."""
+    rate: Rate | None = None
+    """How fast streams may be opened and names asked for; without it, as fast as it goes."""
 
     def share_of(self, workers: int) -> "Limits":
         """What one of several workers may use of an enclave's streams and budget, rounded up."""
@@ -139,6 +160,15 @@ class Limits(Section, frozen=True):
             streams=-(-self.streams // workers),
             receive_budget=-(-self.receive_budget // workers),
         )
+
+
+class EnclaveLimits(Section, frozen=True):
+    """Limits that differ for one enclave; the file's hold for what is not written here."""
+
+    streams: Annotated[int, msgspec.Meta(ge=1, le=MAX_STREAMS)] | None = None
+    """Streams that may be open at once."""
+    rate: Rate | None = None
+    """How fast it may open streams and ask for names."""
 
 
 class Log(Section, frozen=True):
@@ -179,6 +209,7 @@ class EnclaveEntry(Section, frozen=True):
     """What it may reach, in place of the file's allowlist."""
     denylist: list[DenyRule] = []
     """What it may not reach, in addition to the file's denylist."""
+    limits: EnclaveLimits = EnclaveLimits()
 
 
 class ParentForward(Section, frozen=True):
@@ -280,6 +311,15 @@ class ParentConfig(Section, frozen=True):
     limits: Limits = Limits()
     admin: Admin | None = None
     log: Log = Log()
+
+    def limits_of(self, cid: int) -> Limits:
+        """The limits of one enclave: the file's, but for those that its entry has."""
+        for entry in self.enclaves:
+            if entry.cid == cid:
+                own = {"streams": entry.limits.streams, "rate": entry.limits.rate}
+                written = {name: value for name, value in own.items() if value is not None}
+                return msgspec.structs.replace(self.limits, **written)
+        return self.limits
 
 
 class EnclaveConfig(Section, frozen=True):

@@ -108,6 +108,15 @@ def _check_budget(limits: Limits) -> Iterator[_Complaint]:
         yield "receive_budget", what, f"write at least {least}, or fewer streams"
 
 
+def _check_own_budgets(config: ParentConfig) -> Iterator[_Complaint]:
+    """The file's budget has to do for the streams that an entry gives its enclave, too."""
+    for index, entry in enumerate(config.enclaves):
+        if entry.limits.streams is not None:
+            for _, what, mend in _check_budget(config.limits_of(entry.cid)):
+                path = f"enclaves[{index}].limits.streams"
+                yield path, f"limits.receive_budget is {what}", mend.replace("write", "write there")
+
+
 def _check_parent_listen(config: ParentConfig) -> Iterator[_Complaint]:
     for path, endpoint in _parent_listeners(config):
         if isinstance(endpoint, TcpAddress):
@@ -154,7 +163,10 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     ),
     DenyRule: (_SectionRule(frozenset(("port", "ports")), _check_deny_ports),),
     Limits: (_SectionRule(frozenset(("streams", "receive_budget")), _check_budget),),
-    ParentConfig: (_SectionRule(frozenset(("listen",)), _check_parent_listen),),
+    ParentConfig: (
+        _SectionRule(frozenset(("listen",)), _check_parent_listen),
+        _SectionRule(frozenset(("enclaves", "limits")), _check_own_budgets),
+    ),
     EnclaveConfig: (_SectionRule(frozenset(("parent",)), _check_enclave_parent),),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
     EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),

@@ -38,13 +38,13 @@ class StreamRecord:
         """Allow what `confirm` or `close` will write, unless it is refused before."""
         self.allowed_later = reason
 
-    def confirm(self, log: Log) -> None:
+    def confirm(self, log: Log, text: str | None = None) -> None:
         """Write the decision that `allow_later` left open, if it did."""
         if self.allowed_later:
-            self.decide(log, allowed=True, reason=self.allowed_later)
+            self.decide(log, allowed=True, reason=self.allowed_later, text=text)
 
     def decide(self, log: Log, *, allowed: bool, reason: str, text: str | None = None) -> None:
-        """Write the decision line; `text` says what to do about a refusal."""
+        """Write the decision line; `text` says more: of a refusal, what to do about it."""
         self.reason = reason
         self.allowed_later = ""
         self.is_open = self.is_open or allowed
