@@ -55,7 +55,7 @@ class Egress:
                 enclave.dedicated_streams -= 1
             if not task.done():
                 task.cancel()
-            if record.address is None:
+            if not record.is_reached:
                 record.confirm(self._log, GIVEN_UP)
             record.close(
                 self._log,
@@ -93,16 +93,14 @@ class Egress:
         sock: socket.socket | None = None
         try:
             try:
-                reached = await self._reach.reach(enclave.policy, decided, record.port, enclave.cid)
+                reached = await self._reach.reach(enclave.policy, decided, record, enclave.cid)
             except Refused as refused:
                 record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
                 end.refuse(refused.reason, refused.text)
                 return
             sock = reached.socket
             arm_reset(sock)
-            record.address = str(reached.address)
-            address = f"[{reached.address}]" if reached.address.version == 6 else record.address
-            text = f"{address}:{reached.port}"
+            text = str(reached.target)
             needs_tls = enclave.policy.requires_tls(reached.decision.rule)
             if not needs_tls:
                 record.confirm(self._log)

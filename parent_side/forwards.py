@@ -107,13 +107,12 @@ class Forwards:
             undo.callback(sock.close)
             try:
                 reached = await self._reach.reach(
-                    policy, decided, record.port, cid, ip_version=ip_version
+                    policy, decided, record, cid, ip_version=ip_version
                 )
             except Refused as refused:
                 record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
                 return
             undo.callback(reset_socket, reached.socket)
-            record.address = str(reached.address)
             first_bytes = b""
             if policy.requires_tls(reached.decision.rule):
                 try:

@@ -8,7 +8,7 @@ the DNS, those that its streams have too.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from parent_side.enclave import Enclave
 from parent_side.lookup_cache import (
@@ -28,6 +28,9 @@ from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.policy import Decision, Policy, Reason
 from vsockproxy.session.messages import Resolve, Resolved
+
+if TYPE_CHECKING:  # a worker without a proxy does without h11
+    from parent_side.upstream_proxy import UpstreamProxy
 
 __all__ = ("QUESTIONS_AT_ONCE", "NameAnswers")
 
@@ -60,11 +63,21 @@ class NameAnswers:
     Args:
         resolver: looks names up.
         log: for the lines.
+        upstream: the proxy that destinations are reached through; names that it looks up itself
+            have an answer without addresses.
         at_once: lookups of one enclave.
     """
 
-    def __init__(self, resolver: Resolver, log: Log, *, at_once: int = QUESTIONS_AT_ONCE) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        log: Log,
+        upstream: "UpstreamProxy | None" = None,
+        *,
+        at_once: int = QUESTIONS_AT_ONCE,
+    ) -> None:
         self._at_once = at_once
+        self._upstream = upstream if upstream is not None and upstream.resolves else None
         self._resolver = resolver
         self._log = log
         self._tasks: dict[Link, set[Task[Resolved]]] = {}
@@ -87,7 +100,9 @@ class NameAnswers:
             enclave.admission.admit_lookup(now())
             if not decision.allowed or host is None:
                 raise Refused(decision.reason, decision.text)
-            if not _needs_lookup(enclave.policy, decision, host, kind):
+            if not _needs_lookup(enclave.policy, decision, host, kind) or (
+                self._upstream is not None and kind in _VERSIONS and self._upstream.takes(host)
+            ):
                 self._answer(asked, Resolved(ttl_seconds=LONGEST_ANSWER_SECONDS))
                 return
             count = self._counts.get(enclave.cid, 0)

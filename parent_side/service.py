@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
+from parent_side.upstream_credentials import credentials_fault
 from vsockproxy import processes
 from vsockproxy.addresses import Endpoint
 from vsockproxy.config.document import Document
@@ -29,6 +30,9 @@ WORKER_MODULE: Final = "parent_side.worker"
 FAILED: Final = 1
 """Exit code where a listener cannot be bound."""
 
+UNUSABLE: Final = 2
+"""Exit code where a file that the configuration names cannot be used."""
+
 WantedListener = tuple[str, ListenerKind, Endpoint]
 """Its path in the configuration, what it is for, and where it is."""
 
@@ -42,6 +46,9 @@ def run(document: Document, *, worker_module: str = WORKER_MODULE) -> int:
     """
     config = document.config
     assert isinstance(config, ParentConfig)
+    if (fault := credentials_fault(document)) is not None:
+        processes.tell(fault)
+        return UNUSABLE
     wanted: list[WantedListener] = [
         *((f"listen[{index}]", "link", endpoint) for index, endpoint in enumerate(config.listen)),
         *(

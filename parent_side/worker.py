@@ -2,6 +2,7 @@
 
 import re
 import socket
+from ipaddress import ip_address
 from typing import Final
 
 from parent_side.egress import Egress
@@ -34,10 +35,23 @@ class ParentSide:
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
         self._log = log = Log("parent", message.log_format, message.log_level)
         resolver = Resolver(config.resolver)
-        reach = Reach(resolver, config.limits.connect)
+        upstream, source_addresses = None, None
+        if config.source_address is not None:
+            own = map(ip_address, config.source_address)
+            source_addresses = {address.version: address for address in own}
+        if config.upstream_proxy is not None:
+            # Here, because most have none, and this brings h11.
+            from parent_side.upstream_proxy import UpstreamProxy
+
+            upstream = UpstreamProxy(
+                config.upstream_proxy, resolver, config.limits.connect, source_addresses, log
+            )
+        reach = Reach(
+            resolver, config.limits.connect, upstream=upstream, source_addresses=source_addresses
+        )
         self._forwards_config = config.forwards
         egress = Egress(reach, config.limits.handshake, log)
-        self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log), log)
+        self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log, upstream), log)
         self._forwards = Forwards(reach, config.limits, log)
         self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
 

@@ -1,7 +1,7 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
-from tests.fuzz.http_targets import HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.record_reply_targets import RECORD_REPLY
 from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
 from tests.fuzz.socks_targets import SOCKS5
@@ -15,6 +15,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         HTTP_PROXY,
         HTTP_EXCHANGE,
+        HTTP_CONNECT,
         SOCKS5,
         DNS,
         DNS_RECORDS,

@@ -20,6 +20,7 @@ from vsockproxy.config.scalars import (
     NetworkText,
     PatternText,
     Size,
+    SourceAddressText,
     TcpAddressText,
 )
 
@@ -63,6 +64,14 @@ SocketPath = Annotated[
         pattern=r"^/[!-~]*[!-.0-~](?![\s\S])",  # where Python's $ would let a line break pass
         max_length=107,  # sun_path of sockaddr_un has 108, one of them the closing NUL (unix(7))
         description="the absolute path of a socket, at most 107 characters without spaces",
+    ),
+]
+FilePath = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^/[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/](?![\s\S])",
+        max_length=4095,  # PATH_MAX of linux/limits.h counts the closing NUL
+        description="the absolute path of a file",
     ),
 ]
 UserNumber = Annotated[
@@ -198,6 +207,20 @@ class Resolver(Section, frozen=True):
     """Seconds for one lookup."""
 
 
+class UpstreamProxy(Section, frozen=True, rename={"except_": "except"}):
+    """An HTTP proxy that the parent reaches destinations through, with CONNECT."""
+
+    address: DestinationText
+    """`HOST:PORT` of the proxy; the address guard does not judge it."""
+    credentials: FilePath | None = None
+    """A file with `user:password` on one line, for Basic authentication; not for all to read."""
+    except_: list[PatternText] = []
+    """What is dialled directly: names and patterns as in rules, addresses and CIDRs."""
+    resolve: Literal["here", "upstream"] = "here"
+    """`here` looks names up, guards their addresses and has the proxy connect to one of these;
+    `upstream` sends the name, so that address guard and denied ranges see literals only."""
+
+
 class EnclaveEntry(Section, frozen=True):
     """What differs for the enclave with one CID: its allowlist replaces the file's."""
 
@@ -306,6 +329,11 @@ class ParentConfig(Section, frozen=True):
     ingress: list[ParentIngress] = []
     """Listeners for connections from outside to services of enclaves."""
     resolver: Resolver = Resolver()
+    upstream_proxy: UpstreamProxy | None = None
+    """The proxy that destinations are reached through; without it they are dialled directly."""
+    source_address: Annotated[list[SourceAddressText], msgspec.Meta(min_length=1)] | None = None
+    """What dialled sockets are bound to: an IPv4 address, an IPv6 address, or a list of both; a
+    family without one is not dialled."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
     """Worker processes; `auto` is one for each processor."""
     limits: Limits = Limits()

@@ -108,6 +108,16 @@ def _check_budget(limits: Limits) -> Iterator[_Complaint]:
         yield "receive_budget", what, f"write at least {least}, or fewer streams"
 
 
+def _check_source_addresses(config: ParentConfig) -> Iterator[_Complaint]:
+    first: dict[str, tuple[int, str]] = {}
+    for index, address in enumerate(config.source_address or ()):
+        version = "IPv6" if ":" in address else "IPv4"
+        number, other = first.setdefault(version, (index, address))
+        if number != index:
+            what = f"{address} is a second {version} address, after {other}"
+            yield f"source_address[{index}]", what, "write at most one of each version"
+
+
 def _check_own_budgets(config: ParentConfig) -> Iterator[_Complaint]:
     """The file's budget has to do for the streams that an entry gives its enclave, too."""
     for index, entry in enumerate(config.enclaves):
@@ -166,6 +176,7 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     ParentConfig: (
         _SectionRule(frozenset(("listen",)), _check_parent_listen),
         _SectionRule(frozenset(("enclaves", "limits")), _check_own_budgets),
+        _SectionRule(frozenset(("source_address",)), _check_source_addresses),
     ),
     EnclaveConfig: (_SectionRule(frozenset(("parent",)), _check_enclave_parent),),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),

@@ -26,6 +26,10 @@ class StreamRecord:
     enclave: str | None = None
     stream: int | None = None
     address: str | None = None
+    via: str | None = None
+    """The upstream proxy that the destination was reached through."""
+    is_reached: bool = False
+    """Whether the destination was connected to."""
     rule: str | None = None
     reason: str = ""
     decided_by: str | None = None
@@ -73,6 +77,7 @@ class StreamRecord:
             "host": self.host,
             "port": self.port,
             "address": self.address,
+            "via": self.via,
             "rule": self.rule,
             "reason": self.reason,
             "way": self.way,
