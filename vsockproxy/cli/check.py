@@ -12,7 +12,7 @@ __all__ = ("command",)
 
 @click.command(name="check")
 @click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning, too.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @click.pass_context
 def command(context: click.Context, strict: bool, files: tuple[str, ...]) -> None:
     """Check configuration files: a parent's, an enclave's, or AWS's vsock-proxy.yaml.

@@ -18,6 +18,7 @@ SUBCOMMANDS: Final = {
     "sandbox": "Run a command as in an enclave, on a machine without Nitro.",
     "check": "Check configuration files, and whether both sides agree.",
     "explain": "Say whether a destination is allowed, and by which rule.",
+    "completion": "Print what lets a shell complete this command line.",
 }
 """Name and one line of help; `vsockproxy.cli.NAME` holds it as `command`."""
 
