@@ -41,6 +41,10 @@ HTTP_PROXY_NAME: Final = "shim.http_proxy"
 SOCKS5_NAME: Final = "shim.socks5"
 STREAMS_NAME: Final = "shim.streams"
 
+OUTPUT_LEFT_OUT: Final = (
+    "the parent gets our own log alone: what the command writes stays on this terminal"
+)
+
 OWN_FILES: Final = "own"
 SHARED_FILES: Final = "shared"
 
@@ -86,7 +90,7 @@ def run(
             processes.tell(error)
             return FAILED
         from vsockproxy.control.command import UserCommand
-        from vsockproxy.control.enclave import serve_enclave
+        from vsockproxy.control.enclave import Shipping, serve_enclave
         from vsockproxy.control.services import NamedListener, Service
 
         environment = command_environment(
@@ -96,6 +100,13 @@ def run(
             names_are_active=machine.names is not None,
             streams=_stream_socket(listeners),
         )
+        has_terminal = processes.has_terminal()
+        ships = config.log.to_parent
+        if ships is None:
+            ships = takes_over and not shares_files and not has_terminal
+        if ships and has_terminal and command:
+            machine.left_out.append(OUTPUT_LEFT_OUT)
+        account = fence.account
         service = Service(
             side="enclave",
             document=document,
@@ -120,6 +131,13 @@ def run(
             signals=signals,
             left_out=[*machine.left_out, *(fence.left_out if command else ())],
             note=machine.note,
+            shipping=Shipping(
+                config.log.buffer,
+                captures=bool(command) and not has_terminal,
+                owner=(account.user, account.group) if account is not None else None,
+            )
+            if ships
+            else None,
         )
 
 

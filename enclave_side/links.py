@@ -8,12 +8,14 @@ from weakref import WeakSet
 from vsockproxy.addresses import Endpoint
 from vsockproxy.config.model import FIRST_WINDOW_BYTES, Limits
 from vsockproxy.dataplane.carriers import Carrier
+from vsockproxy.dataplane.cutting import cut_streams
 from vsockproxy.dataplane.dialling import DialError, connect
 from vsockproxy.dataplane.greeting import carrier_of, greet, make_hello
 from vsockproxy.dataplane.link import Link, code_name
 from vsockproxy.dataplane.loop import Event, now, sleep, spawn, timeout
 from vsockproxy.dataplane.sockets import send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.time_limits import look_seconds
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.policy import Admission
@@ -96,6 +98,15 @@ class Links:
         self._is_stopping = True
         for link in self.links:
             link.go_away(STOPPING_TEXT)
+
+    def cut(self, most: int) -> int:
+        """Reset up to `most` streams; how many it were."""
+        return cut_streams(self._known, most)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return sum(len(link.ends) for link in self._known)
 
     async def pick(self) -> Link:
         """The link with the fewest streams; waits `link_wait` for one.
@@ -217,11 +228,10 @@ class Links:
 
     async def _watch_times(self) -> None:
         limits = self.limits
-        shortest = min((limit for limit in (limits.half_closed, limits.idle) if limit), default=0)
-        if not shortest:
+        if not (limits.half_closed or limits.idle):
             return
         while True:
-            await sleep(min(max(shortest / 8, 0.02), 5.0))
+            await sleep(look_seconds(limits))
             for link in list(self._known):
                 link.check_times(limits.half_closed, limits.idle)
 

@@ -4,9 +4,11 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Never
 
 from enclave_side.links import Links
+from vsockproxy.activity import Totals
 from vsockproxy.addresses import Host
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.dedicated import DedicatedRelay
@@ -18,7 +20,7 @@ from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.policy import Decision, Place, Policy
 from vsockproxy.protocols.errors import ClientHelloError, NotTls
-from vsockproxy.session import ErrorCode, Open
+from vsockproxy.session import ErrorCode, Open, Opened
 
 READ_BYTES = 16 * 1024
 ANSWER_MARGIN_SECONDS = 7.0
@@ -91,38 +93,13 @@ class Opener:
             Refused: by the parent, for lack of a link, or by a limit.
         """
         record = destined.record
-        with ExitStack() as undo:
-            try:
-                self._admission.admit_stream(now())
-                place = self._admission.enter(destined.decision.rule, now())
-                undo.callback(place.leave)
-                link = await self._links.pick()
-                end = link.open(
-                    Open(destined.host.text, destined.port, dedicated=is_dedicated),
-                    self._closed(record, place),
-                )
-                record.stream = end.stream.id
-                link.flush()
-            except Refused as refused:
-                self._refuse(record, refused.reason, refused.text)
-            undo.pop_all()
+        request = Open(destined.host.text, destined.port, dedicated=is_dedicated)
         try:
-            async with timeout(self.limits.connect + ANSWER_MARGIN_SECONDS):
-                answer = await end.opened()
+            self._admission.admit_stream(now())
+            place = self._admission.enter(destined.decision.rule, now())
         except Refused as refused:
-            record.decided_by = "parent"
             self._refuse(record, refused.reason, refused.text)
-        except ConnectionResetError:
-            if end.ended != ENDED_LINK_LOST:
-                record.decided_by = "parent"
-                self._refuse(record, "dial_refused", "it was reset as soon as it was open")
-            self._refuse(record, "parent_away", "the link to the parent ended before its answer")
-        except TimeoutError:
-            end.reset(ErrorCode.TIMED_OUT)
-            self._refuse(record, "dial_timeout", "the parent did not answer")
-        except BaseException:
-            end.reset(ErrorCode.CANCELLED)
-            raise
+        end, answer = await self._open(record, request, place)
         record.address = answer.address or None
         record.allow_later(destined.decision.reason)
         if is_final:
@@ -131,6 +108,63 @@ class Opener:
             assert answer.token is not None  # the session refuses an answer without one
             end.token = answer.token
         return end
+
+    async def open_service(self, service: str) -> StreamEnd:
+        """Open a stream to a service of the parent and wait for its answer.
+
+        No list is asked and no line is written: that is up to the process of ours that asked, which
+        may ask again and again.
+
+        Args:
+            service: the service's name.
+
+        Raises:
+            Refused: by the parent, for lack of a link, or by a limit.
+        """
+        end, _ = await self._open(None, Open(service=service), Place())
+        return end
+
+    def refuse_service(self, service: str, way: str, text: str) -> Never:
+        """Refuse a service of the parent to a program that asked for it in some `way`.
+
+        Raises:
+            Refused: always; the decision line is written.
+        """
+        record = StreamRecord(host=service, port=0, way=way, opened_at=now())
+        self._refuse(record, "not_listed", text)
+
+    async def _open(
+        self, record: StreamRecord | None, request: Open, place: Place
+    ) -> tuple[StreamEnd, Opened]:
+        with ExitStack() as undo:
+            undo.callback(place.leave)
+            try:
+                link = await self._links.pick()
+                end = link.open(request, self._closed(record, place))
+                if record is not None:
+                    record.stream = end.stream.id
+                    record.totals = partial(_totals, end)
+                link.flush()
+            except Refused as refused:
+                self._refuse(record, refused.reason, refused.text)
+            undo.pop_all()
+        try:
+            async with timeout(self.limits.connect + ANSWER_MARGIN_SECONDS):
+                answer = await end.opened()
+        except Refused as refused:
+            self._refuse(record, refused.reason, refused.text, decided_by="parent")
+        except ConnectionResetError:
+            if end.ended != ENDED_LINK_LOST:
+                text = "it was reset as soon as it was open"
+                self._refuse(record, "dial_refused", text, decided_by="parent")
+            self._refuse(record, "parent_away", "the link to the parent ended before its answer")
+        except TimeoutError:
+            end.reset(ErrorCode.TIMED_OUT)
+            self._refuse(record, "dial_timeout", "the parent did not answer")
+        except BaseException:
+            end.reset(ErrorCode.CANCELLED)
+            raise
+        return end, answer
 
     async def relay(
         self, destined: Destined, end: StreamEnd, sock: socket.socket, first_bytes: bytes = b""
@@ -188,19 +222,28 @@ class Opener:
     def _plain_mend(self, destined: Destined) -> str:
         return self._policy.plain_mend(destined.decision.rule)
 
-    def _refuse(self, record: StreamRecord, reason: str, text: str) -> Never:
-        record.decide(self._log, allowed=False, reason=reason, text=text)
+    def _refuse(
+        self, record: StreamRecord | None, reason: str, text: str, decided_by: str | None = None
+    ) -> Never:
+        if record is not None:
+            record.decided_by = decided_by
+            record.decide(self._log, allowed=False, reason=reason, text=text)
         raise Refused(reason, text)
 
-    def _closed(self, record: StreamRecord, place: Place) -> Callable[[StreamEnd], None]:
+    def _closed(self, record: StreamRecord | None, place: Place) -> Callable[[StreamEnd], None]:
         def closed(end: StreamEnd) -> None:
             place.leave()
-            record.close(
-                self._log,
-                ended=end.ended,
-                bytes_out=end.bytes_sent,
-                bytes_in=end.bytes_received,
-                now=now(),
-            )
+            if record is not None:
+                record.close(
+                    self._log,
+                    ended=end.ended,
+                    bytes_out=end.bytes_sent,
+                    bytes_in=end.bytes_received,
+                    now=now(),
+                )
 
         return closed
+
+
+def _totals(end: StreamEnd) -> Totals:
+    return Totals(end.bytes_sent, end.bytes_received, end.stream.send.stalls)

@@ -20,12 +20,21 @@ from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.control.worker_start import count_workers
 from vsockproxy.dataplane.questions import Questions
+from vsockproxy.dataplane.reporting import Linked, list_streams, make_report
 from vsockproxy.dataplane.sockets import Acceptor
-from vsockproxy.dataplane.worker import run_worker
+from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
 from vsockproxy.policy import Policy
 from vsockproxy.processes import forbid_tracing
-from vsockproxy.worker_messages import Configure, Connection, ListenerKind, ListenerSummary
+from vsockproxy.worker_messages import (
+    Configure,
+    Connection,
+    ListenerKind,
+    ListenerSummary,
+    MessageError,
+    Reload,
+)
+from vsockproxy.worker_reports import Report, StreamPage
 
 DNS_KINDS: Final[tuple[ListenerKind, ...]] = ("dns_udp", "dns_tcp")
 
@@ -61,9 +70,10 @@ class EnclaveSide:
             self._log,
             workers=count_workers(config.workers),
         )
-        self._policy = policy = Policy.compile(document)
+        policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)
-        self._acceptors: list[Acceptor | DnsServer | Streams] = []
+        self._streams = Streams(self._opener, policy, self._links, self._log)
+        self._acceptors: list[Acceptor | DnsServer | Streams] = [self._streams]
         self._names: NamesConnections | None = None
         named = list(zip(message.listeners, listeners, strict=True))
         dns = {summary.kind: listener for summary, listener in named if summary.kind in DNS_KINDS}
@@ -75,14 +85,15 @@ class EnclaveSide:
                 policy, names.port_sets, names.table, self._links, numberer, self._log
             )
             self._acceptors.append(DnsServer(dns["dns_udp"], dns["dns_tcp"], lookups))
-        self._acceptors += [
-            self._serve(summary, listener)
-            for summary, listener in named
-            if summary.kind not in DNS_KINDS
-        ]
+        for summary, listener in named:
+            if summary.kind == "streams":
+                listener.setblocking(False)
+                self._streams.listen(listener, self._exhausted)
+            elif summary.kind not in DNS_KINDS:
+                self._acceptors.append(self._serve(summary, listener))
         self._links.start()
 
-    def _serve(self, summary: ListenerSummary, listener: socket.socket) -> Acceptor | Streams:
+    def _serve(self, summary: ListenerSummary, listener: socket.socket) -> Acceptor:
         listener.setblocking(False)
         accepted: Callable[[socket.socket, object], None]
         match summary.kind:
@@ -92,10 +103,6 @@ class EnclaveSide:
                 accepted = HttpProxy(self._opener, self._log, own_host).accepted
             case "socks5":
                 accepted = Socks5Proxy(self._opener, self._log).accepted
-            case "streams":
-                return Streams(
-                    listener, self._opener, self._policy, self._links, self._log, self._exhausted
-                )
             case "names":
                 assert self._names is not None  # made because there are such listeners
                 accepted = self._names.accepted
@@ -109,13 +116,24 @@ class EnclaveSide:
         self._log.warning("accept_paused", text=str(error))
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
-        """Enclaves accept their own connections."""
-        del message
-        sock.close()
+        """Serve a process of ours as if it had connected to the stream socket.
+
+        It got the other end of a pair from the supervisor, so it needs no stream socket.
+        """
+        del message  # there is one kind: an enclave accepts its own connections
+        self._streams.serve(sock)
 
     def connection_failed(self, text: str) -> None:
-        """Enclaves accept their own connections."""
+        """Say so; the process of ours sees its connection closed."""
         self._log.error("connection_failed", text=text)
+
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, [Linked(None, None, self._links.links)])
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
 
     def drain(self) -> None:
         """Accept no more; the open streams may end."""
@@ -127,6 +145,19 @@ class EnclaveSide:
     def is_drained(self) -> bool:
         """Whether nothing is open."""
         return self._links.is_empty
+
+    def cut(self, most: int) -> bool:
+        """Reset streams that did not end in time."""
+        return self._links.cut(most) > 0
+
+    def reload(self, message: Reload, document: Document) -> int:
+        """An enclave's file is measured into its image: it does not change while it runs."""
+        raise MessageError("an enclave does not reload its file")
+
+    @property
+    def load(self) -> Load:
+        """The streams that are open."""
+        return Load(0, self._links.streams)
 
 
 if __name__ == "__main__":

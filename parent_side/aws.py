@@ -7,16 +7,16 @@ from parent_side import service
 from vsockproxy.addresses import Destination, Endpoint
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.model import (
+    FIRST_ENCLAVE_CID,
     AllowRule,
     AwsAllowlist,
     EnclaveEntry,
-    Log,
     ParentConfig,
     ParentForward,
+    ParentLog,
     Resolver,
 )
 from vsockproxy.log_lines import Level
-from vsockproxy.policy.lists import FIRST_ENCLAVE_CID
 from vsockproxy.worker_messages import ForwardKind
 
 __all__ = ("make_document", "serve")
@@ -53,7 +53,7 @@ def make_document(
         enclaves=[EnclaveEntry(cid=cid, allowlist=rules) for cid in low_cids],
         forwards=[ParentForward(listen=listen, to=to)],
         resolver=resolver,
-        log=Log(level=log_level),
+        log=ParentLog(level=log_level),
     )
     paths = ("allowlist[0]", *(f"enclaves[{cid}].allowlist[0]" for cid in low_cids))
     line = line_of(allowlist.lines, f"allowlist[{index}]")
@@ -69,4 +69,6 @@ def serve(document: Document, kind: ForwardKind) -> int:
     config = document.config
     assert isinstance(config, ParentConfig)
     listen = config.forwards[0].listen
-    return service.serve(document, [("forwards[0].listen", kind, listen)])
+    return service.serve(
+        document, lambda _: [("forwards[0].listen", kind, listen)], is_service=True
+    )

@@ -4,11 +4,12 @@ import socket
 from functools import partial
 
 from parent_side.enclave import Enclave
-from parent_side.reach import Decided, Reach, Reached
+from parent_side.reach import Decided, Reach, Reached, forbids
+from vsockproxy.activity import Totals
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.loop import CancelledError, now, spawn
-from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.stream_end import ENDED_POLICY, StreamEnd
 from vsockproxy.dataplane.tls_first_bytes import Read, read_client_hello
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
@@ -29,9 +30,10 @@ class Egress:
     """
 
     def __init__(self, reach: Reach, handshake_seconds: float, log: Log) -> None:
+        self.handshake_seconds = handshake_seconds
         self._reach = reach
-        self._handshake_seconds = handshake_seconds
         self._log = log
+        self._open: dict[StreamEnd, tuple[Enclave, StreamRecord]] = {}
 
     def serve(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """Serve one stream; returns at once."""
@@ -44,13 +46,17 @@ class Egress:
             record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
             end.refuse(refused.reason, refused.text)
             return
+        record.totals = partial(_totals, end)
         end.hold()
         task = spawn(self._serve(enclave, end, record, decided), f"stream {end.stream.id}")
         # Not in the task itself: one that is cancelled before its first step runs no `finally`.
         task.add_done_callback(lambda _: end.let_go())
 
+        self._open[end] = enclave, record
+
         def closed(end: StreamEnd) -> None:
             decided.place.leave()
+            del self._open[end]
             if end.stream.is_dedicated:
                 enclave.dedicated_streams -= 1
             if not task.done():
@@ -66,6 +72,23 @@ class Egress:
             )
 
         end.when_closed(closed)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._open)
+
+    def end_forbidden(self) -> int:
+        """Reset the streams that the policy of their enclave does not allow; how many it were.
+
+        Those on their way to their destination are judged when they have reached it.
+        """
+        forbidden = [
+            end for end, (enclave, record) in self._open.items() if forbids(enclave.policy, record)
+        ]
+        for end in forbidden:
+            end.reset(ErrorCode.CUT, ENDED_POLICY)
+        return len(forbidden)
 
     def refuse(
         self, enclave: Enclave, end: StreamEnd, request: Open, reason: str, text: str
@@ -93,7 +116,9 @@ class Egress:
         sock: socket.socket | None = None
         try:
             try:
-                reached = await self._reach.reach(enclave.policy, decided, record, enclave.cid)
+                reached = await self._reach.reach(decided, record, enclave.cid)
+                if enclave.policy is not decided.policy:
+                    self._reach.judge_again(enclave.policy, record, reached)
             except Refused as refused:
                 record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
                 end.refuse(refused.reason, refused.text)
@@ -108,7 +133,7 @@ class Egress:
             if end.stream.is_dedicated:
                 local, sock = sock, None
                 enclave.expect(
-                    end, local, text, self._handshake_seconds, check if needs_tls else None
+                    end, local, text, self.handshake_seconds, check if needs_tls else None
                 )
                 return
             end.accept(Opened(address=text))
@@ -147,7 +172,7 @@ class Egress:
         """
         try:
             received = await read_client_hello(
-                read, reached.host, self._handshake_seconds, first_bytes
+                read, reached.host, self.handshake_seconds, first_bytes
             )
         except ClientHelloError as error:
             record.decide(self._log, allowed=False, reason=error.reason, text=error.text)
@@ -155,3 +180,7 @@ class Egress:
             raise ConnectionResetError(error.text) from error
         record.confirm(self._log)
         return received
+
+
+def _totals(end: StreamEnd) -> Totals:
+    return Totals(end.bytes_received, end.bytes_sent, end.stream.send.stalls)

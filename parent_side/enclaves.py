@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from weakref import WeakSet
@@ -9,22 +10,27 @@ from weakref import WeakSet
 from parent_side.egress import Egress
 from parent_side.enclave import Enclave
 from parent_side.resolves import NameAnswers
+from vsockproxy import metrics
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import (
+    FIRST_ENCLAVE_CID,
     FIRST_WINDOW_BYTES,
     EnclaveEntry,
     Limits,
     ParentConfig,
 )
 from vsockproxy.dataplane.carriers import Carrier
+from vsockproxy.dataplane.cutting import cut_streams
 from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.greeting import READ_BYTES, carrier_of, make_hello, read_preface
 from vsockproxy.dataplane.link import Link, code_name
 from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
+from vsockproxy.dataplane.reporting import Linked, counted_code
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.time_limits import look_seconds
 from vsockproxy.log import Log
-from vsockproxy.policy import Admission, Policy
+from vsockproxy.policy import Admission, Policy, may_connect
 from vsockproxy.session import (
     DedicatedPreface,
     ErrorCode,
@@ -44,8 +50,15 @@ LINKS_AT_ONCE = 1024
 
 ADMISSIONS_KEPT = 1024
 """CIDs whose use of limits is remembered; beyond that, those that used nothing are forgotten."""
+ANY_ENCLAVE = -1
+NO_ENCLAVE = -2
+"""Stand for the CIDs of enclaves without an entry, and for those that may not connect."""
 
 STOPPING_TEXT = "the parent is shutting down"
+
+ServiceHandler = Callable[[Enclave, StreamEnd, Open], None]
+"""Serves a stream that an enclave opened to a service of the parent; returns at once. It owns the
+stream: accepts or refuses it, and logs what became of it."""
 
 
 class Enclaves:
@@ -56,10 +69,16 @@ class Enclaves:
         egress: serves the streams.
         name_answers: serves the questions for names.
         log: for links that come and go.
+        services: what the parent itself offers, by name; all begin with `vsockproxy.`.
     """
 
     def __init__(
-        self, document: Document, egress: Egress, name_answers: NameAnswers, log: Log
+        self,
+        document: Document,
+        egress: Egress,
+        name_answers: NameAnswers,
+        log: Log,
+        services: Mapping[str, ServiceHandler],
     ) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
@@ -70,6 +89,8 @@ class Enclaves:
         self._egress = egress
         self._name_answers = name_answers
         self._log = log
+        self._services = services
+        self._counters = log.activity.counters
         self._enclaves: dict[int, Enclave] = {}
         self._known: WeakSet[Link] = WeakSet()
         """Links that are up, or gone while bytes that came over them still wait to be taken."""
@@ -85,7 +106,7 @@ class Enclaves:
 
     def policy_for(self, cid: int) -> Policy:
         """The lists of one enclave."""
-        key = cid if cid in self._entries else -1
+        key = _policy_key(cid, self._entries)
         policy = self._policies.get(key)
         if policy is None:
             policy = self._policies[key] = Policy.compile(self._document, cid=cid)
@@ -115,6 +136,55 @@ class Enclaves:
         entry = self._entries.get(cid)
         return entry.name if entry is not None else None
 
+    def compile(self, document: Document) -> dict[int, Policy]:
+        """The policies by which a document decides about the enclaves that are connected."""
+        config = document.config
+        assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
+        entries = {entry.cid for entry in config.enclaves}
+        by_key = {_policy_key(cid, entries): cid for cid in self._enclaves}
+        return {key: Policy.compile(document, cid=cid) for key, cid in by_key.items()}
+
+    def reload(self, document: Document, policies: dict[int, Policy]) -> None:
+        """Decide by another document from now on; what is open stays.
+
+        Args:
+            document: the parent's file.
+            policies: what `compile` made of it.
+        """
+        config = document.config
+        assert isinstance(config, ParentConfig)  # as for `compile`
+        self.limits = config.limits
+        self._config = config
+        self._document = document
+        self._entries = {entry.cid: entry for entry in config.enclaves}
+        self._policies = policies
+        for cid, admission in self._admissions.items():
+            admission.rate = self.limits_of(cid).rate
+        for enclave in self._enclaves.values():
+            enclave.policy = self.policy_for(enclave.cid)
+            enclave.name = self.name_of(enclave.cid)
+            # What a session has been told of `streams` holds for it; less is refused by the budget.
+            limits = self.limits_of(enclave.cid)
+            enclave.budget.total_bytes = limits.receive_budget
+            enclave.budget.max_streams = limits.streams
+            if not may_connect(document, enclave.cid):
+                for link in list(enclave.links):
+                    link.go_away("this CID may not connect any more")
+
+    def cut(self, most: int) -> int:
+        """Reset up to `most` streams; how many it were."""
+        return cut_streams(self._known, most)
+
+    @property
+    def connected_enclaves(self) -> int:
+        """How many enclaves have a link."""
+        return len(self._enclaves)
+
+    @property
+    def linked(self) -> list[Linked]:
+        """The enclaves that have links, for the report."""
+        return [Linked(each.cid, each.name, each.links) for each in self._enclaves.values()]
+
     @property
     def is_empty(self) -> bool:
         """Whether no link is up, and all that came over those that were has been taken."""
@@ -135,6 +205,7 @@ class Enclaves:
             return
         if greetings >= GREETINGS_AT_ONCE:
             sock.close()
+            self._counters.add(metrics.LIMIT_REFUSALS, ("greetings",))
             if cid not in self._crowded:
                 self._crowded.add(cid)
                 text = f"{greetings} connections have yet to say hello"
@@ -182,6 +253,7 @@ class Enclaves:
         known = self._enclaves.get(cid)
         is_again = known is not None and known.instance == remote.instance
         if known is not None and is_again and len(known.links) >= LINKS_AT_ONCE:
+            self._counters.add(metrics.LIMIT_REFUSALS, ("links",))
             text = f"{LINKS_AT_ONCE} links are up"
             await send_all(sock, replace(hello, refusal=text).encode())
             raise PeerProtocolError(ErrorCode.NONE, text)
@@ -243,26 +315,37 @@ class Enclaves:
         DedicatedRelay(expected.end, expected.local, sock, carrier, to_local=rest).start()
 
     async def _watch_times(self) -> None:
-        limits = self.limits
-        shortest = min((limit for limit in (limits.half_closed, limits.idle) if limit), default=0)
-        while shortest:
-            await sleep(min(max(shortest / 8, 0.02), 5.0))
-            for link in list(self._known):
-                link.check_times(limits.half_closed, limits.idle)
+        while True:
+            await sleep(look_seconds(self.limits))
+            limits = self.limits
+            if limits.half_closed or limits.idle:
+                for link in list(self._known):
+                    link.check_times(limits.half_closed, limits.idle)
 
     def stream_opened(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """An enclave opened a stream."""
         if request.service:
-            text = "services are the enclave's to offer, not the parent's"
-            self._egress.refuse(enclave, end, request, "not_listed", text)
+            self._serve_service(enclave, end, request)
             return
         if request.dedicated:
             if enclave.dedicated_streams >= self.limits.dedicated:
+                self._counters.add(metrics.LIMIT_REFUSALS, ("dedicated",))
                 text = f"{self.limits.dedicated} dedicated streams are open"
                 self._egress.refuse(enclave, end, request, "limit", text)
                 return
             enclave.dedicated_streams += 1
         self._egress.serve(enclave, end, request)
+
+    def _serve_service(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
+        serve = self._services.get(request.service)
+        if serve is None:
+            text = f"the parent offers no service of the name {request.service}"
+            self._egress.refuse(enclave, end, request, "not_listed", text)
+        elif request.dedicated:
+            text = "a service of the parent has no connection of its own"
+            self._egress.refuse(enclave, end, request, "limit", text)
+        else:
+            serve(enclave, end, request)
 
     def resolve_received(
         self, enclave: Enclave, link: Link, request_id: int, question: Resolve
@@ -276,6 +359,7 @@ class Enclaves:
         """A link is gone, and its streams and questions with it."""
         self._name_answers.link_ended(link)
         enclave.links.discard(link)
+        self._counters.add(metrics.LINKS_ENDED, (counted_code(code),))
         if not enclave.links and self._enclaves.get(enclave.cid) is enclave:
             del self._enclaves[enclave.cid]
         self._log.write(
@@ -288,6 +372,13 @@ class Enclaves:
                 "text": text,
             },
         )
+
+
+def _policy_key(cid: int, entries: Collection[int]) -> int:
+    """Enclaves without an entry share a policy; low CIDs have none of their own, or nothing."""
+    if cid in entries:
+        return cid
+    return ANY_ENCLAVE if cid >= FIRST_ENCLAVE_CID else NO_ENCLAVE
 
 
 class EnclaveLink:

@@ -21,6 +21,7 @@ from parent_side.lookup_cache import (
     lifetime_seconds,
 )
 from parent_side.resolver import LookupFailed, NoSuchName, Resolver
+from vsockproxy import metrics
 from vsockproxy.addresses import Host
 from vsockproxy.dataplane.link import Link
 from vsockproxy.dataplane.loop import Task, now, spawn
@@ -77,8 +78,8 @@ class NameAnswers:
         at_once: int = QUESTIONS_AT_ONCE,
     ) -> None:
         self._at_once = at_once
-        self._upstream = upstream if upstream is not None and upstream.resolves else None
-        self._resolver = resolver
+        self.resolver = resolver
+        self.upstream = upstream
         self._log = log
         self._tasks: dict[Link, set[Task[Resolved]]] = {}
         self._counts: dict[int, int] = {}
@@ -97,16 +98,21 @@ class NameAnswers:
             decision,
         )
         try:
-            enclave.admission.admit_lookup(now())
+            try:
+                enclave.admission.admit_lookup(now())
+            except Refused:
+                self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("rate",))
+                raise
             if not decision.allowed or host is None:
                 raise Refused(decision.reason, decision.text)
             if not _needs_lookup(enclave.policy, decision, host, kind) or (
-                self._upstream is not None and kind in _VERSIONS and self._upstream.takes(host)
+                kind in _VERSIONS and self.upstream is not None and self.upstream.looks_up(host)
             ):
                 self._answer(asked, Resolved(ttl_seconds=LONGEST_ANSWER_SECONDS))
                 return
             count = self._counts.get(enclave.cid, 0)
             if count >= self._at_once:
+                self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("lookups",))
                 raise Refused("limit", f"{host}: {count} names are being looked up")
         except Refused as refused:
             self._answer(asked, Resolved(refused.reason, refused.text, ttl_seconds=ABSENT_SECONDS))
@@ -129,14 +135,14 @@ class NameAnswers:
         try:
             if kind in _VERSIONS:
                 # What streams to the name will use, and judged as for them: both versions.
-                found = await self._resolver.look_up_addresses(host.text, enclave=enclave.cid)
+                found = await self.resolver.look_up_addresses(host.text, enclave=enclave.cid)
                 judged, told = enclave.policy.judge_name(decision, host, found.addresses)
                 if not judged.allowed:
                     ttl_seconds = min(lifetime_seconds(found), ABSENT_SECONDS)
                     return Resolved(judged.reason, judged.text, ttl_seconds=ttl_seconds)
                 records = tuple(each.packed for each in told if each.version == _VERSIONS[kind])
             else:
-                found = await self._resolver.look_up_records(
+                found = await self.resolver.look_up_records(
                     host.text, RecordType(kind), enclave=enclave.cid
                 )
                 records = found.records
@@ -168,6 +174,8 @@ class NameAnswers:
         asked.link.answer_resolve(asked.request_id, answer)
         decision = asked.decision
         reason = answer.reason or decision.reason
+        known_type = asked.type_name if asked.type_name in _TYPE_NAMES.values() else metrics.OTHER
+        self._log.activity.counters.add(metrics.RESOLVES, (known_type, reason))
         self._log.write(
             "info" if reason == Reason.LISTED else "warning",
             "resolve",

@@ -9,23 +9,25 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from functools import partial
 from typing import Final
 
 from parent_side.upstream_credentials import credentials_fault
 from vsockproxy import processes
-from vsockproxy.addresses import Endpoint
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
+from vsockproxy.control.activation import adopt, match_sockets, take_passed
+from vsockproxy.control.listeners import ListenerSet, WantedListener, socket_key
+from vsockproxy.control.notify import NotifySettings
 from vsockproxy.control.worker_start import count_workers, start_first_workers
-from vsockproxy.listening import Listener, ListenError, open_listener
-from vsockproxy.worker_messages import ListenerKind, read_document
+from vsockproxy.listening import ListenError
+from vsockproxy.worker_messages import read_document
 
-__all__ = ("WORKER_MODULE", "WantedListener", "main", "run", "serve")
+__all__ = ("WORKER_MODULE", "main", "run", "serve", "wanted_listeners")
 
 WORKER_MODULE: Final = "parent_side.worker"
+SERVICES_MODULE: Final = "parent_side.services.admin"
 
 FAILED: Final = 1
 """Exit code where a listener cannot be bound."""
@@ -33,70 +35,116 @@ FAILED: Final = 1
 UNUSABLE: Final = 2
 """Exit code where a file that the configuration names cannot be used."""
 
-WantedListener = tuple[str, ListenerKind, Endpoint]
-"""Its path in the configuration, what it is for, and where it is."""
 
-
-def run(document: Document, *, worker_module: str = WORKER_MODULE) -> int:
-    """Serve what the configuration says until SIGTERM or SIGINT; the exit code.
-
-    Args:
-        document: a parent's configuration.
-        worker_module: the module that is executed as a worker.
-    """
+def wanted_listeners(document: Document) -> list[WantedListener]:
+    """What a parent's configuration listens on."""
     config = document.config
     assert isinstance(config, ParentConfig)
-    if (fault := credentials_fault(document)) is not None:
-        processes.tell(fault)
-        return UNUSABLE
-    wanted: list[WantedListener] = [
+    return [
         *((f"listen[{index}]", "link", endpoint) for index, endpoint in enumerate(config.listen)),
         *(
             (f"forwards[{index}].listen", "forward", forward.listen)
             for index, forward in enumerate(config.forwards)
         ),
     ]
+
+
+def _services_listeners(config: ParentConfig) -> list[WantedListener]:
+    """What the process of services listens on."""
+    return [("admin.listen", "admin", config.admin.listen)] if config.admin is not None else []
+
+
+def run(
+    document: Document,
+    *,
+    file: str | None = None,
+    is_service: bool = False,
+    worker_module: str = WORKER_MODULE,
+) -> int:
+    """Serve what the configuration says until SIGTERM or SIGINT; the exit code.
+
+    Args:
+        document: a parent's configuration.
+        file: what SIGHUP reads again; None if it is to be as without us.
+        is_service: as for `serve`.
+        worker_module: the module that is executed as a worker.
+    """
+    if (fault := credentials_fault(document)) is not None:
+        processes.tell(fault)
+        return UNUSABLE
     try:
-        return serve(document, wanted, worker_module=worker_module)
+        return serve(
+            document,
+            wanted_listeners,
+            file=file,
+            is_service=is_service,
+            worker_module=worker_module,
+        )
     except ListenError as error:
         processes.tell(error)
         return FAILED
 
 
 def serve(
-    document: Document, wanted: Iterable[WantedListener], *, worker_module: str = WORKER_MODULE
+    document: Document,
+    wanted: Callable[[Document], Iterable[WantedListener]],
+    *,
+    file: str | None = None,
+    is_service: bool = False,
+    worker_module: str = WORKER_MODULE,
 ) -> int:
-    """Serve on the given listeners until SIGTERM or SIGINT; the exit code.
+    """Serve on the listeners that `wanted` names until SIGTERM or SIGINT; the exit code.
+
+    Args:
+        document: a parent's configuration.
+        wanted: says which listeners a document wants.
+        file: what SIGHUP reads again; None if it is to be as without us.
+        is_service: whether what systemd has to say to this process is for us.
+        worker_module: the module that is executed as a worker.
 
     Raises:
-        ListenError: one of them cannot be bound.
+        ListenError: a listener cannot be bound, or systemd passed one that is not wanted.
     """
     config = document.config
     assert isinstance(config, ParentConfig)
     processes.raise_descriptor_limit()
     with ExitStack() as stack:
-        listeners: list[tuple[str, ListenerKind, Listener]] = []
-        for name, kind, endpoint in wanted:
-            listener = open_listener(endpoint)
-            stack.callback(listener.close)
-            listeners.append((name, kind, listener))
+        # First of all: no child may take what systemd says for its own.
+        notify = NotifySettings.take(os.environ, os.getpid()) if is_service else NotifySettings()
+        passed = take_passed(os.environ, os.getpid()) if is_service else {}
+        for_services = _services_listeners(config)
+        both = (*wanted(document), *for_services)
+        inherited = match_sockets(adopt(passed), [endpoint for _, _, endpoint in both])
+        services = ListenerSet(
+            {
+                key: inherited.pop(key)
+                for _, _, endpoint in for_services
+                if (key := socket_key(endpoint)) in inherited
+            }
+        )
+        stack.callback(services.close)
+        services.apply(services.prepare(for_services))
+        listeners = ListenerSet(inherited)
+        stack.callback(listeners.close)
+        listeners.apply(listeners.prepare(wanted(document)))
         # Workers start up while this process imports trio.
         workers = count_workers(config.workers)
         first_workers = start_first_workers(worker_module, workers)
-        from vsockproxy.control.parent import serve_parent
-        from vsockproxy.control.services import NamedListener, Service
-        from vsockproxy.policy import may_connect
+        from vsockproxy.control.parent import ParentService, serve_parent
+        from vsockproxy.control.services import Service
 
         service = Service(
             side="parent",
             document=document,
             worker_module=worker_module,
-            listeners=[NamedListener(*listener) for listener in listeners],
+            listeners=listeners.listeners,
             workers=workers,
             first_workers=first_workers,
             log=config.log,
+            services_module=SERVICES_MODULE if services.listeners else None,
+            services_listeners=services.listeners,
         )
-        return serve_parent(service, partial(may_connect, document))
+        return serve_parent(service, ParentService(listeners, wanted, file, notify))
 
 
 def _leave(number: int, _: object) -> None:

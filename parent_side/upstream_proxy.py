@@ -45,8 +45,7 @@ class UpstreamProxy:
         log: Log,
     ) -> None:
         self.address = settings.address
-        self.resolves = settings.resolve == "upstream"
-        """Whether the proxy looks names up, so that their addresses are not known here."""
+        self._resolves = settings.resolve == "upstream"
         self._resolver = resolver
         self._connect_seconds = connect_seconds
         self._source_addresses = source_addresses
@@ -62,13 +61,17 @@ class UpstreamProxy:
             except CredentialsNotUsable as error:
                 self._fault = f"upstream_proxy.credentials: {error}"
                 log.error("upstream_proxy", text=self._fault)
-        if self.resolves:
+        if self._resolves:
             text = "resolves names itself: address guard and denied ranges see literals only"
             log.warning("upstream_proxy", text=f"{self.address} {text}")
 
     def takes(self, host: Host) -> bool:
         """Whether `host` goes through the proxy, as far as its name or literal says."""
         return self._direct.match(host, EVERY_PORT[0][0]) is None
+
+    def looks_up(self, host: Host) -> bool:
+        """Whether `host` is a name that the proxy looks up: its addresses are not known here."""
+        return self._resolves and host.address is None and self.takes(host)
 
     def direct(self, addresses: Sequence[IpAddress]) -> tuple[IpAddress, ...]:
         """Those of the checked addresses that are dialled directly."""

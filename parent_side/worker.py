@@ -2,21 +2,36 @@
 
 import re
 import socket
+from collections.abc import Iterable
 from ipaddress import ip_address
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from parent_side.egress import Egress
-from parent_side.enclaves import Enclaves
+from parent_side.enclave_logs import EnclaveLogs
+from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
 from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
+from vsockproxy.dataplane.dialling import SourceAddresses
 from vsockproxy.dataplane.questions import Questions
-from vsockproxy.dataplane.worker import run_worker
+from vsockproxy.dataplane.reporting import list_streams, make_report
+from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
-from vsockproxy.worker_messages import Configure, Connection, ListenerKind
+from vsockproxy.protocols import log_stream
+from vsockproxy.worker_messages import (
+    Configure,
+    Connection,
+    ListenerKind,
+    ListenerSummary,
+    Reload,
+)
+from vsockproxy.worker_reports import Report, StreamPage
+
+if TYPE_CHECKING:
+    from parent_side.upstream_proxy import UpstreamProxy
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
 _IP_VERSIONS: Final[dict[ListenerKind, IpVersion]] = {"forward_ipv4": 4, "forward_ipv6": 6}
@@ -34,26 +49,25 @@ class ParentSide:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
         self._log = log = Log("parent", message.log_format, message.log_level)
+        self._config = config
         resolver = Resolver(config.resolver)
-        upstream, source_addresses = None, None
-        if config.source_address is not None:
-            own = map(ip_address, config.source_address)
-            source_addresses = {address.version: address for address in own}
-        if config.upstream_proxy is not None:
-            # Here, because most have none, and this brings h11.
-            from parent_side.upstream_proxy import UpstreamProxy
-
-            upstream = UpstreamProxy(
-                config.upstream_proxy, resolver, config.limits.connect, source_addresses, log
-            )
-        reach = Reach(
-            resolver, config.limits.connect, upstream=upstream, source_addresses=source_addresses
+        counters = log.activity.counters
+        source_addresses = _source_addresses(config)
+        upstream = _upstream_proxy(config, resolver, log)
+        self._reach = reach = Reach(
+            resolver,
+            config.limits.connect,
+            counters,
+            upstream=upstream,
+            source_addresses=source_addresses,
         )
-        self._forwards_config = config.forwards
-        egress = Egress(reach, config.limits.handshake, log)
-        self._enclaves = Enclaves(document, egress, NameAnswers(resolver, log, upstream), log)
-        self._forwards = Forwards(reach, config.limits, log)
-        self._ip_versions = {each.name: _IP_VERSIONS.get(each.kind) for each in message.listeners}
+        self._egress = egress = Egress(reach, config.limits.handshake, log)
+        self._name_answers = NameAnswers(resolver, log, upstream)
+        self.logs = EnclaveLogs(log, config.log.enclave_lines)
+        services: dict[str, ServiceHandler] = {log_stream.SERVICE: self.logs.serve}
+        self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
+        self._forwards = Forwards(reach, self._enclaves.policy_for, config.limits, log)
+        self._ip_versions = _ip_versions(message.listeners)
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """Serve a connection that the supervisor accepted."""
@@ -61,29 +75,94 @@ class ParentSide:
         if forward is None:
             self._enclaves.connected(sock, message.cid)
             return
-        to = self._forwards_config[int(forward[1])].to
+        to = self._config.forwards[int(forward[1])].to
         cid = message.cid
-        policy = self._enclaves.policy_for(cid)
         name = self._enclaves.name_of(cid)
         ip_version = self._ip_versions[message.listener]
         limits = self._enclaves.limits_of(cid)
         admission = self._enclaves.admission_of(cid)
-        self._forwards.connected(
-            sock, to, policy, cid, name, limits, admission, ip_version=ip_version
-        )
+        self._forwards.connected(sock, to, cid, name, limits, admission, ip_version=ip_version)
 
     def connection_failed(self, text: str) -> None:
         """Say so; whoever connected sees its connection closed."""
         self._log.error("connection_failed", text=text)
 
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+        return await make_report(self._log, self._enclaves.linked)
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams."""
+        return list_streams(self._log, limit)
+
     def drain(self) -> None:
         """Take no new streams."""
         self._enclaves.drain()
+        self.logs.drain()
 
     @property
     def is_drained(self) -> bool:
         """Whether no stream is open."""
         return self._enclaves.is_empty and self._forwards.is_empty
+
+    def cut(self, most: int) -> bool:
+        """Reset streams that did not end in time."""
+        return self._enclaves.cut(most) + self._forwards.cut(most) > 0
+
+    def reload(self, message: Reload, document: Document) -> int:
+        """Serve another file from now on: new streams at once, open ones as it says."""
+        config = document.config
+        assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
+        policies = self._enclaves.compile(document)
+        resolver = self._reach.resolver
+        if config.resolver != self._config.resolver:
+            resolver = Resolver(config.resolver)
+        ip_versions = _ip_versions(message.listeners)
+        # From here on nothing can fail.
+        self._config = config
+        self._ip_versions = ip_versions
+        self._log.threshold = message.log_level
+        self._reach.resolver = self._name_answers.resolver = resolver
+        # Its credentials are read again, too.
+        upstream = _upstream_proxy(config, resolver, self._log)
+        self._reach.upstream = self._name_answers.upstream = upstream
+        self._reach.source_addresses = _source_addresses(config)
+        self._reach.connect_seconds = config.limits.connect
+        self._egress.handshake_seconds = config.limits.handshake
+        self._forwards.limits = config.limits
+        self.logs.lines_per_second = config.log.enclave_lines
+        self._enclaves.reload(document, policies)
+        if config.forbidden_streams == "keep":
+            return 0
+        return self._egress.end_forbidden() + self._forwards.end_forbidden()
+
+    @property
+    def load(self) -> Load:
+        """The enclaves that are connected, and the streams that are open."""
+        return Load(
+            self._enclaves.connected_enclaves, self._egress.streams + self._forwards.streams
+        )
+
+
+def _source_addresses(config: ParentConfig) -> SourceAddresses | None:
+    if config.source_address is None:
+        return None
+    return {address.version: address for address in map(ip_address, config.source_address)}
+
+
+def _upstream_proxy(config: ParentConfig, resolver: Resolver, log: Log) -> "UpstreamProxy | None":
+    if config.upstream_proxy is None:
+        return None
+    # Here, because most have none, and this brings h11.
+    from parent_side.upstream_proxy import UpstreamProxy
+
+    return UpstreamProxy(
+        config.upstream_proxy, resolver, config.limits.connect, _source_addresses(config), log
+    )
+
+
+def _ip_versions(listeners: Iterable[ListenerSummary]) -> dict[str, IpVersion | None]:
+    return {each.name: _IP_VERSIONS.get(each.kind) for each in listeners}
 
 
 def make_side(

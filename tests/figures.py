@@ -1,8 +1,8 @@
 """What a test run came to, kept as a file, so that several runs end in one total.
 
 `python -m tests.figures FILE...` prints the total of the runs that wrote those files. A test that
-needs a real vsock is skipped by `make test` on most machines and run by `make test-vsock`: in their
-total it counts as run.
+needs a real vsock, or that builds an image, is skipped by `make test` on most machines and run by
+`make test-vsock` or `make test-image`: in their total it counts as run.
 """
 
 import json
@@ -31,6 +31,8 @@ class Figures:
     """Tests that failed, and errors outside of tests."""
     on_vsock: tuple[str, ...]
     """The tests that ran on a real vsock."""
+    with_images: tuple[str, ...]
+    """The tests that built images of enclaves."""
     skipped: tuple[Skipped, ...]
 
     def write(self, path: Path) -> None:
@@ -46,20 +48,25 @@ class Figures:
             passed=kept["passed"],
             failed=kept["failed"],
             on_vsock=tuple(kept["on_vsock"]),
+            with_images=tuple(kept["with_images"]),
             skipped=tuple(Skipped(**entry) for entry in kept["skipped"]),
         )
 
 
 def total(runs: Iterable[Figures]) -> Figures:
-    """The sum of `runs`; what one skipped and another ran on a real vsock is not skipped."""
+    """The sum of `runs`; what one skipped and another ran where it can is not skipped."""
     runs = list(runs)
     on_vsock = tuple(sorted({test for run in runs for test in run.on_vsock}))
+    with_images = tuple(sorted({test for run in runs for test in run.with_images}))
     skipped = {skip.test: skip for run in runs for skip in run.skipped}
     return Figures(
         passed=sum(run.passed for run in runs),
         failed=sum(run.failed for run in runs),
         on_vsock=on_vsock,
-        skipped=tuple(skip for test, skip in skipped.items() if test not in on_vsock),
+        with_images=with_images,
+        skipped=tuple(
+            skip for test, skip in skipped.items() if test not in {*on_vsock, *with_images}
+        ),
     )
 
 

@@ -14,7 +14,15 @@ from typing import Final
 from vsockproxy.addresses import Endpoint, TcpAddress, UnixAddress, VsockAddress
 from vsockproxy.errors import VsockproxyError
 
-__all__ = ("BACKLOG", "VSOCK_BUFFER_BYTES", "ListenError", "Listener", "open_listener")
+__all__ = (
+    "BACKLOG",
+    "DEFAULT_MODE",
+    "VSOCK_BUFFER_BYTES",
+    "ListenError",
+    "Listener",
+    "open_listener",
+    "set_vsock_buffer",
+)
 
 BACKLOG: Final = 4096
 """Connections the kernel keeps for us while no worker accepts; net.core.somaxconn may cut it."""
@@ -24,6 +32,7 @@ VSOCK_BUFFER_BYTES: Final = 2 * 1024 * 1024
 and the maximum has to be raised before the size (net/vmw_vsock/af_vsock.c)."""
 
 DEFAULT_MODE: Final = 0o600
+"""Of a unix socket whose endpoint does not say."""
 _UMASK_BITS: Final = 0o777
 
 
@@ -41,6 +50,16 @@ class Listener:
     endpoint: Endpoint
     socket: socket.socket
     identity: tuple[int, int] | None = None
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether whoever connects to the endpoint comes here: a unix socket may be removed."""
+        if self.identity is None or not isinstance(self.endpoint, UnixAddress):
+            return True
+        try:
+            return _identity(self.endpoint.path) == self.identity
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close the socket, and remove the unix socket's name unless somebody replaced it."""
@@ -89,6 +108,16 @@ def open_listener(
     return Listener(endpoint, listening, identity)
 
 
+def set_vsock_buffer(listening: socket.socket, buffer_bytes: int = VSOCK_BUFFER_BYTES) -> None:
+    """Set the receive buffer of the connections that a vsock listener is going to accept.
+
+    Raises:
+        OSError: it is no vsock socket.
+    """
+    for option in (socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE, socket.SO_VM_SOCKETS_BUFFER_SIZE):
+        listening.setsockopt(socket.AF_VSOCK, option, buffer_bytes)
+
+
 def _bind_vsock(endpoint: VsockAddress, buffer_bytes: int) -> socket.socket:
     if not hasattr(socket, "AF_VSOCK"):
         raise ListenError(
@@ -97,8 +126,7 @@ def _bind_vsock(endpoint: VsockAddress, buffer_bytes: int) -> socket.socket:
         )
     listening = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     try:
-        for option in (socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE, socket.SO_VM_SOCKETS_BUFFER_SIZE):
-            listening.setsockopt(socket.AF_VSOCK, option, buffer_bytes)
+        set_vsock_buffer(listening, buffer_bytes)
         listening.bind((endpoint.cid, endpoint.port))
     except BaseException:
         listening.close()

@@ -5,10 +5,14 @@ queue, a line that does not fit is dropped and counted, and the next line that f
 were lost. `log_lines` makes the lines, `policy.reasons` has the reasons.
 """
 
+import fcntl
 import os
+import struct
+import termios
 import time
 from collections.abc import Callable
 
+from vsockproxy.activity import Activity
 from vsockproxy.log_lines import Level, LineFormat, format_line, passes
 
 MAX_LINE_BYTES = 4096
@@ -16,9 +20,11 @@ MAX_LINE_BYTES = 4096
 
 Fields = dict[str, object]
 
+_INTEGER = struct.Struct("i")
+
 
 class Log:
-    """Writes the events of one process.
+    """Writes the events of one process; `activity` counts them, lost lines or not.
 
     Args:
         side: `parent` or `enclave`, on every line that does not say otherwise.
@@ -37,12 +43,16 @@ class Log:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.dropped_lines = 0
+        self.activity = Activity()
+        self.threshold = level
+        """Events below it are not written."""
         self._side = side
         self._format = line_format
-        self._threshold = level
         self._descriptor = descriptor
-        self._wall_clock = wall_clock
+        self.wall_clock = wall_clock
         self._unreported = 0
+        self._pipe_bytes: int | None = None
+        """What the pipe holds; 0 if it is none, None while that is not known."""
 
     def debug(self, event: str, **fields: object) -> None:
         """Something for whoever looks for a fault."""
@@ -62,7 +72,7 @@ class Log:
 
     def write(self, level: Level, event: str, fields: Fields) -> None:
         """Write one line; fields that are None are left out."""
-        if not passes(level, self._threshold):
+        if not passes(level, self.threshold):
             return
         if self._unreported and self._put(
             "warning", {"event": "log_lines_dropped", "lines": self._unreported}
@@ -72,9 +82,26 @@ class Log:
             self.dropped_lines += 1
             self._unreported += 1
 
+    @property
+    def has_much_room(self) -> bool:
+        """Whether most of the pipe is free; true where lines go to what is no pipe.
+
+        Whoever has lines that can wait asks before it writes them, so that there is room for those
+        that cannot.
+        """
+        if self._pipe_bytes is None:
+            try:
+                self._pipe_bytes = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
+            except OSError:
+                self._pipe_bytes = 0
+        if not self._pipe_bytes:
+            return True
+        waiting = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(_INTEGER.size))
+        return bool(_INTEGER.unpack(waiting)[0] <= self._pipe_bytes // 4)
+
     def _put(self, level: Level, fields: Fields) -> bool:
         values = {"event": fields["event"], "side": self._side, **fields}
-        now = self._wall_clock()
+        now = self.wall_clock()
         line = format_line(self._format, now, level, values)
         while len(line) > MAX_LINE_BYTES:
             # Only texts are long; with its longest one halved the line still says everything else.

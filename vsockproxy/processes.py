@@ -24,6 +24,7 @@ __all__ = (
     "die_with_starter",
     "exit_code",
     "forbid_tracing",
+    "has_terminal",
     "module_command",
     "open_pipe",
     "raise_descriptor_limit",
@@ -64,6 +65,7 @@ def start(
     environment: Mapping[str, str] | None = None,
     passed: Collection[int] = (),
     output: int | None = None,
+    outputs: tuple[int, int] | None = None,
     in_own_group: bool = False,
     keeps_signal_mask: bool = False,
 ) -> int:
@@ -75,6 +77,7 @@ def start(
         passed: descriptors that stay open in the child, under the same numbers.
         output: becomes the child's stdout and stderr, and /dev/null its stdin. If None, the child
             has this process's own.
+        outputs: become the child's stdout and stderr.
         in_own_group: in a background process group, so that Ctrl-C does not reach it. (Not a
             session of its own: builds of Python for old C libraries cannot ask for one here.)
         keeps_signal_mask: the child starts with what is blocked here; otherwise with none blocked.
@@ -90,6 +93,8 @@ def start(
             (os.POSIX_SPAWN_DUP2, output, 1),
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]
+    if outputs is not None:
+        actions = [(os.POSIX_SPAWN_DUP2, number, at) for at, number in enumerate(outputs, 1)]
     if not command[0]:  # for which Python has an error of its own
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     group: dict[str, Any] = {"setpgroup": 0} if in_own_group else {}
@@ -121,6 +126,19 @@ def open_pipe() -> tuple[int, int]:
     with suppress(OSError):  # a user's pipes have a limit in all (pipe(7)); the default will do
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return read_end, write_end
+
+
+def has_terminal() -> bool:
+    """Whether somebody sits at stdout or stderr.
+
+    A console is a terminal too, but never the one that controls a process (tty_open_proc_set_tty in
+    drivers/tty/tty_io.c), so that an enclave's is none here.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return os.isatty(1) or os.isatty(2)
 
 
 def tell(what: object) -> None:

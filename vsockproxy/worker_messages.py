@@ -9,25 +9,52 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            | one value for all workers; log_format:  | (`read_document`)           |
 |             |            | text or json; log_level; listeners: a   |                             |
 |             |            | list of {name, kind, endpoint};         |                             |
-|             |            | listeners_follow: true in an enclave    |                             |
+|             |            | listeners_follow: true in an enclave;   |                             |
+|             |            | reports: true where somebody watches    |                             |
 | listeners   | worker     |                                         | the next listeners of       |
 |             |            |                                         | `configure`, in its order   |
-| connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection     |
+| connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection; in |
+|             |            |                                         | an enclave (`streams`) one  |
+|             |            |                                         | end of a pair of ours       |
 | named       | worker     | request; name, address: null if there   |                             |
 |             |            | is none                                 |                             |
-| stop        | worker     |                                         |                             |
+| list_streams | worker    | request; limit: rows                    |                             |
+| reload      | worker     | request; log_level; listeners: as in    | the new document            |
+|             |            | `configure`                             | (`read_document`)           |
+| stop        | worker     | drain_seconds: for open streams to end  |                             |
 | ready       | supervisor |                                         |                             |
+| reloaded    | supervisor | request; error: why the old document    |                             |
+|             |            | still holds, else null; ended_streams   |                             |
 | number_name | supervisor | request: a number for the answer; name  |                             |
 | name_of     | supervisor | request; address: IPv4, as a number     |                             |
-| heartbeat   | supervisor |                                         |                             |
+| heartbeat   | supervisor | enclaves, streams: what it serves       |                             |
 | stopped     | supervisor |                                         |                             |
+| statistics  | supervisor |                                         | a report (`worker_reports`) |
+| streams_listed | both    | request; worker, on the way back        | a page of streams           |
+| supervision | services   |                                         | what the supervisor knows   |
+| worker_statistics | services | worker; incarnation                 | a report, passed on         |
 
 The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
 The worker answers `ready`, once, when it serves; only then does it get connections. `number_name`
 asks for the address of a name in the command's network, `name_of` for the name of one; both are
-answered by `named`, in any order. After `stop` it ends its work, may say `stopped`, and exits with
-0. A worker whose channel ends exits at once: its supervisor is gone. All sockets that are passed
-are non-blocking. A listener's name is its path in the configuration file: `forwards[0].listen`.
+answered by `named`, in any order. Each second it says `heartbeat`: its loop is running.
+
+`reload` comes on the parent only. The worker makes everything of the new document that can fail,
+then changes over at once, and answers `reloaded`; or it keeps the old one and says why, and is
+replaced by a worker that starts with the new one. `connection` names listeners of the document that
+was sent last.
+
+After `stop` it takes nothing new, lets open streams end for `drain_seconds`, cuts the rest, may say
+`stopped`, and exits with 0. Another `stop` with less time shortens that. A worker whose channel
+ends exits at once: its supervisor is gone. All sockets that are passed are non-blocking. A
+listener's name is its path in the configuration file: `forwards[0].listen`.
+
+A process of services (`control.service_process`) is kept as a worker is, over the same kind of
+channel, and gets no connections. Where it watches the workers, each of them says `statistics`
+every second, which is passed on as `worker_statistics`: with its number, and how many processes it
+has had before. `list_streams` goes from the services to every worker, each `streams_listed` back.
+
+`worker_messages.cddl` says the same to a machine.
 """
 
 import os
@@ -46,6 +73,7 @@ from vsockproxy.errors import VsockproxyError
 from vsockproxy.log_lines import Level, LineFormat
 
 __all__ = (
+    "DRAIN_SECONDS",
     "MAX_DESCRIPTORS",
     "MAX_MESSAGE_BYTES",
     "ChannelClosed",
@@ -54,6 +82,7 @@ __all__ = (
     "ForwardKind",
     "FromWorker",
     "Heartbeat",
+    "ListStreams",
     "ListenerKind",
     "ListenerSummary",
     "Listeners",
@@ -64,13 +93,23 @@ __all__ = (
     "NamesKind",
     "NumberName",
     "Ready",
+    "Record",
+    "Reload",
+    "Reloaded",
+    "Statistics",
     "Stop",
     "Stopped",
+    "StreamsListed",
+    "SupervisionChanged",
     "ToWorker",
+    "WorkerStatistics",
     "document_descriptor",
+    "empty_document_descriptor",
+    "memory_descriptor",
     "read_document",
     "receive",
     "send",
+    "write_document",
 )
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -83,6 +122,9 @@ MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 
 _ANCILLARY_BYTES: Final = socket.CMSG_LEN(MAX_DESCRIPTORS * array("i").itemsize)
 
+DRAIN_SECONDS: Final = 3.0
+"""How long open streams may take to end where nothing else is said."""
+
 INSTANCE_BYTES: Final = 16
 """128 random bits that tell one start of a supervisor from every other (WIRE_FORMAT.md)."""
 
@@ -92,10 +134,11 @@ ForwardKind = Literal["forward", "forward_ipv4", "forward_ipv6"]
 NamesKind = Literal["names", "dns_udp", "dns_tcp"]
 """What the command's lookups and the addresses it gets from them lead to."""
 
-ListenerKind = Literal["link", "http_proxy", "socks5", "streams", NamesKind, ForwardKind]
+ListenerKind = Literal["link", "http_proxy", "socks5", "streams", "admin", NamesKind, ForwardKind]
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Unsigned32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 _HostText = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
 _Instance = Annotated[bytes, msgspec.Meta(min_length=INSTANCE_BYTES, max_length=INSTANCE_BYTES)]
 
@@ -108,11 +151,11 @@ class ChannelClosed(VsockproxyError):
     """The other process has closed its end of the channel, or is gone."""
 
 
-class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of everything in a message: immutable, unknown keys are errors."""
 
 
-class ListenerSummary(_Record, frozen=True):
+class ListenerSummary(Record, frozen=True):
     """A listening socket of the supervisor: where it stands in the file, what for, and where."""
 
     name: str
@@ -120,7 +163,7 @@ class ListenerSummary(_Record, frozen=True):
     endpoint: str
 
 
-class Configure(_Record, frozen=True, tag="configure", tag_field="type"):
+class Configure(Record, frozen=True, tag="configure", tag_field="type"):
     """The first message to a worker."""
 
     worker: _Index
@@ -129,14 +172,16 @@ class Configure(_Record, frozen=True, tag="configure", tag_field="type"):
     log_level: Level
     listeners: list[ListenerSummary]
     listeners_follow: bool = False
+    reports: bool = False
+    """Whether to say `statistics`."""
 
 
-class Listeners(_Record, frozen=True, tag="listeners", tag_field="type"):
+class Listeners(Record, frozen=True, tag="listeners", tag_field="type"):
     """The next listening sockets that `configure` has announced."""
 
 
-class Connection(_Record, frozen=True, tag="connection", tag_field="type"):
-    """A connection that the parent's supervisor has accepted for this worker."""
+class Connection(Record, frozen=True, tag="connection", tag_field="type"):
+    """A connection that the supervisor has accepted, or made, for this worker."""
 
     listener: str
     cid: _Unsigned32
@@ -144,7 +189,7 @@ class Connection(_Record, frozen=True, tag="connection", tag_field="type"):
     """The peer's vsock port; 0 on listeners that are not vsock."""
 
 
-class Named(_Record, frozen=True, tag="named", tag_field="type"):
+class Named(Record, frozen=True, tag="named", tag_field="type"):
     """The answer to `number_name` and `name_of`."""
 
     request: _Unsigned32
@@ -152,38 +197,117 @@ class Named(_Record, frozen=True, tag="named", tag_field="type"):
     address: _Unsigned32 | None
 
 
-class Stop(_Record, frozen=True, tag="stop", tag_field="type"):
-    """End what is open, then exit."""
+class ListStreams(Record, frozen=True, tag="list_streams", tag_field="type"):
+    """Somebody wants to see the open streams; also on its way from the services."""
+
+    request: _Unsigned32
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    """Rows, of each worker."""
 
 
-class Ready(_Record, frozen=True, tag="ready", tag_field="type"):
+class Reload(Record, frozen=True, tag="reload", tag_field="type"):
+    """Serve another document from now on."""
+
+    request: _Unsigned32
+    log_level: Level
+    listeners: list[ListenerSummary]
+
+
+class Stop(Record, frozen=True, tag="stop", tag_field="type"):
+    """Take nothing new, let what is open end, cut the rest, exit."""
+
+    drain_seconds: _Seconds = DRAIN_SECONDS
+
+
+class Ready(Record, frozen=True, tag="ready", tag_field="type"):
     """The worker serves."""
 
 
-class NumberName(_Record, frozen=True, tag="number_name", tag_field="type"):
+class Reloaded(Record, frozen=True, tag="reloaded", tag_field="type"):
+    """The answer to `reload`."""
+
+    request: _Unsigned32
+    error: str | None = None
+    ended_streams: _Unsigned32 = 0
+    """Open streams that the new document forbids, and that were ended for it."""
+
+
+class NumberName(Record, frozen=True, tag="number_name", tag_field="type"):
     """The worker needs an address for a name that the parent knows."""
 
     request: _Unsigned32
     name: _HostText
 
 
-class NameOf(_Record, frozen=True, tag="name_of", tag_field="type"):
+class NameOf(Record, frozen=True, tag="name_of", tag_field="type"):
     """The worker was connected to an address whose name it does not know."""
 
     request: _Unsigned32
     address: _Unsigned32
 
 
-class Heartbeat(_Record, frozen=True, tag="heartbeat", tag_field="type"):
+class Heartbeat(Record, frozen=True, tag="heartbeat", tag_field="type"):
     """The worker's loop is running."""
 
+    enclaves: _Unsigned32 = 0
+    streams: _Unsigned32 = 0
 
-class Stopped(_Record, frozen=True, tag="stopped", tag_field="type"):
+
+class Stopped(Record, frozen=True, tag="stopped", tag_field="type"):
     """The worker has ended its work and is about to exit."""
 
 
-ToWorker = Configure | Listeners | Connection | Named | Stop
-FromWorker = Ready | NumberName | NameOf | Heartbeat | Stopped
+class Statistics(Record, frozen=True, tag="statistics", tag_field="type"):
+    """What the worker has done; with a `worker_reports.Report`."""
+
+
+class StreamsListed(Record, frozen=True, tag="streams_listed", tag_field="type"):
+    """The answer to `list_streams`, with a `worker_reports.StreamPage`."""
+
+    request: _Unsigned32
+    worker: _Index = 0
+    """Which worker's; the supervisor fills it in."""
+
+
+class SupervisionChanged(Record, frozen=True, tag="supervision", tag_field="type"):
+    """The state of the supervisor, with a `worker_reports.Supervision`."""
+
+
+class WorkerStatistics(Record, frozen=True, tag="worker_statistics", tag_field="type"):
+    """What one worker reported, with its `worker_reports.Report`."""
+
+    worker: _Index
+    incarnation: _Unsigned32
+    """How many processes this worker has had before."""
+
+
+ToWorker = (
+    Configure
+    | Listeners
+    | Connection
+    | Named
+    | Reload
+    | ListStreams
+    | Stop
+    | StreamsListed
+    | SupervisionChanged
+    | WorkerStatistics
+)
+"""The last three are for services only."""
+
+FromWorker = (
+    Ready
+    | Reloaded
+    | NumberName
+    | NameOf
+    | Heartbeat
+    | Stopped
+    | Statistics
+    | StreamsListed
+    | ListStreams
+)
+"""The last one is of services only."""
+
 Message = ToWorker | FromWorker
 
 
@@ -268,7 +392,9 @@ def _parse(data: bytes) -> Message:
 
 def _check_descriptors(message: Message, count: int) -> None:
     match message:
-        case Configure() | Connection():
+        case Configure() | Connection() | Reload() | Statistics() | StreamsListed():
+            allowed = range(1, 2)
+        case SupervisionChanged() | WorkerStatistics():
             allowed = range(1, 2)
         case Listeners():
             allowed = range(1, MAX_DESCRIPTORS + 1)
@@ -280,22 +406,43 @@ def _check_descriptors(message: Message, count: int) -> None:
 
 def document_descriptor(document: Document) -> int:
     """Write a document where another process can read it; the caller closes the descriptor."""
-    data = cbor2.dumps(document.to_builtins())
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("vsockproxy-document", os.MFD_CLOEXEC)
-    else:  # a Python that was built for an old C library
-        import tempfile
+    return memory_descriptor("vsockproxy-document", cbor2.dumps(document.to_builtins()))
 
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+
+def memory_descriptor(name: str, data: bytes) -> int:
+    """Write bytes where another process can read them; the caller closes the descriptor."""
+    descriptor = _empty_descriptor(name)
     try:
-        written = 0
-        while written < len(data):
-            written += os.pwrite(descriptor, data[written:], written)
+        _write_all(descriptor, data)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def empty_document_descriptor() -> int:
+    """Room for a document that another process is to write; the caller closes the descriptor."""
+    return _empty_descriptor("vsockproxy-document")
+
+
+def write_document(descriptor: int, document: Document) -> None:
+    """Write a document into an empty descriptor."""
+    _write_all(descriptor, cbor2.dumps(document.to_builtins()))
+
+
+def _empty_descriptor(name: str) -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    import tempfile  # a Python that was built for an old C library
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], written)
 
 
 def read_document(descriptor: int) -> Document:

@@ -4,6 +4,7 @@
 on a TCP connection of its own, whose far end the program is given before anybody has decided.
 """
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,32 +36,30 @@ __all__ = ("MOST_REQUESTS", "WAY", "Streams")
 
 WAY: Final = "streams"
 
+FOREIGN_TEXT: Final = "services of the parent are for vsockproxy's own processes"
+
 MOST_REQUESTS: Final = 4096
 """Connections that may wait at once, for their request or their answer. One takes up to three
 descriptors, 5 KiB of ours and 22 KiB of the kernel."""
 
 
 class Streams:
-    """Serves the connections of the stream socket until it is closed.
+    """Serves the connections of the stream socket, and those that it is given, until it is closed.
 
     Args:
-        listener: non-blocking and listening; owned from now on.
         opener: decides and opens the streams.
         policy: this side's, for names.
         links: asks the parent for names.
         log: for requests that cannot be read or served.
-        exhausted: as `Acceptor` has it.
         most_requests: connections that are served at once; one beyond is refused.
     """
 
     def __init__(
         self,
-        listener: socket.socket,
         opener: Opener,
         policy: Policy,
         links: Links,
         log: Log,
-        exhausted: Callable[[OSError], None],
         *,
         most_requests: int = MOST_REQUESTS,
     ) -> None:
@@ -72,15 +71,25 @@ class Streams:
         self._held = HeldConnections()
         self._requests = 0
         self._is_full = False
-        self._acceptor = Acceptor(listener, self._accepted, exhausted)
+        self._acceptor: Acceptor | None = None
+
+    def listen(self, listener: socket.socket, exhausted: Callable[[OSError], None]) -> None:
+        """Accept connections.
+
+        Args:
+            listener: non-blocking and listening; owned from now on.
+            exhausted: as `Acceptor` has it.
+        """
+        self._acceptor = Acceptor(listener, lambda sock, _: self.serve(sock), exhausted)
 
     def close(self) -> None:
         """Accept no more; what was accepted goes on."""
-        self._acceptor.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         self._held.close()
 
-    def _accepted(self, sock: socket.socket, address: object) -> None:
-        del address
+    def serve(self, sock: socket.socket) -> None:
+        """Serve one connection of packets, non-blocking and owned from now on."""
         connection = PacketConnection(sock)
         if self._requests >= self._most_requests:
             self._refuse_one(connection)
@@ -144,7 +153,7 @@ class Streams:
             return
         try:
             with connection.while_peer_waits():
-                destined, end = await self._ask(request)
+                destined, end = await self._ask(connection, request)
         except Refused as refused:
             # The packet first: who is woken by the reset finds the reason.
             with suppress(OSError):
@@ -166,25 +175,41 @@ class Streams:
             raise
         return held
 
-    async def _ask(self, request: Open) -> tuple[Destined, StreamEnd]:
+    async def _ask(
+        self, connection: PacketConnection, request: Open
+    ) -> tuple[Destined | None, StreamEnd]:
+        """The stream, and where it leads; None for a service of the parent."""
         opener = self._opener
+        if request.service:
+            # Else the command could speak to the parent as if it were one of our processes.
+            if connection.peer_user != os.geteuid():
+                opener.refuse_service(request.service, WAY, FOREIGN_TEXT)
+            return None, await opener.open_service(request.service)
         destined = opener.decide(request.host, request.port, WAY)
         needs_tls = opener.requires_tls(destined)
         end = await opener.open(destined, is_dedicated=request.dedicated, is_final=not needs_tls)
         return destined, end
 
     async def _begin(
-        self, connection: PacketConnection, held: HeldConnection, destined: Destined, end: StreamEnd
+        self,
+        connection: PacketConnection,
+        held: HeldConnection,
+        destined: Destined | None,
+        end: StreamEnd,
     ) -> None:
         """Say that the stream stands, then relay."""
+        address = destined.record.address if destined is not None else None
         try:
-            connection.send(pack(Opened(destined.record.address or "")))
+            connection.send(pack(Opened(address or "")))
             near = await held.let_go()
         except BaseException:
             end.reset(ErrorCode.CANCELLED)
             held.reset()
             raise
         connection.close()
+        if destined is None:
+            end.attach(near)
+            return
         try:
             await relay_announced(self._opener, destined, end, near)
         except BaseException:

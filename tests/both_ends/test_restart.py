@@ -139,8 +139,9 @@ def test_a_side_that_is_told_to_stop_lets_streams_end_and_takes_no_new_ones(
 
 
 def test_streams_that_outlive_the_drain_end_with_a_reset(kind: LinkKind) -> None:
-    with ExchangePair(kind) as rig:
+    with ExchangePair(kind, parent={"drain": 1}) as rig:
         running = load(rig)
         assert rig.parent.stop() == 0
+        assert {line["ended"] for line in rig.parent.events("close")} == {"shutdown"}
         assert {future.result(60) for future in running} == {End.RESET}
         assert {outcome.end for outcome in rig.origin.wait_for_all().values()} == {End.RESET}

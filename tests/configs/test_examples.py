@@ -6,7 +6,15 @@ import yaml
 from vsockproxy.config.compare import compare_sides
 from vsockproxy.config.document import Kind
 from vsockproxy.config.load import ConfigErrors, load, parse
-from vsockproxy.config.model import Command, EnclaveConfig, Limits, Log, ParentConfig, Shim
+from vsockproxy.config.model import (
+    Command,
+    EnclaveConfig,
+    EnclaveLog,
+    Limits,
+    ParentConfig,
+    ParentLog,
+    Shim,
+)
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -42,7 +50,7 @@ def test_the_values_in_the_parents_example_are_the_defaults() -> None:
     default = ParentConfig(listen=config.listen)
     for name in ("version", "mode", "mixed", "require_tls", "workers"):
         assert getattr(config, name) == getattr(default, name), name
-    assert (config.limits, config.log) == (Limits(), Log())
+    assert (config.limits, config.log) == (Limits(), ParentLog())
 
 
 def test_the_values_in_the_enclaves_example_are_the_defaults() -> None:
@@ -51,7 +59,7 @@ def test_the_values_in_the_enclaves_example_are_the_defaults() -> None:
     default = EnclaveConfig(parent=config.parent)
     for name in ("version", "mode", "require_tls", "links", "workers"):
         assert getattr(config, name) == getattr(default, name), name
-    assert (config.limits, config.log) == (Limits(), Log())
+    assert (config.limits, config.log) == (Limits(), EnclaveLog())
     assert config.shim == Shim(environment=False)
     assert config.command == Command(user="app")
 

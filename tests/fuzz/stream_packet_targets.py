@@ -39,6 +39,7 @@ STREAM_REQUEST = Target(
         pack(Open("kms.test", 443)),
         pack(Open("2001:db8::1", 1, dedicated=True)),
         pack(Resolve("kms.test", 28)),
+        pack(Open(service="vsockproxy.log")),
     ),
     _DICTIONARY,
 )

@@ -145,7 +145,8 @@ def test_a_low_cid_with_an_entry_is_not(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path) -> None:
-    with parent(tmp_path, f"listen: unix://{tmp_path}/l.sock", FAKE_WORKER="deaf") as program:
+    text = f"listen: unix://{tmp_path}/l.sock\ndrain: 0"
+    with parent(tmp_path, text, FAKE_WORKER="deaf") as program:
         program.line_with('"ready"')
         program.signal(signal.SIGTERM)
         assert program.end()[0] == 0

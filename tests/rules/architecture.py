@@ -33,15 +33,19 @@ _PURE = frozenset(
 )
 _SYSTEM = frozenset(
     {
+        "vsockproxy.activity",
         "vsockproxy.listening",
         "vsockproxy.log",
         "vsockproxy.log_lines",
+        "vsockproxy.metrics",
         "vsockproxy.processes",
         "vsockproxy.signals",
         "vsockproxy.worker_messages",
+        "vsockproxy.worker_reports",
     }
 )
 _LOOPS = frozenset({"vsockproxy.dataplane", "vsockproxy.control"})
+_SERVICES = frozenset({"vsockproxy.services", "vsockproxy.control"})
 _CONFIGURED = _VALUES | {"vsockproxy.config"}
 
 LAYERS = _layers(
@@ -54,18 +58,25 @@ LAYERS = _layers(
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
+    Layer("vsockproxy.metrics", frozenset({"vsockproxy"}), is_pure=True),
+    Layer("vsockproxy.activity", frozenset({"vsockproxy", "vsockproxy.metrics"}), is_pure=True),
     Layer("vsockproxy.log_lines", is_pure=True),
-    Layer("vsockproxy.log", _VALUES | {"vsockproxy.log_lines"}),
+    Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.worker_messages", _CONFIGURED | {"vsockproxy.log_lines"}),
+    Layer(
+        "vsockproxy.worker_reports", _VALUES | {"vsockproxy.metrics", "vsockproxy.worker_messages"}
+    ),
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
-    Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM),
+    Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM | {"vsockproxy.client.for_trio"}),
+    Layer("vsockproxy.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
     Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
     Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client"}),
     Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
+    Layer("parent_side.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer(
         "vsockproxy.cli",
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
@@ -77,20 +88,31 @@ LAYERS = _layers(
 HOMES = {
     "asyncio": {"vsockproxy.dataplane", "vsockproxy.client.for_asyncio"},
     "uvloop": {"vsockproxy.dataplane"},
-    "trio": {"vsockproxy.control", "vsockproxy.client.for_trio"},
+    "trio": {
+        "vsockproxy.control",
+        "vsockproxy.client.for_trio",
+        "vsockproxy.services",
+        "parent_side.services",
+    },
     "h11": {"vsockproxy.protocols"},
-    "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
+    "cbor2": {
+        "vsockproxy.session",
+        "vsockproxy.attestation",
+        "vsockproxy.worker_messages",
+        "vsockproxy.worker_reports",
+    },
     "cryptography": {"vsockproxy.attestation"},
     "msgspec": {
         "vsockproxy.config",
         "vsockproxy.worker_messages",
+        "vsockproxy.worker_reports",
         "vsockproxy.control",
         "vsockproxy.cli",
     },
     "yaml": {"vsockproxy.config"},
     "idna": {"vsockproxy.addresses"},
     "pycares": {"parent_side"},
-    "prometheus_client": {"parent_side"},
+    "prometheus_client": {"parent_side.services"},
     "rich": {"vsockproxy.cli"},
     "dns": {"vsockproxy.protocols"},
     "pyroute2": {"enclave_side"},

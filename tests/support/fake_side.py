@@ -27,7 +27,9 @@ def main(side: str, *arguments: str) -> int:
     if side == "parent":
         from parent_side import service
 
-        return service.run(load(arguments[0], "parent"), worker_module=FAKE_WORKER)
+        (file,) = arguments
+        document = load(file, "parent")
+        return service.run(document, file=file, is_service=True, worker_module=FAKE_WORKER)
     if side == "enclave":
         from enclave_side import entrypoint
 

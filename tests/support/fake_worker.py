@@ -19,8 +19,11 @@ from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
     Connection,
+    Heartbeat,
     Listeners,
     Ready,
+    Reload,
+    Reloaded,
     Stop,
     Stopped,
     read_document,
@@ -45,6 +48,8 @@ def main() -> int:
     selector.register(channel, selectors.EVENT_READ)
     ends_at = time.monotonic() + LONGEST_LIFE_SECONDS
     while time.monotonic() < ends_at:
+        if index >= 0:
+            send(channel, Heartbeat())
         for key, _ in selector.select(timeout=1.0):
             ready = key.fileobj
             assert isinstance(ready, socket.socket)
@@ -80,6 +85,13 @@ def main() -> int:
                 case Connection():
                     with socket.socket(fileno=descriptors[0]) as connection:
                         answer(connection, message.listener, message.cid, index)
+                case Reload():
+                    names = [each.name for each in message.listeners]
+                    document = read_document(descriptors[0])
+                    os.close(descriptors[0])
+                    print(f"worker {index} now has {document.file}", file=sys.stderr, flush=True)
+                    error = "as the test wants it" if behaviour == "refuses" else None
+                    send(channel, Reloaded(message.request, error))
                 case Stop():
                     if behaviour != "deaf":
                         send(channel, Stopped())

@@ -1,52 +1,93 @@
-"""`vsockproxy check`: what is wrong in configuration files, and where two sides disagree."""
+"""`vsockproxy check`: what is wrong in configuration files, where sides disagree, what changes."""
 
 from dataclasses import replace
 
 import click
 
+from vsockproxy.config.advice import advise
+from vsockproxy.config.changes import changes_since
 from vsockproxy.config.compare import compare_sides
 from vsockproxy.config.load import ConfigError, ConfigErrors, Document, FileNotReadable, load
 
 __all__ = ("command",)
 
 
-@click.command(name="check")
-@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning, too.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
-@click.pass_context
-def command(context: click.Context, strict: bool, files: tuple[str, ...]) -> None:
-    """Check configuration files: a parent's, an enclave's, or AWS's vsock-proxy.yaml.
+class _Files:
+    """Files as they are read, and the exit status so far."""
 
-    Prints a line for each error, FILE:LINE: PATH: what is wrong: what to write instead. Given both
-    sides it also prints, as warnings, what one allows and the other refuses.
+    def __init__(self) -> None:
+        self.status = 0
 
-    Exits with 0 if there is no error, with 1 if there is one, with 2 if a file cannot be opened.
-    """
-    status = 0
-    documents: list[Document] = []
-    for file in dict.fromkeys(files):
+    def read(self, file: str) -> Document | None:
+        """Read one; what is wrong with it is printed."""
         try:
-            documents.append(load(file))
+            return load(file)
         except FileNotReadable as error:
             click.echo(error, err=True)
-            status = 2
+            self.status = 2
         except ConfigErrors as errors:
             for config_error in errors.errors:
                 _print(config_error)
-            status = status or 1
-    warnings = compare_sides(
-        [document for document in documents if document.kind == "parent"],
-        [document for document in documents if document.kind == "enclave"],
-    )
+            self.status = self.status or 1
+        return None
+
+
+@click.command(name="check")
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is a warning, too.")
+@click.option(
+    "--since",
+    "old_file",
+    type=click.Path(),
+    metavar="OLD",
+    show_default="no file, nothing is compared",
+    help="Also print what a reload from OLD to FILE would newly allow or forbid. "
+    "Example: --since /etc/vsockproxy/parent.yaml",
+)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
+@click.pass_context
+def command(
+    context: click.Context, strict: bool, old_file: str | None, files: tuple[str, ...]
+) -> None:
+    """Check configuration files: a parent's, an enclave's, or AWS's vsock-proxy.yaml.
+
+    Prints a line for each error, FILE:LINE: PATH: what is wrong: what to write instead. Given both
+    sides it also prints, as warnings, what one allows and the other refuses; and of a parent's
+    file, what the shipped systemd unit would have to allow for it.
+
+    With --since it compares each FILE of OLD's kind with OLD: a line for each destination that is
+    newly allowed or newly forbidden, and for which enclaves. These are no warnings.
+
+    Exits with 0 if there is no error, with 1 if there is one, with 2 if a file cannot be opened.
+    """
+    reading = _Files()
+    found = [reading.read(file) for file in dict.fromkeys(files)]
+    documents = [document for document in found if document is not None]
+    old = reading.read(old_file) if old_file is not None else None
+    warnings = [
+        *(advice for document in documents for advice in advise(document)),
+        *compare_sides(
+            [document for document in documents if document.kind == "parent"],
+            [document for document in documents if document.kind == "enclave"],
+        ),
+    ]
     for warning in warnings:
         _print(replace(warning, what=f"warning: {warning.what}"))
+    if old is not None:
+        alike = [document for document in documents if document.kind == old.kind]
+        if documents and not alike:
+            raise click.BadParameter(
+                f"{old.file} is of another kind than FILE", param_hint="--since"
+            )
+        for document in alike:
+            for change in changes_since(old, document):
+                _print(change)
     warned = {warning.file for warning in warnings}
     for document in documents:
         if document.file not in warned:
             click.echo(f"{document.file}: ok", err=True)
     if warnings and strict:
-        status = status or 1
-    context.exit(status)
+        reading.status = reading.status or 1
+    context.exit(reading.status)
 
 
 def _print(error: ConfigError) -> None:

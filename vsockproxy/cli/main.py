@@ -17,6 +17,8 @@ SUBCOMMANDS: Final = {
     "enclave": "Run the enclave's side, and the command inside it.",
     "sandbox": "Run a command as in an enclave, on a machine without Nitro.",
     "check": "Check configuration files, and whether both sides agree.",
+    "status": "Show what the parent does at this moment.",
+    "top": "Show what the parent does, live.",
     "explain": "Say whether a destination is allowed, and by which rule.",
     "completion": "Print what lets a shell complete this command line.",
 }

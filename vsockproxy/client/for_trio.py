@@ -12,7 +12,7 @@ from vsockproxy.client.opening import (
     try_to_connect,
 )
 
-__all__ = ("open_stream",)
+__all__ = ("open_service", "open_stream")
 
 
 async def open_stream(
@@ -41,7 +41,27 @@ async def open_stream(
         PacketError: what listens is no worker.
         ValueError: host or port cannot be asked for.
     """
-    opening = Opening(await _connect(stream_socket_path(path)), host, port, dedicated=dedicated)
+    connection = await _connect(stream_socket_path(path))
+    return await _finish(Opening(connection, host, port, dedicated=dedicated))
+
+
+async def open_service(connection: socket.socket, service: str) -> trio.SocketStream:
+    """Open a stream to a service of the parent; for processes of ours.
+
+    Args:
+        connection: a non-blocking socket of packets whose other end serves as the stream socket
+            does, and on which nothing was sent; closed when this returns.
+        service: its name, which begins with `vsockproxy.`.
+
+    Raises:
+        StreamRefused: by the parent, which has no such service, or for lack of a link.
+        OpeningCut: the worker ended before it had answered.
+        PacketError: what the other end says is no answer.
+    """
+    return await _finish(Opening(connection, "", 0, service=service))
+
+
+async def _finish(opening: Opening) -> trio.SocketStream:
     try:
         while not opening.is_open:
             try:

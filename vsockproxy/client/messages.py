@@ -6,7 +6,7 @@ lookup, one packet is one message: a byte that is the kind, then a CBOR map of
 
 | kind     | number | to      | after the kind | descriptors       |
 |----------|--------|---------|----------------|-------------------|
-| OPEN     | 1      | worker  | open-host      |                   |
+| OPEN     | 1      | worker  | open           |                   |
 | PENDING  | 64     | program | nothing        | the stream's, one |
 | OPENED   | 2      | program | opened         |                   |
 | REFUSED  | 3      | program | refused        |                   |
@@ -19,6 +19,9 @@ socket that is neither readable nor writable, until it is writable with SO_ERROR
 reset after REFUSED: so a program may wait for it as for a non-blocking connect. To RESOLVE the
 worker says RESOLVED. After the last answer the connection has no more meaning; who closes it before
 gives the request up, and the stream is reset.
+
+The only services that OPEN may name are those of the parent, whose names begin with `vsockproxy.`.
+They are for processes of ours: a worker refuses them to a peer that is another user.
 """
 
 from dataclasses import dataclass
@@ -32,6 +35,7 @@ from vsockproxy.session.messages import Open, Opened, Refusal, Resolve, Resolved
 __all__ = (
     "MAX_ANSWER_BYTES",
     "MAX_REQUEST_BYTES",
+    "PARENT_SERVICE_PREFIX",
     "PENDING",
     "Answer",
     "Message",
@@ -45,6 +49,9 @@ __all__ = (
 
 PENDING: Final = 64
 """Beyond every type of frame: this message is never on a link."""
+
+PARENT_SERVICE_PREFIX: Final = "vsockproxy."
+"""What the names of the parent's services begin with."""
 
 MAX_REQUEST_BYTES: Final = 1 + PAYLOAD_LIMITS[FrameType.OPEN][1]
 MAX_ANSWER_BYTES: Final = 1 + PAYLOAD_LIMITS[FrameType.RESOLVED][1]
@@ -97,8 +104,10 @@ def unpack_request(packet: bytes) -> Request:
     try:
         if kind == FrameType.OPEN:
             opening = Open.decode(payload)
-            if opening.service:
-                raise PacketError("OPEN names a service, where a host and a port have to be")
+            if opening.service and not opening.service.startswith(PARENT_SERVICE_PREFIX):
+                raise PacketError(
+                    f"OPEN names a service that is none of the parent's ({PARENT_SERVICE_PREFIX}*)"
+                )
             return opening
         if kind == FrameType.RESOLVE:
             return Resolve.decode(payload)

@@ -98,6 +98,8 @@ class Opening:
         host: a name or an IP literal.
         port: a TCP port.
         dedicated: whether the stream has a vsock connection of its own.
+        service: a service of the parent in place of host and port, which are empty and 0 then; for
+            processes of ours alone.
 
     Raises:
         ValueError: host or port cannot be asked for.
@@ -106,16 +108,22 @@ class Opening:
     __slots__ = ("_connection", "_host", "_is_open", "_port", "address", "socket")
 
     def __init__(
-        self, connection: socket.socket, host: str, port: int, *, dedicated: bool = False
+        self,
+        connection: socket.socket,
+        host: str,
+        port: int,
+        *,
+        dedicated: bool = False,
+        service: str = "",
     ) -> None:
         self.socket: socket.socket | None = None
         self.address = ""
         self._connection = connection
-        self._host = host
+        self._host = host or service
         self._port = port
         self._is_open = False
         try:
-            _send(connection, Open(host, port, dedicated))
+            _send(connection, Open(host, port, dedicated, service))
         except BaseException:
             connection.close()
             raise

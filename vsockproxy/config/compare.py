@@ -12,14 +12,9 @@ from typing import Final
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.errors import ConfigError
 from vsockproxy.config.model import AllowRule, DenyRule, EnclaveConfig, ParentConfig
-from vsockproxy.config.patterns import (
-    AddressPattern,
-    NameDepth,
-    Pattern,
-    contains,
-    parse_pattern,
-)
-from vsockproxy.config.ports import PortSpan, format_ports, rule_ports, subtract_ports
+from vsockproxy.config.patterns import Pattern
+from vsockproxy.config.ports import PortSpan, format_ports, subtract_ports
+from vsockproxy.config.rule_index import RuleIndex
 
 __all__ = ("compare_sides",)
 
@@ -28,60 +23,13 @@ MAX_PARTS_SHOWN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """A rule of an allowlist or denylist, and where it stands."""
-
-    path: str
-    pattern: Pattern
-    ports: tuple[PortSpan, ...]
-
-
-class _Table:
-    """The rules of a list, found by how their patterns lie to another's."""
-
-    def __init__(self, path: str, rules: Sequence[AllowRule | DenyRule]) -> None:
-        self.entries = tuple(
-            _Entry(
-                f"{path}[{index}]",
-                parse_pattern(rule.address),
-                rule_ports(rule.port, rule.ports),
-            )
-            for index, rule in enumerate(rules)
-        )
-        self._by_pattern: dict[Pattern, list[_Entry]] = {}
-        for entry in self.entries:
-            self._by_pattern.setdefault(entry.pattern, []).append(entry)
-        self._wide = tuple(entry for entry in self.entries if _is_wide(entry.pattern))
-
-    def around(self, pattern: Pattern) -> Iterator[_Entry]:
-        """Find the rules that match all that `pattern` matches."""
-        yield from self._by_pattern.get(pattern, ())
-        for entry in self._wide:
-            if entry.pattern != pattern and contains(entry.pattern, pattern):
-                yield entry
-
-    def within(self, pattern: Pattern) -> Iterator[_Entry]:
-        """Find the rules that match a part of what `pattern` matches."""
-        if _is_wide(pattern):
-            for entry in self.entries:
-                if entry.pattern != pattern and contains(pattern, entry.pattern):
-                    yield entry
-
-    def uncovered(self, pattern: Pattern, ports: tuple[PortSpan, ...]) -> tuple[PortSpan, ...]:
-        """Take from `ports` those that the rules cover for all of `pattern`."""
-        for entry in self.around(pattern):
-            ports = subtract_ports(ports, entry.ports)
-        return ports
-
-
-@dataclass(frozen=True, slots=True)
 class _Lists:
     """The lists that decide for one enclave, on one side."""
 
     document: Document
     name: str
-    allow: _Table
-    deny: tuple[_Table, ...]
+    allow: RuleIndex[AllowRule]
+    deny: tuple[RuleIndex[DenyRule], ...]
     lets_unlisted_pass: bool
 
     def not_denied(self, pattern: Pattern, ports: tuple[PortSpan, ...]) -> tuple[PortSpan, ...]:
@@ -168,13 +116,6 @@ def _common(one: tuple[PortSpan, ...], other: tuple[PortSpan, ...]) -> tuple[Por
     return subtract_ports(one, subtract_ports(one, other))
 
 
-def _is_wide(pattern: Pattern) -> bool:
-    """Say whether there can be a pattern within this one."""
-    if isinstance(pattern, AddressPattern):
-        return not pattern.is_literal
-    return pattern.depth is not NameDepth.EXACT
-
-
 def _enclave_lists(document: Document) -> _Lists:
     config = document.config
     if not isinstance(config, EnclaveConfig):
@@ -182,8 +123,8 @@ def _enclave_lists(document: Document) -> _Lists:
     return _Lists(
         document,
         document.file,
-        _Table("allowlist", config.allowlist),
-        (_Table("denylist", config.denylist),),
+        RuleIndex("allowlist", config.allowlist),
+        (RuleIndex("denylist", config.denylist),),
         lets_unlisted_pass=config.mode == "report",
     )
 
@@ -192,17 +133,17 @@ def _parent_lists(document: Document) -> Iterator[_Lists]:
     config = document.config
     if not isinstance(config, ParentConfig):
         raise TypeError(f"{document.file} is not a parent's file")
-    deny = _Table("denylist", config.denylist)
+    deny = RuleIndex("denylist", config.denylist)
     is_report = config.mode == "report"
     if config.allowlist or not config.enclaves:
-        allow = _Table("allowlist", config.allowlist)
+        allow = RuleIndex("allowlist", config.allowlist)
         yield _Lists(document, document.file, allow, (deny,), is_report)
     for index, entry in enumerate(config.enclaves):
         path = f"enclaves[{index}]"
         yield _Lists(
             document,
             f"{document.file} for CID {entry.cid}",
-            _Table(f"{path}.allowlist", entry.allowlist),
-            (deny, _Table(f"{path}.denylist", entry.denylist)),
+            RuleIndex(f"{path}.allowlist", entry.allowlist),
+            (deny, RuleIndex(f"{path}.denylist", entry.denylist)),
             is_report,
         )

@@ -33,11 +33,17 @@ MAX_STREAMS = 65_536
 FIRST_WINDOW_BYTES = 16 * KIBIBYTE
 """Credit each stream starts with; `receive_budget` has to cover it for every stream."""
 
+LEAST_LOG_BUFFER_BYTES = 64 * KIBIBYTE
+"""The least that `log.buffer` of an enclave may be."""
+
 BUDGET_RESERVE_BYTES = 16 * MEBIBYTE
 """What `receive_budget` must exceed `streams * FIRST_WINDOW_BYTES` by, so that windows can grow."""
 
 MAX_NAMES_PORTS = 256
 """Different ports that the names way in listens on, over all rules without `names: false`."""
+
+FIRST_ENCLAVE_CID = 4
+"""Lower CIDs are the hypervisor, loopback, the host and, for Nitro, the parent (vsock(7))."""
 
 STREAM_SOCKET = "/run/vsockproxy/streams.sock"
 """Where the stream socket is unless the file says otherwise."""
@@ -189,6 +195,23 @@ class Log(Section, frozen=True):
     """The least important level that is written."""
 
 
+class ParentLog(Log, frozen=True):
+    """How lines are written to stderr, those of enclaves among them."""
+
+    enclave_lines: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1000
+    """Lines of its log that one enclave may have written here in a second; 0 means no limit."""
+
+
+class EnclaveLog(Log, frozen=True):
+    """How lines are written to stderr, and whether the parent gets them."""
+
+    to_parent: bool | None = None
+    """Whether the parent gets what the command writes to stdout and stderr, and our own log; by
+    default where the machine is ours (PID 1, --take-over) and has no terminal."""
+    buffer: Size = MEBIBYTE
+    """Bytes of the log that are kept while the parent does not take them."""
+
+
 class Admin(Section, frozen=True):
     """The parent's admin endpoint."""
 
@@ -337,8 +360,12 @@ class ParentConfig(Section, frozen=True):
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
     """Worker processes; `auto` is one for each processor."""
     limits: Limits = Limits()
+    drain: Seconds = 30.0
+    """Seconds that open streams may take to end after SIGTERM."""
+    forbidden_streams: Literal["end", "keep"] = "end"
+    """What a reload does to open streams that the new lists forbid."""
     admin: Admin | None = None
-    log: Log = Log()
+    log: ParentLog = ParentLog()
 
     def limits_of(self, cid: int) -> Limits:
         """The limits of one enclave: the file's, but for those that its entry has."""
@@ -376,7 +403,7 @@ class EnclaveConfig(Section, frozen=True):
     """Services that the parent may bring connections to."""
     command: Command = Command()
     limits: Limits = Limits()
-    log: Log = Log()
+    log: EnclaveLog = EnclaveLog()
 
 
 class AwsRule(Section, frozen=True):

@@ -6,7 +6,7 @@ rule sees all sections, wherever they stand.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 from typing import Any, Final
 
 from vsockproxy.addresses import (
@@ -21,6 +21,8 @@ from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
     FIRST_WINDOW_BYTES,
+    KIBIBYTE,
+    LEAST_LOG_BUFFER_BYTES,
     MAX_NAMES_PORTS,
     MEBIBYTE,
     Admin,
@@ -29,6 +31,7 @@ from vsockproxy.config.model import (
     EnclaveConfig,
     EnclaveEntry,
     EnclaveForward,
+    EnclaveLog,
     Limits,
     ParentConfig,
     ParentForward,
@@ -127,6 +130,12 @@ def _check_own_budgets(config: ParentConfig) -> Iterator[_Complaint]:
                 yield path, f"limits.receive_budget is {what}", mend.replace("write", "write there")
 
 
+def _check_log_buffer(log: EnclaveLog) -> Iterator[_Complaint]:
+    if log.buffer < LEAST_LOG_BUFFER_BYTES:
+        least = f"{LEAST_LOG_BUFFER_BYTES // KIBIBYTE}KiB"
+        yield "buffer", "too small for a few long lines", f"write at least {least}"
+
+
 def _check_parent_listen(config: ParentConfig) -> Iterator[_Complaint]:
     for path, endpoint in _parent_listeners(config):
         if isinstance(endpoint, TcpAddress):
@@ -141,6 +150,27 @@ def _check_enclave_parent(config: EnclaveConfig) -> Iterator[_Complaint]:
             yield "parent", what, "write vsock://3:PORT or unix:///PATH"
         case VsockAddress(cid=cid, port=port) if cid == ANY_CID:
             yield "parent", "any is no CID to connect to", f"write vsock://3:{port}"
+
+
+def _check_admin(admin: Admin) -> Iterator[_Complaint]:
+    match admin.listen:
+        case VsockAddress():
+            what = "enclaves could connect to it"
+            yield "listen", what, "write unix:///run/vsockproxy/admin.sock, or tcp://127.0.0.1:PORT"
+        case TcpAddress(host=host, port=port) if not _is_loopback(host):
+            what = "it asks nobody who they are, and other machines could connect"
+            yield (
+                "listen",
+                what,
+                f"write unix:///run/vsockproxy/admin.sock or tcp://127.0.0.1:{port}",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_parent_forward(forward: ParentForward) -> Iterator[_Complaint]:
@@ -173,6 +203,7 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     ),
     DenyRule: (_SectionRule(frozenset(("port", "ports")), _check_deny_ports),),
     Limits: (_SectionRule(frozenset(("streams", "receive_budget")), _check_budget),),
+    EnclaveLog: (_SectionRule(frozenset(("buffer",)), _check_log_buffer),),
     ParentConfig: (
         _SectionRule(frozenset(("listen",)), _check_parent_listen),
         _SectionRule(frozenset(("enclaves", "limits")), _check_own_budgets),
@@ -181,6 +212,7 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     EnclaveConfig: (_SectionRule(frozenset(("parent",)), _check_enclave_parent),),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
     EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),
+    Admin: (_SectionRule(frozenset(("listen",)), _check_admin),),
     Shim: (_SectionRule(frozenset(("names_block",)), _check_names_block),),
 }
 

@@ -33,8 +33,10 @@ def generate_schema(kind: Kind) -> dict[str, Any]:
         section_type = getattr(model, section_name)
         for field in msgspec.structs.fields(section_type):
             schema = section["properties"][field.encode_name]
-            if description := descriptions.get((section_name, field.name)):
-                schema["description"] = description
+            for each in section_type.__mro__:  # a section may be a variety of another
+                if description := descriptions.get((each.__name__, field.name)):
+                    schema["description"] = description
+                    break
             # msgspec writes an address's fields, where the file has its text.
             if not field.required and field.default is not msgspec.NODEFAULT:
                 schema["default"] = encode(field.default)

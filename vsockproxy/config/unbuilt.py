@@ -19,24 +19,13 @@ from vsockproxy.config.source import join_path
 __all__ = ("check_unbuilt",)
 
 
-def _is_set(value: Any) -> bool:
-    return value is not None
-
-
 def _is_not_empty(value: Any) -> bool:
     return bool(value)
 
 
-def _is_automatic(value: Any) -> bool:
-    return bool(value == "auto")
-
-
 _UNBUILT: Final[tuple[tuple[type[Section], str, Callable[[Any], bool], str], ...]] = (
     (ParentConfig, "ingress", _is_not_empty, "remove it"),
-    (ParentConfig, "admin", _is_set, "remove it"),
-    (ParentConfig, "workers", _is_automatic, "write a number"),
     (EnclaveConfig, "ingress", _is_not_empty, "remove it"),
-    (EnclaveConfig, "workers", _is_automatic, "write a number"),
     (EnclaveForward, "tls", _is_not_empty, "remove it"),
 )
 """The section, the key, which of its values need the feature, what to do."""

@@ -78,6 +78,7 @@ async def accept_connections(
         may_connect: whether a CID may connect at all.
         log: gets one line for each connection that may not, and for each time of want.
     """
+    endpoint = str(listener.endpoint)
     is_in_want = False
     while True:
         await trio.lowlevel.wait_readable(listener.socket)
@@ -88,12 +89,14 @@ async def accept_connections(
                 cid, port = peer_of(listener, address)
                 if not may_connect(cid):
                     connection.close()
+                    supervisor.refused_connections += 1
                     _log_refusal(log, listener, cid)
                     continue
                 connection.setblocking(False)
                 message = Connection(name, cid, port)
                 worker = assignment.worker_for(cid)
-                supervisor.hand_over(worker, AcceptedConnection(message, connection))
+                accepted = AcceptedConnection(message, connection, endpoint)
+                supervisor.hand_over(worker, accepted)
         except BlockingIOError:
             pass
         except OSError as error:

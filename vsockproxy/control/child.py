@@ -18,7 +18,7 @@ class Child:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._has_ended = False
+        self.has_ended = False
         self._descriptor: int | None = None
         try:
             self._descriptor = os.pidfd_open(pid)
@@ -35,13 +35,13 @@ class Child:
                 os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT, abandon_on_cancel=True
             )
         _, status = os.waitpid(self.pid, 0)  # noqa: ASYNC222 — it has ended, so this is at once
-        self._has_ended = True
+        self.has_ended = True
         self.close()
         return status
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, unless the process has ended: its number may be another's by now."""
-        if not self._has_ended:
+        if not self.has_ended:
             os.kill(self.pid, number)
 
     def close(self) -> None:

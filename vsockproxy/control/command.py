@@ -11,6 +11,7 @@ import trio
 
 from vsockproxy import processes
 from vsockproxy.control.child import Child
+from vsockproxy.control.command_output import CommandOutput
 from vsockproxy.control.logs import EventLog
 from vsockproxy.signals import ENDING, Received, SignalDescriptor
 
@@ -77,13 +78,20 @@ async def wait_for_ending_signal(signals: SignalDescriptor) -> int:
                 return each.number
 
 
-async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: EventLog) -> int:
+async def run_command(
+    command: UserCommand,
+    *,
+    signals: SignalDescriptor,
+    log: EventLog,
+    output: CommandOutput | None = None,
+) -> int:
     """Run `command` in the foreground, with our stdin, stdout and stderr, until it ends.
 
     Args:
         command: what to run.
         signals: what arrives here is passed on.
         log: is told why a command could not be started, or not be fenced in.
+        output: pipes that it has as stdout and stderr, in place of ours.
 
     Returns:
         What a shell reports: its exit code, 128+N for signal N, 127 if there is no such program,
@@ -91,7 +99,7 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
     """
     program = command.arguments[0]
     try:
-        pid, report = _start(command)
+        pid, report = _start(command, output)
     except OSError as error:
         text = f"{command.launcher[0]}: {os.strerror(error.errno or 0)}"
         log.write("error", "command_not_started", {"command": program, "text": text})
@@ -101,6 +109,8 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
             nursery.start_soon(_pass_on, signals, child)
             failure = await _read_report(report)
             status = await child.wait()
+            if output is not None and failure is None:
+                output.wait_status = status
             nursery.cancel_scope.cancel()
     if failure is None:
         return processes.exit_code(status)
@@ -116,7 +126,7 @@ async def run_command(command: UserCommand, *, signals: SignalDescriptor, log: E
     return processes.NOT_FOUND if is_missing else processes.NOT_EXECUTABLE
 
 
-def _start(command: UserCommand) -> tuple[int, FileIO]:
+def _start(command: UserCommand, output: CommandOutput | None) -> tuple[int, FileIO]:
     """Start the launcher; its process id and, non-blocking, its report.
 
     Raises:
@@ -130,6 +140,7 @@ def _start(command: UserCommand) -> tuple[int, FileIO]:
                 [*command.launcher, str(write_end), *command.arguments],
                 environment=command.environment,
                 passed=[write_end, *command.passed],
+                outputs=output.descriptors if output is not None else None,
                 keeps_signal_mask=True,  # what comes before the exec is for the command
             )
     except BaseException:
@@ -137,6 +148,8 @@ def _start(command: UserCommand) -> tuple[int, FileIO]:
         raise
     finally:
         os.close(write_end)
+        if output is not None:
+            output.started()
     os.set_blocking(read_end, False)
     return pid, report
 

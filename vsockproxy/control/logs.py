@@ -6,7 +6,7 @@ the supervisor itself: a full pipe is a bounded queue, and `vsockproxy.log` coun
 
 import os
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
@@ -16,7 +16,7 @@ from vsockproxy import processes
 from vsockproxy.log import Log
 from vsockproxy.log_lines import Level, LineFormat
 
-__all__ = ("STDERR", "EventLog", "Relay", "open_log")
+__all__ = ("STDERR", "EventLog", "Relay", "Tap", "open_log")
 
 STDERR: Final = 2
 PIECE_BYTES: Final = 64 * 1024
@@ -39,21 +39,31 @@ class EventLog(Protocol):
         """Write one line. Never waits and never fails."""
 
 
-class Relay:
-    """Copies lines from pipes to stderr, whole lines at a time."""
+Tap = Callable[[bytes], None]
+"""Gets a copy of whole lines, and takes it at once."""
 
-    def __init__(self, pieces: trio.MemorySendChannel[bytes], nursery: trio.Nursery) -> None:
+
+class Relay:
+    """Copies lines from pipes to stderr, whole lines at a time, and to a tap, if there is one."""
+
+    def __init__(
+        self,
+        pieces: trio.MemorySendChannel[bytes],
+        nursery: trio.Nursery,
+        tap: Tap | None,
+    ) -> None:
         self._pieces = pieces
         self._nursery = nursery
+        self._tap = tap
 
     def copy_from(self, pipe: int) -> None:
         """Copy until the other end is closed; this takes over the descriptor `pipe`."""
-        self._nursery.start_soon(_copy_lines, pipe, self._pieces.clone())
+        self._nursery.start_soon(_copy_lines, pipe, self._pieces.clone(), self._tap)
 
 
 @asynccontextmanager
 async def open_log(
-    side: str, line_format: LineFormat, threshold: Level
+    side: str, line_format: LineFormat, threshold: Level, tap: Tap | None = None
 ) -> AsyncIterator[tuple[Log, Relay]]:
     """A log to stderr, and a relay for those of workers.
 
@@ -62,7 +72,7 @@ async def open_log(
     send, receive = trio.open_memory_channel[bytes](0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_write_pieces, receive)
-        relay = Relay(send, nursery)
+        relay = Relay(send, nursery, tap)
         read_end, write_end = processes.open_pipe()
         os.set_blocking(write_end, False)
         relay.copy_from(read_end)
@@ -75,7 +85,12 @@ async def open_log(
             nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS
 
 
-async def _copy_lines(pipe: int, pieces: trio.MemorySendChannel[bytes]) -> None:
+async def _copy_lines(pipe: int, pieces: trio.MemorySendChannel[bytes], tap: Tap | None) -> None:
+    async def pass_on(lines: bytes) -> None:
+        if tap is not None:
+            tap(lines)
+        await pieces.send(lines)
+
     os.set_blocking(pipe, False)
     rest = b""
     wakings, counted_from = 0, trio.current_time()
@@ -97,12 +112,12 @@ async def _copy_lines(pipe: int, pieces: trio.MemorySendChannel[bytes]) -> None:
                     break
                 lines, newline, rest = (rest + data).rpartition(b"\n")
                 if newline:
-                    await pieces.send(lines + newline)
+                    await pass_on(lines + newline)
                 if len(rest) > PIECE_BYTES:
-                    await pieces.send(rest + b"\n")
+                    await pass_on(rest + b"\n")
                     rest = b""
             if rest:
-                await pieces.send(rest + b"\n")
+                await pass_on(rest + b"\n")
     finally:
         os.close(pipe)
 

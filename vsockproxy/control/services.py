@@ -5,41 +5,30 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
 from vsockproxy.config import model
 from vsockproxy.config.document import Document
-from vsockproxy.control.logs import STDERR, open_log
+from vsockproxy.control.listeners import NamedListener
+from vsockproxy.control.logs import STDERR, Relay, Tap, open_log
 from vsockproxy.control.supervisor import Answer, Supervisor
+from vsockproxy.control.watching import ServicesObserver, Watching
 from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import StartedWorker, start_worker
-from vsockproxy.listening import Listener
 from vsockproxy.log import Log
 from vsockproxy.log_lines import LineFormat
 from vsockproxy.worker_messages import (
     INSTANCE_BYTES,
     Configure,
-    ListenerKind,
-    ListenerSummary,
     document_descriptor,
 )
+from vsockproxy.worker_reports import ListenerState
 
-__all__ = ("NamedListener", "Service", "announce_ready", "supervision")
+__all__ = ("NamedListener", "Service", "announce_ready", "run_services", "supervision")
 
-
-@dataclass(frozen=True, slots=True)
-class NamedListener:
-    """A listening socket, its path in the configuration, and what it is for."""
-
-    name: str
-    kind: ListenerKind
-    listener: Listener
-
-    @property
-    def summary(self) -> ListenerSummary:
-        """What workers are told about it."""
-        return ListenerSummary(self.name, self.kind, str(self.listener.endpoint))
+ONE_USER_TEXT: Final = "the admin endpoint runs in this unit, as the user that the workers have too"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +44,10 @@ class Service:
         first_workers: those that have been started already.
         log: how lines are written.
         answer: answers what workers ask of the supervisor; None if they have nothing to ask.
+        tap: gets a copy of our log, if somebody wants it.
+        services_module: the module that is executed as a process of services, which watches the
+            workers; None if there is none.
+        services_listeners: the listening sockets of that process.
     """
 
     side: str
@@ -65,6 +58,9 @@ class Service:
     first_workers: Sequence[StartedWorker]
     log: model.Log
     answer: Answer | None = None
+    tap: Tap | None = None
+    services_module: str | None = None
+    services_listeners: Sequence[NamedListener] = ()
 
     @property
     def line_format(self) -> LineFormat:
@@ -80,9 +76,13 @@ async def supervision(
 ) -> AsyncIterator[tuple[Supervisor, Log]]:
     """Workers and a log while the body runs; at its end the workers are stopped."""
     document = document_descriptor(service.document)
+    supervisor: Supervisor | None = None
     try:
         async with (
-            open_log(service.side, service.line_format, service.log.level) as (log, relay),
+            open_log(service.side, service.line_format, service.log.level, service.tap) as (
+                log,
+                relay,
+            ),
             trio.open_nursery() as nursery,
         ):
             instance = os.urandom(INSTANCE_BYTES)
@@ -94,6 +94,7 @@ async def supervision(
                 started = first.popleft() if first else start_worker(service.worker_module)
                 return ExecutedWorker(started, relay)
 
+            watching = Watching(_listener_states(service), log)
             supervisor = Supervisor(
                 launch=launch,
                 configurations=[
@@ -104,6 +105,7 @@ async def supervision(
                         service.log.level,
                         summaries,
                         listeners_follow=passes_listeners and bool(sockets),
+                        reports=service.services_module is not None,
                     )
                     for index in range(service.workers)
                 ],
@@ -111,18 +113,70 @@ async def supervision(
                 listeners=sockets if passes_listeners else (),
                 answer=service.answer,
                 log=log,
+                observer=watching if service.services_module is not None else None,
             )
             nursery.start_soon(supervisor.run)
+            if service.services_module is not None:
+                nursery.start_soon(run_services, service, supervisor, watching, relay, log)
             try:
                 yield supervisor, log
             finally:
                 supervisor.stop()
     finally:
+        os.close(document if supervisor is None else supervisor.document)
+
+
+async def run_services(
+    service: Service, workers: Supervisor, watching: Watching, relay: Relay, log: Log
+) -> None:
+    """Keep the process of services running until the workers have ended."""
+    module = service.services_module
+    assert module is not None  # or there is nothing to run
+    log.info("services_share_user", uid=os.getuid(), text=ONE_USER_TEXT)
+    document = document_descriptor(service.document)
+    listeners = service.services_listeners
+    services = Supervisor(
+        launch=lambda: ExecutedWorker(start_worker(module), relay),
+        configurations=[
+            Configure(
+                0,
+                bytes(INSTANCE_BYTES),
+                service.line_format,
+                service.log.level,
+                [named.summary for named in listeners],
+                listeners_follow=bool(listeners),
+            )
+        ],
+        document=document,
+        listeners=[named.listener.socket.fileno() for named in listeners],
+        log=log,
+        observer=ServicesObserver(watching),
+        kind="service",
+    )
+    watching.attach(workers, services)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watching.run)
+            nursery.start_soon(services.run)
+            await workers.has_ended.wait()
+            services.stop()
+            await services.has_ended.wait()
+            nursery.cancel_scope.cancel()
+    finally:
         os.close(document)
 
 
-async def announce_ready(service: Service, supervisor: Supervisor, log: Log) -> None:
+def _listener_states(service: Service) -> list[ListenerState]:
+    return [
+        ListenerState(named.name, named.kind, str(named.listener.endpoint))
+        for named in (*service.listeners, *service.services_listeners)
+    ]
+
+
+async def announce_ready(
+    supervisor: Supervisor, listeners: Sequence[NamedListener], log: Log
+) -> None:
     """Wait until every worker serves, then write the line `ready`."""
     await supervisor.all_ready.wait()
-    endpoints = [str(named.listener.endpoint) for named in service.listeners]
+    endpoints = [str(named.listener.endpoint) for named in listeners]
     log.info("ready", listeners=" ".join(endpoints), workers=supervisor.workers)

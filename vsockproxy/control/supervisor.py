@@ -1,48 +1,80 @@
 """Keeps a number of workers running, and hands accepted connections to them."""
 
+import math
 import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
+import msgspec
 import trio
 
 from vsockproxy.control.logs import EventLog
-from vsockproxy.control.restarts import RestartDelay
+from vsockproxy.control.observing import Observer, PlaceState, closing_descriptors
+from vsockproxy.control.restarts import CRASH_LOOP_DEATHS, CrashLoop, RestartDelay
 from vsockproxy.control.worker_process import Launcher, WorkerProcess
+from vsockproxy.log_lines import Level
 from vsockproxy.worker_messages import (
+    DRAIN_SECONDS,
     MAX_DESCRIPTORS,
     ChannelClosed,
     Configure,
     Connection,
     Heartbeat,
     Listeners,
+    ListenerSummary,
+    ListStreams,
+    Message,
     MessageError,
     Named,
     NameOf,
     NumberName,
     Ready,
+    Reload,
+    Reloaded,
+    Statistics,
     Stop,
     Stopped,
+    StreamsListed,
+    ToWorker,
 )
 
 __all__ = (
+    "HUNG_SECONDS",
     "MAX_WAITING_CONNECTIONS",
+    "RELOAD_SECONDS",
+    "START_SECONDS",
     "STOP_GRACE_SECONDS",
     "AcceptedConnection",
     "Answer",
+    "ReloadResult",
     "Supervisor",
+    "SupervisorStatus",
 )
 
 Answer = Callable[[NumberName | NameOf], Named]
 """Answers a question of a worker, at once."""
 
 STOP_GRACE_SECONDS: Final = 5.0
-"""From the message `stop` until SIGKILL."""
+"""From the end of the time that open streams have to end until SIGKILL."""
+
+HUNG_SECONDS: Final = 10.0
+"""A worker from which nothing was heard for so long is killed; it says something each second."""
+
+START_SECONDS: Final = 60.0
+"""The same for one that does not serve yet: a slow machine takes long to start a Python."""
+
+RELOAD_SECONDS: Final = 15.0
+"""How long a worker may take to change over to a new document."""
+
+LOOK_SECONDS: Final = 1.0
+LATE_SECONDS: Final = 3.0
+"""How often workers are looked at. A look that is later than that says nothing of them: it is
+this process, or the whole machine, that did not run."""
 
 MAX_WAITING_CONNECTIONS: Final = 1024
 """Connections that wait for one worker while it is replaced; each costs a descriptor."""
@@ -53,10 +85,57 @@ EXIT_GRACE_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class AcceptedConnection:
-    """A connection on its way to a worker."""
+    """A connection on its way to a worker.
+
+    `endpoint` is where it was accepted, if a reload may give the listener there another name while
+    the connection waits: the worker is told the name of that moment.
+    """
 
     message: Connection
     socket: socket.socket
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """What a reload did.
+
+    Args:
+        ended_streams: open streams that the new document forbids, and that were ended.
+        replaced_workers: indexes of workers that could not change over, and were killed for that.
+    """
+
+    ended_streams: int
+    replaced_workers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorStatus:
+    """How the workers are.
+
+    Args:
+        workers: how many there are to be.
+        serving: how many of them serve.
+        crash_looping: indexes of those that die again and again.
+        enclaves: how many enclaves are connected to them.
+        streams: how many streams are open.
+    """
+
+    workers: int
+    serving: int
+    crash_looping: tuple[int, ...]
+    enclaves: int
+    streams: int
+
+
+@dataclass(slots=True)
+class _Reloading:
+    """A worker that was told to change over, and its answer."""
+
+    request: int
+    answer: Reloaded | None = None
+    is_over: trio.Event = field(default_factory=trio.Event)
+    """It has answered, or it is dead."""
 
 
 @dataclass(slots=True)
@@ -64,6 +143,15 @@ class _Place:
     """One of the workers, through all its replacements."""
 
     configuration: Configure
+    may_deliver: trio.Event
+    """Not set between a reload and the message that tells the worker."""
+    alive_at: float
+    """When it was started, or heard of for the last time."""
+    crash_loop: CrashLoop = field(default_factory=CrashLoop)
+    process: WorkerProcess | None = None
+    """The one that has been told the configuration, or is about to be."""
+    load: Heartbeat = field(default_factory=Heartbeat)
+    reloading: _Reloading | None = None
     waiting: deque[AcceptedConnection] = field(default_factory=deque)
     arrived: trio.Event = field(default_factory=trio.Event)
     """Set while something waits; replaced by a fresh one when nothing does."""
@@ -80,10 +168,13 @@ class Supervisor:
     Args:
         launch: starts one worker.
         configurations: what each worker is told; there are as many workers.
-        document: the descriptor of the document that goes with that.
+        document: the descriptor of the document that goes with that. A reload closes it; the field
+            `document` has the one that counts, for whoever closes that.
         listeners: descriptors of the listeners, if it is the workers that accept.
         answer: answers what workers ask of this process; None if they have nothing to ask.
         log: gets one line for each death.
+        observer: hears of deaths, and gets what workers report.
+        kind: what the log calls these processes.
     """
 
     def __init__(
@@ -95,21 +186,58 @@ class Supervisor:
         listeners: Sequence[int] = (),
         answer: Answer | None = None,
         log: EventLog,
+        observer: Observer | None = None,
+        kind: Literal["worker", "service"] = "worker",
     ) -> None:
+        self._observer = observer
+        self._kind = kind
+        self.document = document
         self._launch = launch
-        self._document = document
         self._listeners = tuple(listeners)
         self._answer = answer
         self._log = log
-        self._places = [_Place(each) for each in configurations]
+        self._places = [_Place(each, _set_event(), trio.current_time()) for each in configurations]
+        self._requests = 0
         self._stop_requested = trio.Event()
+        self._stop_changed = trio.Event()
+        self._stops_at = math.inf
         self.all_ready = trio.Event()
-        """Set once every worker has been ready at some time."""
+        """Set once every worker serves."""
+        self.refused_connections = 0
+        """Connections that were closed because their CID may not connect."""
+        self.has_ended = trio.Event()
+        """Set when no worker is left, and none will be started."""
 
     @property
     def workers(self) -> int:
         """How many workers there are."""
         return len(self._places)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop_requested.is_set()
+
+    @property
+    def states(self) -> list[PlaceState]:
+        """How each worker does."""
+        return [
+            PlaceState(
+                place.configuration.worker,
+                place.process.pid if place.process is not None else None,
+                place.is_ready,
+                place.deaths,
+                place.closed_connections,
+            )
+            for place in self._places
+        ]
+
+    def tell(self, worker: int, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
+        """Tell a worker something, if it serves and that can be done at once; whether it was."""
+        place = self._places[worker]
+        if place.process is None or not place.is_ready:
+            return False
+        return place.process.try_send(message, descriptors)
 
     async def run(self) -> None:
         """Keep the workers running until `stop`; then end them and return."""
@@ -118,13 +246,115 @@ class Supervisor:
                 for place in self._places:
                     nursery.start_soon(self._keep_running, place)
         finally:
+            self.has_ended.set()
             for place in self._places:
                 while place.waiting:
                     place.waiting.popleft().socket.close()
 
-    def stop(self) -> None:
-        """Ask every worker to end; those that have not after `STOP_GRACE_SECONDS` are killed."""
+    def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Ask every worker to end; what is said a second time can only shorten it.
+
+        Args:
+            drain_seconds: time for open streams to end. Workers that live on `STOP_GRACE_SECONDS`
+                after that are killed.
+        """
+        self._stops_at = min(self._stops_at, trio.current_time() + drain_seconds)
         self._stop_requested.set()
+        self._stop_changed.set()
+        self._stop_changed = trio.Event()
+
+    @property
+    def status(self) -> SupervisorStatus:
+        """How the workers are now."""
+        return SupervisorStatus(
+            workers=len(self._places),
+            serving=sum(place.is_ready for place in self._places),
+            crash_looping=tuple(
+                place.configuration.worker for place in self._places if place.crash_loop.is_on
+            ),
+            enclaves=sum(place.load.enclaves for place in self._places),
+            streams=sum(place.load.streams for place in self._places),
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether every worker was started or heard of not long ago; for systemd's watchdog."""
+        now = trio.current_time()
+        return all(now - place.alive_at <= _most_silence(place) for place in self._places)
+
+    async def reload(
+        self, document: int, listeners: Sequence[ListenerSummary], log_level: Level
+    ) -> ReloadResult:
+        """Have every worker, and every later one, serve another document.
+
+        Connections that are handed over from now on meet the new document.
+
+        Args:
+            document: its descriptor; this takes it over, and closes the former one.
+            listeners: its listeners.
+            log_level: the least important level that is written.
+        """
+        os.close(self.document)
+        self.document = document
+        self._requests += 1
+        message = Reload(self._requests, log_level, list(listeners))
+        for place in self._places:
+            place.configuration = msgspec.structs.replace(
+                place.configuration, listeners=message.listeners, log_level=log_level
+            )
+            if place.process is not None:
+                place.may_deliver = trio.Event()
+                place.reloading = _Reloading(message.request)
+        answers: dict[int, Reloaded] = {}
+
+        async def reload_one(place: _Place) -> None:
+            answer = await self._change_over(place, message)
+            if answer is not None:
+                answers[place.configuration.worker] = answer
+
+        async with trio.open_nursery() as nursery:
+            for place in self._places:
+                nursery.start_soon(reload_one, place)
+        return ReloadResult(
+            sum(answer.ended_streams for answer in answers.values()),
+            tuple(sorted(worker for worker, answer in answers.items() if answer.error is not None)),
+        )
+
+    async def _change_over(self, place: _Place, message: Reload) -> Reloaded | None:
+        """Tell one worker of the new document; its answer, or None if it dies of itself.
+
+        One that cannot change over, or does not say, is killed: its replacement begins with it.
+        """
+        process, reloading = place.process, place.reloading
+        if process is None or reloading is None:
+            return None
+        answer: Reloaded | None = None
+        with trio.move_on_after(RELOAD_SECONDS) as limit:
+            try:
+                with self._lent_document() as descriptor:
+                    await process.send(message, [descriptor])
+            except ChannelClosed:
+                return None
+            finally:
+                place.may_deliver.set()
+            await reloading.is_over.wait()
+            answer = reloading.answer
+        if limit.cancelled_caught:
+            answer = Reloaded(message.request, f"no answer for {RELOAD_SECONDS:g} s")
+        if answer is not None and answer.error is not None:
+            fields = {"text": answer.error, **_counters(place)}
+            self._log.write("error", "worker_not_reloaded", fields)
+            process.kill()
+        return answer
+
+    @contextmanager
+    def _lent_document(self) -> Iterator[int]:
+        """The document's descriptor for one message; a reload may close our own meanwhile."""
+        descriptor = os.dup(self.document)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def hand_over(self, worker: int, connection: AcceptedConnection) -> None:
         """Give a connection to a worker, or to its replacement; too many are closed and counted."""
@@ -142,7 +372,7 @@ class Supervisor:
     async def _keep_running(self, place: _Place) -> None:
         delay = RestartDelay()
         while not self._stop_requested.is_set():
-            started_at = trio.current_time()
+            started_at = place.alive_at = trio.current_time()
             try:
                 process = self._launch()
             except OSError as error:
@@ -151,59 +381,98 @@ class Supervisor:
                 end = _describe_end(await self._run_worker(place, process))
             if self._stop_requested.is_set():
                 return
+            place.alive_at = trio.current_time()
             place.deaths += 1
-            delay_seconds = delay.after_death(trio.current_time() - started_at)
+            delay_seconds = delay.after_death(place.alive_at - started_at)
             fields = {"ended": end, "restart_after": delay_seconds, **_counters(place)}
-            self._log.write("error", "worker_died", fields)
+            self._log.write("error", f"{self._kind}_died", fields)
+            if place.crash_loop.died(place.alive_at):
+                self._log.write("error", "crash_loop", _describe_crash_loop(place, end))
+            if self._observer is not None:
+                self._observer.died(_index(place))
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
     async def _run_worker(self, place: _Place, process: WorkerProcess) -> int:
         """Serve one process until its end; its wait status."""
-        has_ended = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._converse, place, process)
-                nursery.start_soon(self._end_when_asked, process, has_ended)
+                nursery.start_soon(self._watch, place, process)
+                nursery.start_soon(self._end_when_asked, process)
                 status = await process.wait()
-                has_ended.set()
                 nursery.cancel_scope.cancel()
         finally:
             # If this task is cancelled, nobody may be left behind.
             process.kill()
             process.close()
+            place.process = None
+            place.is_ready = False
+            place.load = Heartbeat()
+            place.may_deliver.set()
+            if place.reloading is not None:
+                place.reloading.is_over.set()
+                place.reloading = None
         return status
 
-    async def _end_when_asked(self, process: WorkerProcess, has_ended: trio.Event) -> None:
+    async def _end_when_asked(self, process: WorkerProcess) -> None:
         await self._stop_requested.wait()
-        with trio.move_on_after(STOP_GRACE_SECONDS):
-            with suppress(ChannelClosed):  # it is ending already
-                await process.send(Stop())
-            await has_ended.wait()
-        process.kill()
+        while True:
+            changed = self._stop_changed
+            with trio.move_on_at(self._stops_at + STOP_GRACE_SECONDS) as grace:
+                with suppress(ChannelClosed):  # it is ending already
+                    await process.send(Stop(max(0.0, self._stops_at - trio.current_time())))
+                await changed.wait()
+            if grace.cancelled_caught:
+                process.kill()
+                return
+
+    async def _watch(self, place: _Place, process: WorkerProcess) -> None:
+        """Kill a worker whose loop does not run any more, and see the end of a crash loop."""
+        started_at = looked_at = trio.current_time()
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            now = trio.current_time()
+            if now - looked_at > LATE_SECONDS:
+                place.alive_at = now
+            looked_at = now
+            silent_seconds = now - place.alive_at
+            if silent_seconds > _most_silence(place):
+                fields: dict[str, object] = {"silent_seconds": round(silent_seconds, 1)}
+                fields["pid"] = process.pid
+                self._log.write("error", "worker_hung", {**fields, **_counters(place)})
+                process.kill()
+                return
+            if place.crash_loop.lived(now - started_at):
+                self._log.write("info", "crash_loop_over", _counters(place))
 
     async def _converse(self, place: _Place, process: WorkerProcess) -> None:
         """Configure a worker, then pass messages both ways; kill it if it breaks the rules."""
         is_serving = False
         try:
             async with trio.open_nursery() as nursery:
-                await process.send(place.configuration, [self._document])
+                place.process = process  # before the first wait: a reload has to come behind this
+                with self._lent_document() as descriptor:
+                    await process.send(place.configuration, [descriptor])
                 for first in range(0, len(self._listeners), MAX_DESCRIPTORS):
                     await process.send(
                         Listeners(), self._listeners[first : first + MAX_DESCRIPTORS]
                     )
                 while True:
-                    match message := await process.receive():
-                        case Ready() if not is_serving:
-                            is_serving = True
-                            self._mark_ready(place)
-                            nursery.start_soon(self._deliver, place, process)
-                        case Heartbeat() | Stopped():
-                            pass
-                        case NumberName() | NameOf() if self._answer is not None:
-                            await process.send(self._answer(message))
-                        case _:
-                            raise MessageError(f"unexpected {type(message).__name__}")
+                    message, descriptors = await process.receive()
+                    place.alive_at = trio.current_time()
+                    with closing_descriptors(descriptors):
+                        match message:
+                            case Ready() if not is_serving:
+                                is_serving = True
+                                self._mark_ready(place)
+                                nursery.start_soon(self._deliver, place, process)
+                            case NumberName() | NameOf() if self._answer is not None:
+                                await process.send(self._answer(message))
+                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
+                                self._observer.received(_index(place), message, descriptors)
+                            case _:
+                                _note(place, message)
         except* ChannelClosed:
             await trio.sleep(EXIT_GRACE_SECONDS)
         except* MessageError as group:
@@ -215,6 +484,8 @@ class Supervisor:
         place.is_ready = True
         if all(each.is_ready for each in self._places):
             self.all_ready.set()
+        if self._observer is not None:
+            self._observer.changed()
 
     async def _deliver(self, place: _Place, process: WorkerProcess) -> None:
         while True:
@@ -224,10 +495,67 @@ class Supervisor:
             # It stays first in the queue until it is sent: if the worker dies, the next has it.
             # What a worker had taken is lost with it, as all its connections are.
             connection = place.waiting[0]
-            await process.send(connection.message, [connection.socket.fileno()])
+            while not place.may_deliver.is_set():
+                await place.may_deliver.wait()
+            message = _named_now(place, connection)
+            if message is not None:
+                await process.send(message, [connection.socket.fileno()])
             place.waiting.popleft()
             place.is_overflowing = False
             connection.socket.close()
+
+
+def _index(place: _Place) -> int:
+    return place.configuration.worker
+
+
+def _set_event() -> trio.Event:
+    event = trio.Event()
+    event.set()
+    return event
+
+
+def _named_now(place: _Place, connection: AcceptedConnection) -> Connection | None:
+    """The message for a connection, with its listener's name of now; None if that is gone."""
+    if connection.endpoint is None:
+        return connection.message
+    for listener in place.configuration.listeners:
+        if listener.endpoint == connection.endpoint:
+            return msgspec.structs.replace(connection.message, listener=listener.name)
+    return None
+
+
+def _note(place: _Place, message: Message) -> None:
+    """Keep what a worker says of itself.
+
+    Raises:
+        MessageError: it has no business to say that.
+    """
+    match message:
+        case Heartbeat():
+            place.load = message
+        case Reloaded(request=request) if place.reloading and place.reloading.request == request:
+            place.reloading.answer = message
+            place.reloading.is_over.set()
+            place.reloading = None
+        case Stopped():
+            pass
+        case _:
+            raise MessageError(f"unexpected {type(message).__name__}")
+
+
+def _most_silence(place: _Place) -> float:
+    """How long nothing may be heard of a worker, in seconds."""
+    return HUNG_SECONDS if place.is_ready else START_SECONDS
+
+
+def _describe_crash_loop(place: _Place, end: str) -> dict[str, object]:
+    text = (
+        f"died {CRASH_LOOP_DEATHS} times within {place.crash_loop.span_seconds:.0f} s, last with "
+        f"{end}: the lines before its deaths say why. If it began with a new file or version, go "
+        "back to the former one. It is started again and again, and connections wait"
+    )
+    return {"text": text, **_counters(place)}
 
 
 def _counters(place: _Place) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """One worker process: its start, its channel, its end."""
 
-import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -11,7 +10,7 @@ from vsockproxy import worker_messages
 from vsockproxy.control.child import Child
 from vsockproxy.control.logs import Relay
 from vsockproxy.control.worker_start import StartedWorker
-from vsockproxy.worker_messages import Message, ToWorker
+from vsockproxy.worker_messages import ChannelClosed, Message, ToWorker
 
 __all__ = ("ExecutedWorker", "Launcher", "WorkerProcess")
 
@@ -30,8 +29,11 @@ class WorkerProcess(Protocol):
             ChannelClosed: the worker is gone or going.
         """
 
-    async def receive(self) -> Message:
-        """Wait for the next message.
+    def try_send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message if that can be done at once; whether it was."""
+
+    async def receive(self) -> tuple[Message, tuple[int, ...]]:
+        """Wait for the next message; whoever gets its descriptors closes them.
 
         Raises:
             ChannelClosed: the worker is gone or going.
@@ -82,18 +84,24 @@ class ExecutedWorker:
                 else:
                     return  # without a checkpoint, or what was sent might count as not sent
 
-    async def receive(self) -> Message:
-        """Wait for the next message."""
+    def try_send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message if that can be done at once; whether it was."""
+        if self._sending.locked():  # not before those that wait
+            return False
+        try:
+            worker_messages.send(self._channel, message, descriptors)
+        except (BlockingIOError, ChannelClosed):
+            return False
+        return True
+
+    async def receive(self) -> tuple[Message, tuple[int, ...]]:
+        """Wait for the next message and its descriptors."""
+        await trio.lowlevel.checkpoint()  # before, or descriptors could be lost
         while True:
             try:
-                message, descriptors = worker_messages.receive(self._channel)
+                return worker_messages.receive(self._channel)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._channel)
-            else:
-                for descriptor in descriptors:  # no message of a worker has any
-                    os.close(descriptor)
-                await trio.lowlevel.checkpoint()
-                return message
 
     async def wait(self) -> int:
         """Wait for its end; the wait status."""

@@ -1,11 +1,16 @@
-"""The audit lines: one for each decision, one for each close (design §10, "Logs")."""
+"""The audit lines: one for each decision, one for each close (design §10, "Logs").
 
+What they say is counted as well, in the log's `activity`, which also knows the open streams.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from vsockproxy.activity import Totals
 from vsockproxy.log import Log
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class StreamRecord:
     """What both lines say of one stream.
 
@@ -37,6 +42,10 @@ class StreamRecord:
     """Whether an allowing decision was written, so that a close is to follow."""
     allowed_later: str = ""
     """The reason of an allowing decision that the first bytes may still overturn."""
+    label: str = ""
+    """The label `enclave` of its metrics."""
+    totals: Callable[[], Totals] | None = None
+    """How far it has come, from the time that something is relayed."""
 
     def allow_later(self, reason: str) -> None:
         """Allow what `confirm` or `close` will write, unless it is refused before."""
@@ -52,6 +61,9 @@ class StreamRecord:
         self.reason = reason
         self.allowed_later = ""
         self.is_open = self.is_open or allowed
+        log.activity.decided(self, allowed=allowed, reason=reason)
+        if not allowed:
+            log.activity.refused(self, reason, text, log.wall_clock())
         fields = self._common()
         fields["allowed"] = allowed
         fields["text"] = text
@@ -62,6 +74,13 @@ class StreamRecord:
         self.confirm(log)
         if not self.is_open:
             return
+        log.activity.closed(
+            self,
+            ended=ended,
+            bytes_out=bytes_out,
+            bytes_in=bytes_in,
+            seconds=now - self.opened_at,
+        )
         fields = self._common()
         fields["bytes_out"] = bytes_out
         fields["bytes_in"] = bytes_in

@@ -93,6 +93,7 @@ class Link:
         self.ready: deque[StreamEnd] = deque()
         self.ends: set[StreamEnd] = set()
         """Every stream of which something is left, closed in the session or not."""
+        self.began_at = asyncio.get_running_loop().time()
         self.bytes_received = 0
         self.streams_opened = 0
         """How many streams this end has opened."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from vsockproxy.dataplane.sockets import receive
 
 __all__ = ("PacketConnection", "PeerGone")
+
+_CREDENTIALS = struct.Struct("iII")
+"""struct ucred: process, user, group."""
 
 
 class PeerGone(ConnectionResetError):
@@ -34,6 +38,15 @@ class PacketConnection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+
+    @property
+    def peer_user(self) -> int:
+        """The effective user of who connected, or made the pair (SO_PEERCRED, unix(7))."""
+        credentials = self._sock.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+        )
+        user: int = _CREDENTIALS.unpack(credentials)[1]
+        return user
 
     async def receive(self, most_bytes: int) -> bytes:
         """The next packet, empty if the peer has gone; of a longer one, one byte too many.

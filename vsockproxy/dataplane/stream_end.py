@@ -40,6 +40,10 @@ ENDED_REMOTE_RESET = "remote_reset"
 ENDED_LINK_LOST = "link_lost"
 ENDED_TIMED_OUT = "timed_out"
 ENDED_REFUSED = "refused"
+ENDED_POLICY = "policy"
+"""A reload brought lists that forbid it."""
+ENDED_SHUTDOWN = "shutdown"
+"""It outlasted the time to end that a process had which was told to stop."""
 
 
 class Turn(Enum):
@@ -352,6 +356,7 @@ class StreamEnd:
         stream = self.stream
         room = stream.send.limit - stream.send.sent
         if room <= 0:
+            stream.send.stalls += 1
             self._pause_reading()
             self._is_waiting_for_credit = True
             return Turn.HALTED

@@ -5,31 +5,56 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from vsockproxy.config.document import Document
-from vsockproxy.dataplane.loop import Event, add_reader, remove_reader, run, sleep
+from vsockproxy.dataplane.loop import Event, add_reader, now, remove_reader, run, sleep, spawn
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
     Connection,
     FromWorker,
+    Heartbeat,
     Listeners,
+    ListStreams,
     MessageError,
     Named,
     Ready,
+    Reload,
+    Reloaded,
+    Statistics,
     Stop,
     Stopped,
+    StreamsListed,
     read_document,
     receive,
     send,
 )
+from vsockproxy.worker_reports import Report, StreamPage, report_descriptor
 
-DRAIN_SECONDS = 3.0
-"""How long open streams may take to end after `stop`; the supervisor kills after 5 s."""
+REPORT_SECONDS = 1.0
+"""How often a worker says what it has done, where somebody watches."""
+
+HEARTBEAT_SECONDS = 1.0
 
 DRAIN_STEP_SECONDS = 0.02
+
+MAX_ERROR_CHARACTERS = 1000
+
+CUT_AT_ONCE = 256
+CUT_PAUSE_SECONDS = 0.01
+"""Streams that are cut at the end of a drain, and the pause before the next: each writes a line,
+and the pipe that takes them is emptied meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much a side serves: enclaves that are connected (0 inside one), and open streams."""
+
+    enclaves: int
+    streams: int
 
 
 class Side(Protocol):
@@ -41,12 +66,31 @@ class Side(Protocol):
     def connection_failed(self, text: str) -> None:
         """One could not be taken, and is closed; called once until one has been taken again."""
 
+    async def report(self) -> Report:
+        """What has been done since the start, and what is open."""
+
+    def list_streams(self, limit: int) -> StreamPage:
+        """The newest open streams, at most `limit`."""
+
     def drain(self) -> None:
         """Take nothing new; `is_drained` tells when the open streams have ended."""
 
     @property
     def is_drained(self) -> bool:
         """Whether nothing is open."""
+
+    def cut(self, most: int) -> bool:
+        """Reset up to `most` streams that are open; whether there were any."""
+
+    def reload(self, message: Reload, document: Document) -> int:
+        """Serve another document; how many open streams it forbids, and were ended for that.
+
+        Whatever it raises, everything has to be as before.
+        """
+
+    @property
+    def load(self) -> Load:
+        """How much there is to do."""
 
 
 MakeSide = Callable[[Configure, Document, list[socket.socket], Questions], Side]
@@ -70,6 +114,8 @@ class Worker:
         self._listeners: list[socket.socket] = []
         self._questions = Questions(lambda message: send(channel, message))
         self._stop = Event()
+        self._drains_until = float("inf")
+        """When what is still open is cut, on the loop's clock."""
         self._is_orphan = False
         self._is_failing = False
         """The last connection could not be taken."""
@@ -77,15 +123,28 @@ class Worker:
     async def live(self) -> None:
         """Serve until the supervisor says stop or is gone."""
         add_reader(self._channel.fileno(), self._on_readable)
+        spawn(self._beat(), "heartbeat")
         await self._stop.wait()
         if self._is_orphan or self._side is None:
             return
         self._side.drain()
-        waited = 0.0
-        while waited < DRAIN_SECONDS and not (self._side.is_drained or self._is_orphan):
+        while now() < self._drains_until and not (self._side.is_drained or self._is_orphan):
             await sleep(DRAIN_STEP_SECONDS)
-            waited += DRAIN_STEP_SECONDS
+        while self._side.cut(CUT_AT_ONCE):  # an orphan too: it is quicker than its sockets' ends
+            await sleep(CUT_PAUSE_SECONDS)
         self._say(Stopped())
+
+    async def _beat(self) -> None:
+        while not self._is_orphan:
+            if self._side is not None:
+                load = self._side.load
+                try:
+                    send(self._channel, Heartbeat(load.enclaves, load.streams))
+                except BlockingIOError:
+                    pass  # what lies in the channel already says the same
+                except ChannelClosed:
+                    self._leave()
+            await sleep(HEARTBEAT_SECONDS)
 
     def _say(self, message: FromWorker) -> None:
         try:
@@ -109,6 +168,40 @@ class Worker:
                 configure, self._document, self._listeners, self._questions
             )
             self._say(Ready())
+            if configure.reports:
+                spawn(self._report_on(self._side), "reports")
+
+    async def _report_on(self, side: Side) -> None:
+        while not self._is_orphan:
+            self._say_with(Statistics(), await side.report())
+            await sleep(REPORT_SECONDS)
+
+    def _say_with(self, message: Statistics | StreamsListed, report: Report | StreamPage) -> None:
+        """Send a report, unless the supervisor takes none now: the next one has it all again."""
+        descriptor = report_descriptor(report)
+        try:
+            send(self._channel, message, [descriptor])
+        except BlockingIOError:
+            pass
+        except ChannelClosed:
+            self._leave()
+        finally:
+            os.close(descriptor)
+
+    def _reload(self, message: Reload, descriptor: int) -> None:
+        try:
+            try:
+                document = read_document(descriptor)
+            finally:
+                os.close(descriptor)
+            if self._side is None:
+                raise MessageError("reload before configure")
+            ended_streams = self._side.reload(message, document)
+        except Exception as error:  # whatever it is, the old document still holds
+            text = f"{type(error).__name__}: {error}"
+            self._say(Reloaded(message.request, text[:MAX_ERROR_CHARACTERS]))
+        else:
+            self._say(Reloaded(message.request, ended_streams=ended_streams))
 
     def _on_readable(self) -> None:
         while not self._is_orphan:
@@ -145,7 +238,14 @@ class Worker:
                     sock.close()
                 else:
                     self._side.connection(message, sock)
+            elif isinstance(message, ListStreams):
+                if self._side is not None:
+                    page = self._side.list_streams(message.limit)
+                    self._say_with(StreamsListed(message.request), page)
+            elif isinstance(message, Reload):
+                self._reload(message, descriptors[0])
             elif isinstance(message, Stop):
+                self._drains_until = min(self._drains_until, now() + message.drain_seconds)
                 self._stop.set()
             else:
                 raise MessageError(f"a {type(message).__name__} message, which is not for workers")

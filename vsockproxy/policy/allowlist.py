@@ -100,6 +100,14 @@ class Policy:
         asked = Destination(host, port)
         return self._judge(decision, asked, decision.dialled(host, port), addresses)
 
+    def decide_open(self, host: Host, port: int, address: IpAddress) -> Decision:
+        """Decide about a stream that is open already: what it asked for, and where it went.
+
+        A rule's `dial` is for new streams: one that went elsewhere is judged by where it went.
+        """
+        decision = self.decide(host, port)
+        return self.judge(decision, host, port, (address,))[0]
+
     def decide_name_text(self, host_text: str) -> tuple[Decision, Host | None]:
         """Decide about a name as a peer wrote it, as `decide_text` does about a host."""
         try:

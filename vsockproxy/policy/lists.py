@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import (
+    FIRST_ENCLAVE_CID,
     AllowRule,
     AwsAllowlist,
     AwsRule,
@@ -20,11 +21,7 @@ from vsockproxy.config.patterns import parse_pattern
 from vsockproxy.config.ports import PortSpan, rule_ports
 from vsockproxy.policy.rules import Rule
 
-__all__ = ("FIRST_ENCLAVE_CID", "Lists", "lists_for", "may_connect")
-
-FIRST_ENCLAVE_CID: Final = 4
-"""Lower CIDs are the hypervisor, loopback, the host and, for Nitro, the parent (vsock(7))."""
-
+__all__ = ("Lists", "lists_for", "may_connect")
 
 ALLOW_OPTION: Final = "--allow"
 """The `file` of a document that has no file: its rules come from this option of the sandbox."""

@@ -8,6 +8,7 @@ ProtocolError
 ├── SocksError               the client's fault; carries the answer
 ├── QueryError               no DNS query; carries the answer, if there is one
 ├── RecordError              the parent's fault: no data of such a DNS record
+├── LogStreamError           the fault of the other end of a log stream
 └── ClientHelloError         carries one of the reasons of a decision
     ├── NotTls               the first bytes are no ClientHello
     └── SniMismatch          a ClientHello for another host than the one asked for
@@ -107,3 +108,7 @@ class SniMismatch(ClientHelloError):
     """The ClientHello names another host than the one asked for, or none."""
 
     reason = "sni_mismatch"
+
+
+class LogStreamError(ProtocolError):
+    """What comes on a log stream breaks its rules."""

@@ -133,11 +133,13 @@ class ReceiveWindow:
 class SendWindow:
     """What this end may still send on one stream, as granted by the peer."""
 
-    __slots__ = ("limit", "sent")
+    __slots__ = ("limit", "sent", "stalls")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.sent = 0
+        self.stalls = 0
+        """Times that the driver had something to send, and no credit."""
 
     @property
     def available_bytes(self) -> int:

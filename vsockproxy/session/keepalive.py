@@ -5,6 +5,8 @@ without a byte a PING goes out, after `DEAD_SECONDS` the session is over. Time i
 did not run is not held against the peer: its bytes may lie unread in the kernel.
 """
 
+from collections import deque
+
 from vsockproxy.session.limits import (
     ASSUMED_ROUND_TRIP_SECONDS,
     DEAD_SECONDS,
@@ -13,6 +15,9 @@ from vsockproxy.session.limits import (
     MEASURE_SECONDS,
     PING_IDLE_SECONDS,
 )
+
+KEPT_SAMPLES = 8
+"""One is made in a second at most, and they are counted every second."""
 
 
 class Keepalive:
@@ -23,9 +28,11 @@ class Keepalive:
         "_ping_nonce",
         "_ping_sent_at",
         "_pinged_at",
+        "measured_seconds",
         "ping_due",
         "pong_due",
         "round_trip_seconds",
+        "samples",
     )
 
     def __init__(self, now: float) -> None:
@@ -35,6 +42,10 @@ class Keepalive:
         self._ping_sent_at: float | None = None
         """When the ping that is unanswered was made; there is at most one."""
         self.round_trip_seconds = ASSUMED_ROUND_TRIP_SECONDS
+        self.measured_seconds: float | None = None
+        """The latest round trip; None before the first."""
+        self.samples: deque[float] = deque(maxlen=KEPT_SAMPLES)
+        """The latest round trips in seconds, for whoever takes them out to count them."""
         self.ping_due: int | None = None
         """The nonce of a PING that is to be sent."""
         self.pong_due: bytes | None = None
@@ -56,6 +67,8 @@ class Keepalive:
             return False
         sample = max(now - self._ping_sent_at, LEAST_ROUND_TRIP_SECONDS)
         self._ping_sent_at = None
+        self.samples.append(sample)
+        self.measured_seconds = sample
         # As TCP smooths it (RFC 6298 §2.3), but from the first sample on.
         self.round_trip_seconds += (sample - self.round_trip_seconds) / 8
         return True

@@ -158,7 +158,7 @@ class Fields:
 class Open:
     """OPEN: where a stream shall lead.
 
-    `service` names a service of the enclave and replaces `host` and `port`; the parent asks so.
+    `service` names a service of the other end and replaces `host` and `port`.
     """
 
     host: str = ""

@@ -114,7 +114,7 @@ BROKEN = {
     "an answer": (packet(2, {}), "a packet of kind 2, which is no request"),
     "no CBOR": (bytes([OPEN]) + b"\xff\xff", "OPEN is no CBOR"),
     "no port": (packet(OPEN, {1: "listed.test"}), "field 2 of OPEN must be an integer"),
-    "a service": (packet(OPEN, {4: "web"}), "OPEN names a service"),
+    "a service of an enclave": (packet(OPEN, {4: "web"}), "OPEN names a service"),
     "a byte too many": (bytes(MAX_REQUEST_BYTES + 1), "a packet of more than 1025 bytes"),
     "far too many bytes": (bytes(100_000), "a packet of more than 1025 bytes"),
     "HTTP": (b"GET / HTTP/1.1\r\n\r\n", "a packet of kind 71, which is no request"),
@@ -304,7 +304,8 @@ def _serve_alone(
         listener.bind(path)
         listener.listen()
         opener = Opener(policy, links, log)
-        streams = Streams(listener, opener, policy, links, log, print, most_requests=most_requests)
+        streams = Streams(opener, policy, links, log, most_requests=most_requests)
+        streams.listen(listener, print)
         done = loop.Event()
         stop_read, stop_write = os.pipe()
         loop.add_reader(stop_read, done.set)

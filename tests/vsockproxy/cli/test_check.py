@@ -23,6 +23,8 @@ def in_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "aws.yaml": "allowlist:\n- {address: kms.us-east-1.amazonaws.com, port: 443}\n",
         "broken.yaml": "listen: vsock://any:5000\nmode: x\nallowlist: [{address: '*', port: 1}]\n",
         "syntax.yaml": "listen: [vsock://any:5000\n",
+        "metadata.yaml": "listen: vsock://any:5000\n"
+        "allowlist: [{address: 169.254.169.254, port: 80, metadata: true}]\n",
         "strange.yaml": "listen: vsock://any:5000\nmode: \u00e9\n",
     }.items():
         path = tmp_path / name
@@ -32,7 +34,47 @@ def in_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
 
 
+METADATA_WARNING = (
+    "metadata.yaml:2: allowlist[0].metadata: warning: the unit vsockproxy-parent.service may not "
+    "reach 169.254.169.254: a drop-in for it with IPAddressAllow=169.254.169.254 in [Service]\n"
+)
+
 RUNS = {
+    "what the shipped unit does not allow": (["metadata.yaml"], 0, METADATA_WARNING, ""),
+    "what the shipped unit does not allow, strictly": (
+        ["--strict", "metadata.yaml"],
+        1,
+        METADATA_WARNING,
+        "",
+    ),
+    "nothing new": (["--since", "parent.yaml", "parent.yaml"], 0, "", "parent.yaml: ok\n"),
+    "what is newly allowed is no warning": (
+        ["--strict", "--since", "enclave.yaml", "more/enclave.yaml"],
+        0,
+        "more/enclave.yaml:2: allowlist[0]: newly allowed: a.b port 80: for every enclave\n",
+        "more/enclave.yaml: ok\n",
+    ),
+    "only files of its kind are compared": (
+        ["--since", "enclave.yaml", "enclave.yaml", "parent.yaml"],
+        0,
+        "",
+        "enclave.yaml: ok\nparent.yaml: ok\n",
+    ),
+    "an old file with errors": (
+        ["--since", "broken.yaml", "parent.yaml"],
+        1,
+        "broken.yaml:2: mode: 'x' does not fit: write enforce or report\n"
+        "broken.yaml:3: allowlist[0].address: '*' would match every name: "
+        "write the names, or *.NAME for those below one\n",
+        "parent.yaml: ok\n",
+    ),
+    "an old file that is missing": (
+        ["--since", "missing.yaml", "parent.yaml"],
+        2,
+        "",
+        "missing.yaml: cannot be read: no such file or directory: check the path and its "
+        "permissions\nparent.yaml: ok\n",
+    ),
     "a parent's file": (["parent.yaml"], 0, "", "parent.yaml: ok\n"),
     "an enclave's file": (["enclave.yaml"], 0, "", "enclave.yaml: ok\n"),
     "AWS's file": (["aws.yaml"], 0, "", "aws.yaml: ok\n"),
@@ -152,3 +194,9 @@ def test_a_file_name_of_any_bytes_is_printed_as_it_is() -> None:
     result = CliRunner().invoke(command, [name])
     assert result.exit_code == 1
     assert result.stdout_bytes.startswith(b"\xff.yaml:1: listen: 'x' is no endpoint: ")
+
+
+def test_an_old_file_of_another_kind_is_a_usage_error() -> None:
+    result = CliRunner().invoke(command, ["--since", "enclave.yaml", "parent.yaml"])
+    assert result.exit_code == 2
+    assert "enclave.yaml is of another kind than FILE" in result.stderr

@@ -30,6 +30,7 @@ def raw(kind: int, fields: Any) -> bytes:
 PACKETS: dict[str, tuple[Message, bytes]] = {
     "OPEN": (Open("kms.test", 443), raw(1, {1: "kms.test", 2: 443})),
     "OPEN of a dedicated stream": (Open("a", 1, dedicated=True), raw(1, {1: "a", 2: 1, 3: True})),
+    "OPEN of a service of the parent": (Open(service="vsockproxy.x"), raw(1, {4: "vsockproxy.x"})),
     "PENDING": (Pending(), b"\x40"),
     "OPENED": (Opened("192.0.2.1"), raw(2, {1: "192.0.2.1"})),
     "OPENED without an address": (Opened(), raw(2, {})),
@@ -66,7 +67,7 @@ BAD_REQUESTS = {
     "no host": (raw(1, {2: 1}), "field 1 of OPEN must be printable text"),
     "a host of 256 bytes": (raw(1, {1: "h" * 256, 2: 1}), "field 1 of OPEN must be printable"),
     "a line break in the host": (raw(1, {1: "a\n", 2: 1}), "field 1 of OPEN must be printable"),
-    "a service": (raw(1, {4: "web"}), "OPEN names a service"),
+    "a service that is not the parent's": (raw(1, {4: "web"}), "OPEN names a service"),
     "a type of 0": (raw(10, {1: "a", 2: 0}), "field 2 of RESOLVE must be an integer"),
     "something behind the map": (raw(1, {1: "a", 2: 1}) + b"\0", "OPEN is not one map"),
     "a byte too many": (bytes(MAX_REQUEST_BYTES + 1), "a packet of more than 1025 bytes"),

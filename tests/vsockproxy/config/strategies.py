@@ -26,10 +26,11 @@ from vsockproxy.config.model import (
     EnclaveEntry,
     EnclaveForward,
     EnclaveLimits,
+    EnclaveLog,
     Limits,
-    Log,
     ParentConfig,
     ParentForward,
+    ParentLog,
     Rate,
     Resolver,
     Shim,
@@ -129,11 +130,8 @@ limits = st.builds(
     st.integers(1, 65_536),
     st.integers(0, 2**30),
 )
-logs = sections(
-    Log,
-    format=st.sampled_from(["auto", "text", "json"]),
-    level=st.sampled_from(["debug", "info", "warning", "error"]),
-)
+formats = st.sampled_from(["auto", "text", "json"])
+levels = st.sampled_from(["debug", "info", "warning", "error"])
 parent_configs = sections(
     ParentConfig,
     listen=listeners("listen", st.none() | cids).map(lambda endpoint: [endpoint]),
@@ -162,7 +160,7 @@ parent_configs = sections(
     ),
     workers=st.integers(1, 256),
     limits=limits,
-    log=logs,
+    log=sections(ParentLog, format=formats, level=levels, enclave_lines=st.integers(0, 1_000_000)),
 )
 enclave_configs = sections(
     EnclaveConfig,
@@ -194,7 +192,13 @@ enclave_configs = sections(
         vsock=st.sampled_from(["deny", "allow"]),
     ),
     limits=limits,
-    log=logs,
+    log=sections(
+        EnclaveLog,
+        format=formats,
+        level=levels,
+        to_parent=st.none() | st.booleans(),
+        buffer=st.integers(2**16, 2**30),
+    ),
 )
 aws_allowlists = sections(
     AwsAllowlist, allowlist=lists(sections(AwsRule, address=hosts, port=ports))

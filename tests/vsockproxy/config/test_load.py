@@ -230,7 +230,7 @@ PARENT_VALUES = {
         "xyzzy: 1",
         "xyzzy: unknown key: remove it, or write one of listen, version, allowlist, denylist, "
         "mode, mixed, require_tls, enclaves, forwards, ingress, resolver, upstream_proxy, "
-        "source_address, workers, limits, admin, log",
+        "source_address, workers, limits, drain, forbidden_streams, admin, log",
     ),
     "an unknown key with a hyphen": (
         "require-tls: true",
@@ -899,7 +899,7 @@ listen: [tcp://127.0.0.1:1, vsock://any:1, nothing]
 enclaves:
   - {cid: 4, allowlist: [{address: '*'}]}
   - {cid: 4, nam: x}
-workers: auto
+workers: many
 """
     assert report(text) == [
         "f:1: mode: 'enforced' is none of enforce, report: write enforce",
@@ -919,7 +919,8 @@ workers: auto
         "f:10: enclaves[1].nam: unknown key: write name",
         "f:10: enclaves[1].cid: CID 4 has an entry already, enclaves[0]: "
         "write one entry for each CID",
-        "f:11: workers: not in this version: write a number",
+        "f:11: workers: 'many' is text, not a number: "
+        "write an integer within 1-256 or auto, without quotes",
     ]
 
 

@@ -10,21 +10,9 @@ NOT_IN_THIS_VERSION = {
         PARENT + "ingress: [{listen: 'tcp://0.0.0.0:443', service: web}]\n",
         "f:2: ingress: not in this version: remove it",
     ),
-    "the admin endpoint": (
-        PARENT + "admin: {listen: 'unix:///run/admin.sock'}\n",
-        "f:2: admin: not in this version: remove it",
-    ),
-    "automatic workers of the parent": (
-        PARENT + "workers: auto\n",
-        "f:2: workers: not in this version: write a number",
-    ),
     "ingress of the enclave": (
         ENCLAVE + "ingress: [{service: web, to: 'tcp://127.0.0.1:8080'}]\n",
         "f:2: ingress: not in this version: remove it",
-    ),
-    "automatic workers of the enclave": (
-        ENCLAVE + "workers: auto\n",
-        "f:2: workers: not in this version: write a number",
     ),
     "TLS of a forward": (
         ENCLAVE + "forwards: [{listen: 'unix:///a', to: 'a.b:1', tls: true}]\n",
@@ -42,7 +30,6 @@ def test_a_key_whose_feature_is_not_built_is_refused(text: str, line: str) -> No
 
 WITHOUT_THE_FEATURE = {
     "no ingress of the parent": PARENT + "ingress: []\n",
-    "no admin endpoint": PARENT + "admin: null\n",
     "a number of workers": PARENT + "workers: 2\n",
     "no ingress of the enclave": ENCLAVE + "ingress: []\n",
     "a forward without TLS": ENCLAVE
@@ -57,8 +44,8 @@ def test_a_value_that_does_not_need_the_feature_is_accepted(text: str) -> None:
 
 def test_a_broken_value_of_an_unbuilt_key_is_reported_as_such() -> None:
     with pytest.raises(ConfigErrors) as caught:
-        parse((PARENT + "admin: {listen: nowhere}\n").encode(), "f")
+        parse((PARENT + "ingress: [{listen: nowhere, service: web}]\n").encode(), "f")
     assert [error.what for error in caught.value.errors] == [
-        "'nowhere' is no endpoint",
+        "'nowhere' has no port",
         "not in this version",
     ]

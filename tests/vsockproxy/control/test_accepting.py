@@ -13,7 +13,7 @@ from vsockproxy.addresses import TcpAddress, UnixAddress, VsockAddress
 from vsockproxy.control.accepting import PAUSE_SECONDS, Assignment, accept_connections, peer_of
 from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.listening import Listener, open_listener
-from vsockproxy.worker_messages import Configure, Connection
+from vsockproxy.worker_messages import Configure, Connection, ListenerSummary
 
 
 def test_new_cids_go_to_the_worker_with_the_fewest() -> None:
@@ -56,14 +56,17 @@ def connect(listener: Listener) -> socket.socket:
     return client
 
 
-def supervisor_of(worker: ProcesslessWorker, log: RecordingLog) -> Supervisor:
-    configurations = [Configure(0, bytes(16), "json", "info", [])]
+def supervisor_of(
+    worker: ProcesslessWorker, log: RecordingLog, *listeners: ListenerSummary
+) -> Supervisor:
+    configurations = [Configure(0, bytes(16), "json", "info", list(listeners))]
     return Supervisor(launch=lambda: worker, configurations=configurations, document=0, log=log)
 
 
 async def test_connections_go_to_a_worker(listener: Listener) -> None:
     worker, log = ProcesslessWorker(), RecordingLog()
-    supervisor = supervisor_of(worker, log)
+    summary = ListenerSummary("listen[1]", "link", str(listener.endpoint))  # a reload moved it
+    supervisor = supervisor_of(worker, log, summary)
 
     async def accept() -> None:
         await accept_connections(
@@ -82,7 +85,7 @@ async def test_connections_go_to_a_worker(listener: Listener) -> None:
             with trio.fail_after(10):
                 await worker.has_received(3)
         nursery.cancel_scope.cancel()
-    assert worker.received[1:] == [Connection("listen[0]", 3, 0)] * 2
+    assert worker.received[1:] == [Connection("listen[1]", 3, 0)] * 2
 
 
 async def test_a_cid_that_may_not_connect_is_refused_with_a_line(listener: Listener) -> None:

@@ -1,20 +1,25 @@
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.supervision import ProcesslessWorker, RecordingLog
+from tests.support.supervision import (
+    ProcesslessWorker,
+    RecordingLog,
+    Workers,
+    accepted,
+    index_of,
+    ports,
+    supervise,
+)
 from vsockproxy.control import supervisor as module
-from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
+from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.worker_messages import (
+    DRAIN_SECONDS,
     MAX_DESCRIPTORS,
     Configure,
-    Connection,
     Heartbeat,
     Listeners,
     Named,
@@ -27,62 +32,6 @@ from vsockproxy.worker_messages import (
 
 KILLED = int(signal.SIGKILL)
 """A wait status."""
-
-
-class Workers:
-    """Starts workers, and keeps them in the order of their starts."""
-
-    def __init__(self, make: Callable[[], ProcesslessWorker] = ProcesslessWorker) -> None:
-        self.started: list[ProcesslessWorker] = []
-        self.make = make
-        self.failures = 0
-        """How many starts fail first."""
-        self._has_started = trio.Event()
-
-    def __call__(self) -> ProcesslessWorker:
-        if self.failures:
-            self.failures -= 1
-            raise OSError(12, "no memory")
-        self.started.append(self.make())
-        self._has_started.set()
-        return self.started[-1]
-
-    async def next_start(self) -> None:
-        self._has_started = trio.Event()
-        await self._has_started.wait()
-
-
-@asynccontextmanager
-async def supervise(
-    workers: Workers, log: RecordingLog, count: int = 1
-) -> AsyncIterator[Supervisor]:
-    supervisor = Supervisor(
-        launch=workers,
-        configurations=[Configure(i, bytes(16), "json", "info", []) for i in range(count)],
-        document=0,
-        log=log,
-    )
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(supervisor.run)
-        await wait_all_tasks_blocked()
-        yield supervisor
-        supervisor.stop()
-
-
-def accepted(port: int = 1) -> AcceptedConnection:
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    return AcceptedConnection(Connection("listen[0]", 16, port), ours)
-
-
-def ports(worker: ProcesslessWorker) -> list[int]:
-    return [message.port for message in worker.received if isinstance(message, Connection)]
-
-
-def index_of(worker: ProcesslessWorker) -> int:
-    configure = worker.received[0]
-    assert isinstance(configure, Configure)
-    return configure.worker
 
 
 async def test_all_workers_are_configured_and_then_ready(autojump_clock: MockClock) -> None:
@@ -228,7 +177,8 @@ async def test_a_worker_that_does_not_obey_is_killed_after_the_grace(
     workers = Workers(lambda: ProcesslessWorker(obeys_stop=False))
     async with supervise(workers, RecordingLog(), count=2):
         await trio.sleep(1)
-    assert trio.current_time() == pytest.approx(1 + module.STOP_GRACE_SECONDS)
+    grace = DRAIN_SECONDS + module.STOP_GRACE_SECONDS
+    assert trio.current_time() == pytest.approx(1 + grace)
     assert all(worker.was_killed for worker in workers.started)
 
 

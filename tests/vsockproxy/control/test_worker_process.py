@@ -22,6 +22,7 @@ from vsockproxy.worker_messages import (
     Connection,
     MessageError,
     Ready,
+    Statistics,
     Stop,
     receive,
     send,
@@ -56,7 +57,7 @@ async def test_messages_both_ways() -> None:
         await made.send(Stop())
         assert receive(theirs) == (Stop(), ())
         send(theirs, Ready())
-        assert await made.receive() == Ready()
+        assert await made.receive() == (Ready(), ())
         theirs.send(b"garbage")
         with pytest.raises(MessageError):
             await made.receive()
@@ -108,11 +109,13 @@ async def test_a_cancelled_send_was_not_sent() -> None:
         assert received == sent > 0
 
 
-async def test_descriptors_that_a_worker_sends_are_closed() -> None:
+async def test_descriptors_that_a_worker_sends_come_with_the_message() -> None:
     async with worker() as (made, theirs):
         before = set(os.listdir("/proc/self/fd"))
-        send(theirs, Connection("listen[0]", 16, 0), [0])
-        assert await made.receive() == Connection("listen[0]", 16, 0)
+        send(theirs, Statistics(), [0])
+        message, (descriptor,) = await made.receive()
+        assert message == Statistics()
+        os.close(descriptor)
         assert set(os.listdir("/proc/self/fd")) == before
 
 

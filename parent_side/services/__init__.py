@@ -1,0 +1,1 @@
+"""Services of the parent: processes of their own, on trio."""

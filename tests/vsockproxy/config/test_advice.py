@@ -1,0 +1,67 @@
+import pytest
+
+from vsockproxy.addresses import TcpAddress, VsockAddress
+from vsockproxy.config.advice import advise
+from vsockproxy.config.document import Document
+from vsockproxy.config.load import parse
+from vsockproxy.config.model import Admin, ParentConfig, ParentIngress
+
+PARENT = "listen: vsock://any:5000\n"
+METADATA = "{address: 169.254.169.254, port: 80, metadata: true}"
+
+
+@pytest.mark.parametrize(
+    ("yaml", "lines"),
+    [
+        pytest.param(f"{PARENT}allowlist: [{{address: a.b, port: 443}}]", [], id="nothing"),
+        pytest.param(
+            f"{PARENT}allowlist: [{METADATA}]",
+            [
+                "parent.yaml:2: allowlist[0].metadata: the unit vsockproxy-parent.service may not "
+                "reach 169.254.169.254: a drop-in for it with IPAddressAllow=169.254.169.254 in "
+                "[Service]"
+            ],
+            id="the metadata service",
+        ),
+        pytest.param(
+            f"{PARENT}enclaves:\n- {{cid: 16, allowlist: [{METADATA}]}}",
+            [
+                "parent.yaml:3: enclaves[0].allowlist[0].metadata: the unit "
+                "vsockproxy-parent.service may not reach 169.254.169.254: a drop-in for it with "
+                "IPAddressAllow=169.254.169.254 in [Service]"
+            ],
+            id="for one enclave",
+        ),
+        pytest.param(
+            f"parent: vsock://3:5000\nallowlist: [{METADATA}]", [], id="an enclave's file"
+        ),
+    ],
+)
+def test_advice(yaml: str, lines: list[str]) -> None:
+    assert [str(each) for each in advise(parse(yaml.encode(), "parent.yaml"))] == lines
+
+
+@pytest.mark.parametrize(
+    ("port", "warned"),
+    [
+        pytest.param(443, True, id="a port for which one needs a capability"),
+        pytest.param(1023, True, id="the last of them"),
+        pytest.param(1024, False, id="the first that anybody may have"),
+        pytest.param(0, False, id="one that the kernel chooses"),
+    ],
+)
+def test_low_ports(port: int, warned: bool) -> None:
+    endpoint = TcpAddress("0.0.0.0", port)
+    config = ParentConfig(
+        listen=[VsockAddress(3, 443)],
+        ingress=[ParentIngress(listen=endpoint, service="web")],
+        admin=Admin(listen=endpoint),
+    )
+    lines = [str(each) for each in advise(Document(config, "parent.yaml", {}))]
+    paths = ["ingress[0].listen", "admin.listen"] if warned else []
+    assert lines == [
+        f"parent.yaml:1: {path}: the unit vsockproxy-parent.service has no capability for port "
+        f"{port}: let systemd listen: a drop-in for vsockproxy-parent.socket with "
+        f"ListenStream=0.0.0.0:{port}"
+        for path in paths
+    ]

@@ -1,0 +1,58 @@
+"""What is no error in a parent's file, and fails all the same under the shipped systemd units."""
+
+from collections.abc import Iterator
+
+from vsockproxy.addresses import Endpoint, TcpAddress
+from vsockproxy.config.document import Document, line_of
+from vsockproxy.config.errors import ConfigError
+from vsockproxy.config.model import AllowRule, ParentConfig
+
+__all__ = ("advise",)
+
+FIRST_FREE_PORT = 1024
+"""Lower ones need CAP_NET_BIND_SERVICE, where the machine has not another limit (ip(7))."""
+
+
+def advise(document: Document) -> tuple[ConfigError, ...]:
+    """Warnings about a parent's file; none about another."""
+    config = document.config
+    if not isinstance(config, ParentConfig):
+        return ()
+    found = [*_privileged_ports(config), *_metadata_rules(config)]
+    return tuple(
+        ConfigError(document.file, line_of(document.lines, path), path, what, mend)
+        for path, what, mend in found
+    )
+
+
+def _privileged_ports(config: ParentConfig) -> Iterator[tuple[str, str, str]]:
+    for path, endpoint in _tcp_listeners(config):
+        if isinstance(endpoint, TcpAddress) and 0 < endpoint.port < FIRST_FREE_PORT:
+            what = f"the unit vsockproxy-parent.service has no capability for port {endpoint.port}"
+            mend = (
+                "let systemd listen: a drop-in for vsockproxy-parent.socket with "
+                f"ListenStream={str(endpoint).removeprefix('tcp://')}"
+            )
+            yield path, what, mend
+
+
+def _tcp_listeners(config: ParentConfig) -> Iterator[tuple[str, Endpoint]]:
+    for index, ingress in enumerate(config.ingress):
+        yield f"ingress[{index}].listen", ingress.listen
+    if config.admin is not None:
+        yield "admin.listen", config.admin.listen
+
+
+def _metadata_rules(config: ParentConfig) -> Iterator[tuple[str, str, str]]:
+    for path, rules in _allowlists(config):
+        for index, rule in enumerate(rules):
+            if rule.metadata:
+                what = f"the unit vsockproxy-parent.service may not reach {rule.address}"
+                mend = f"a drop-in for it with IPAddressAllow={rule.address} in [Service]"
+                yield f"{path}[{index}].metadata", what, mend
+
+
+def _allowlists(config: ParentConfig) -> Iterator[tuple[str, list[AllowRule]]]:
+    yield "allowlist", config.allowlist
+    for index, entry in enumerate(config.enclaves):
+        yield f"enclaves[{index}].allowlist", entry.allowlist

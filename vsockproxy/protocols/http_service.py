@@ -1,0 +1,197 @@
+"""HTTP/1.1 as our own services speak it: requests without a body, one for each connection.
+
+Whoever serves reads a head with `HeadReader`, and answers `read_request` with `write_answer`.
+Whoever asks sends `write_request` and gives `AnswerReader` what comes. Every message says
+`Connection: close`: nothing is left of one request when the next one comes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+
+import h11
+
+from vsockproxy.protocols.errors import HeadError, HttpRequestError, HttpResponseError
+from vsockproxy.protocols.http_head import HeadReader, without_quotes
+
+__all__ = (
+    "MAX_HEADERS",
+    "MAX_HEAD_BYTES",
+    "AnswerReader",
+    "ServiceAnswer",
+    "ServiceRequest",
+    "read_request",
+    "write_answer",
+    "write_request",
+)
+
+MAX_HEAD_BYTES: Final = 16 * 1024
+MAX_HEADERS: Final = 64
+
+MAX_FRAMING_BYTES: Final = 2048
+"""Of one chunk header that h11 waits for, and of the pieces it is fed in: `http_exchange` says
+why."""
+
+_REQUEST_ERROR: Final = "http_request_error"
+_MALFORMED: Final = "http_protocol_error"
+_INCOMPLETE: Final = "http_response_incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRequest:
+    """A request.
+
+    Args:
+        method: as it was written.
+        target: in origin-form: a path, and perhaps a query.
+        headers: the last value of each, by its name in lower case.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAnswer:
+    """An answer, whole."""
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Sequence[tuple[str, str]] = ()
+
+
+def read_request(head: bytes) -> ServiceRequest:
+    """Read a head that `HeadReader` has let pass.
+
+    Raises:
+        HttpRequestError: it is no request of these services.
+    """
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+    try:
+        connection.receive_data(head)
+        request = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise HttpRequestError(400, _REQUEST_ERROR, without_quotes(error)) from None
+    if not isinstance(request, h11.Request):
+        raise HttpRequestError(400, _REQUEST_ERROR, "no whole request")
+    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise HttpRequestError(413, _REQUEST_ERROR, "a request with a body: send it without")
+    target = request.target.decode("ascii")
+    if not target.startswith("/"):
+        raise HttpRequestError(400, _REQUEST_ERROR, "the target is no path: this is no proxy")
+    return ServiceRequest(request.method.decode("ascii"), target, headers)
+
+
+def write_answer(answer: ServiceAnswer, *, has_body: bool = True) -> bytes:
+    """The bytes of an answer; `has_body` is False for the answer to a HEAD request."""
+    lines = [
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        f"Content-Type: {answer.content_type}",
+        f"Content-Length: {len(answer.body)}",
+        "Cache-Control: no-store",
+        *(f"{name}: {value}" for name, value in answer.headers),
+        "Connection: close",
+        "",
+        "",
+    ]
+    head = "\r\n".join(lines).encode("latin-1")
+    return head + answer.body if has_body else head
+
+
+def write_request(
+    method: str, target: str, host: str, headers: Sequence[tuple[str, str]] = ()
+) -> bytes:
+    """The bytes of a request without a body."""
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        f"Host: {host}",
+        "User-Agent: vsockproxy",
+        "Accept: */*",
+        *(("Content-Length: 0",) if method == "PUT" else ()),
+        *(f"{name}: {value}" for name, value in headers),
+        "Connection: close",
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode("ascii")
+
+
+class AnswerReader:
+    """Reads the answer to one request.
+
+    Args:
+        method: of the request.
+        max_body_bytes: the longest body that is taken.
+    """
+
+    __slots__ = ("_body", "_connection", "_head", "_max_body_bytes", "_status")
+
+    def __init__(self, method: str, max_body_bytes: int) -> None:
+        self._head: HeadReader | None = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_FRAMING_BYTES)
+        # h11 wants to have sent the request whose answer it reads.
+        self._connection.send(h11.Request(method=method, target="/", headers=[("Host", "-")]))
+        self._connection.send(h11.EndOfMessage())
+        self._max_body_bytes = max_body_bytes
+        self._status = 0
+        self._body = bytearray()
+
+    def receive(self, data: bytes) -> ServiceAnswer | None:
+        """Take bytes, none at the end of file; the answer once it is whole.
+
+        Raises:
+            HttpResponseError: it is malformed, longer than it may be, or cut off.
+        """
+        try:
+            if self._head is not None:
+                if not data:
+                    raise HttpResponseError(502, _INCOMPLETE, "the answer was cut off")
+                parts = self._head.receive(data)
+                if parts is None:
+                    return None
+                head, data = parts
+                self._head = None
+                self._connection.receive_data(head)
+                if self._take_events():
+                    return self._answer()
+                if not data:
+                    return None
+            pieces = range(0, len(data), MAX_FRAMING_BYTES) if data else range(1)
+            for start in pieces:
+                self._connection.receive_data(data[start : start + MAX_FRAMING_BYTES])
+                if self._take_events():
+                    return self._answer()
+        except HeadError as error:
+            raise HttpResponseError(502, _MALFORMED, f"the answer has {error.text}") from None
+        except h11.RemoteProtocolError as error:
+            raise HttpResponseError(502, _MALFORMED, without_quotes(error)) from None
+        return None
+
+    def _take_events(self) -> bool:
+        while True:
+            match self._connection.next_event():
+                case h11.InformationalResponse():
+                    raise HttpResponseError(502, _MALFORMED, "an interim answer")
+                case h11.Response() as response:
+                    self._status = response.status_code
+                case h11.Data() as part:
+                    self._body += part.data
+                    if len(self._body) > self._max_body_bytes:
+                        text = f"an answer of more than {self._max_body_bytes} bytes"
+                        raise HttpResponseError(502, _MALFORMED, text)
+                case h11.EndOfMessage():
+                    return True
+                case _:
+                    return False
+
+    def _answer(self) -> ServiceAnswer:
+        return ServiceAnswer(self._status, bytes(self._body))

@@ -1,0 +1,107 @@
+"""Serves HTTP on a listening socket that somebody else has made: one request a connection."""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from socket import socket
+from typing import Final
+
+import trio
+
+from vsockproxy.control.logs import EventLog
+from vsockproxy.protocols.errors import HeadError, HttpRequestError
+from vsockproxy.protocols.http_head import HeadReader
+from vsockproxy.protocols.http_service import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    ServiceAnswer,
+    ServiceRequest,
+    read_request,
+    write_answer,
+)
+
+__all__ = ("Answering", "serve_http")
+
+Answering = Callable[[ServiceRequest], ServiceAnswer | Awaitable[ServiceAnswer]]
+"""Answers a request, at once or after having waited for what is needed."""
+
+CONNECTIONS_AT_ONCE: Final = 128
+"""The next one waits in the kernel's backlog."""
+
+EXCHANGE_SECONDS: Final = 10.0
+"""Time for a request to arrive and its answer to leave."""
+
+READ_BYTES: Final = 4096
+PAUSE_SECONDS: Final = 0.1
+"""After an accept that failed for want of descriptors or memory."""
+
+_WANTS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_OF_THE_LISTENER: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
+
+
+async def serve_http(listener: socket, answering: Answering, log: EventLog) -> None:
+    """Serve until cancelled.
+
+    Args:
+        listener: non-blocking and listening; whoever made it closes it.
+        answering: answers each request.
+        log: gets a line when accepting has to rest.
+    """
+    room = trio.Semaphore(CONNECTIONS_AT_ONCE)
+    accepting = trio.socket.from_stdlib_socket(listener)
+    is_in_want = False
+    try:
+        async with trio.open_nursery() as nursery:
+            while True:
+                await room.acquire()
+                try:
+                    connection, _ = await accepting.accept()
+                except OSError as error:
+                    room.release()
+                    if error.errno in _OF_THE_LISTENER:
+                        raise
+                    if error.errno in _WANTS:
+                        if not is_in_want:
+                            text = os.strerror(error.errno or 0)
+                            log.write("error", "accept_failed", {"text": text})
+                        is_in_want = True
+                        await trio.sleep(PAUSE_SECONDS)
+                    continue
+                is_in_want = False
+                nursery.start_soon(_serve_one, trio.SocketStream(connection), answering, room)
+    finally:
+        accepting.detach()
+
+
+async def _serve_one(stream: trio.SocketStream, answering: Answering, room: trio.Semaphore) -> None:
+    try:
+        async with stream:
+            with trio.move_on_after(EXCHANGE_SECONDS):
+                try:
+                    await stream.send_all(await _exchange(stream, answering))
+                    await stream.send_eof()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass  # the client has gone
+    finally:
+        room.release()
+
+
+async def _exchange(stream: trio.SocketStream, answering: Answering) -> bytes:
+    """The bytes that answer one request; none if none came."""
+    reader = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
+    try:
+        while True:
+            data = await stream.receive_some(READ_BYTES)
+            if not data:
+                return b""
+            if parts := reader.receive(bytes(data)):
+                request = read_request(parts[0])
+                answer = answering(request)
+                if not isinstance(answer, ServiceAnswer):
+                    answer = await answer
+                return write_answer(answer, has_body=request.method != "HEAD")
+    except HeadError as error:
+        status = 431 if error.is_too_large else 400
+        return write_answer(ServiceAnswer(status, f"{error.text}\n".encode()))
+    except HttpRequestError as error:
+        return write_answer(ServiceAnswer(error.status, f"{error.text}\n".encode()))
