@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Final
 
-from parent_side.upstream_credentials import credentials_fault
 from vsockproxy import processes
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
@@ -22,6 +21,7 @@ from vsockproxy.control.listeners import ListenerSet, WantedListener, socket_key
 from vsockproxy.control.notify import NotifySettings
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import ListenError
+from vsockproxy.upstream_credentials import credentials_fault
 from vsockproxy.worker_messages import read_document
 
 __all__ = ("WORKER_MODULE", "main", "run", "serve", "wanted_listeners")

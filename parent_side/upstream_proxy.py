@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from parent_side.resolver import ResolutionError, Resolver
-from parent_side.upstream_credentials import CredentialsNotUsable, read_authorization
 from vsockproxy.addresses import Destination, Host, IpAddress
 from vsockproxy.config.model import UpstreamProxy as Settings
 from vsockproxy.config.patterns import parse_pattern
@@ -18,6 +17,7 @@ from vsockproxy.log import Log
 from vsockproxy.policy.rules import Rule, RuleTable
 from vsockproxy.protocols.errors import HttpResponseError
 from vsockproxy.protocols.http_connect import MAX_HEAD_BYTES, ConnectExchange
+from vsockproxy.upstream_credentials import CredentialsNotUsable, read_authorization
 
 __all__ = ("UpstreamProxy",)
 

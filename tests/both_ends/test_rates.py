@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -27,19 +28,31 @@ class Parent:
 
     def __init__(self, directory: Path, **content: Any) -> None:
         self._directory = directory
-        config = directory / "parent.yaml"
         listen = [f"unix://{directory}/{name}.sock?cid={cid}" for name, cid in CIDS.items()]
-        config.write_text(json.dumps({"listen": listen, "log": {"format": "json"}, **content}))
-        self.side = Side("parent", config)
+        self._content = {"listen": listen, "log": {"format": "json"}, **content}
+        self.side = Side("parent", self._write())
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self.side.wait_for_event("ready")
         return self
 
+    def _write(self) -> Path:
+        config = self._directory / "parent.yaml"
+        config.write_text(json.dumps(self._content))
+        return config
+
     def __exit__(self, *_: object) -> None:
         self._stack.close()
         self.side.kill()
+
+    def reload(self, **changes: Any) -> None:
+        """Change keys of the file, and have it read again."""
+        self._content.update(changes)
+        self._write()
+        after = len(self.side.lines)
+        self.side.process.send_signal(signal.SIGHUP)
+        self.side.wait_for_event("reloaded", after=after)
 
     def link(self, name: str = "first") -> RawPeer:
         """A new link of an enclave."""
@@ -254,3 +267,22 @@ def test_many_that_come_at_once_never_get_more_than_the_limit(tmp_path: Path, or
         for thread in threads:
             thread.join(60)
         assert (sum(opened), len(opened)) == (5, 4 * len(STREAMS))
+
+
+def test_counts_outlive_a_reload_that_changes_the_limits(tmp_path: Path, origin: int) -> None:
+    rate = {"streams": SLOW, "burst": 2}
+    with Parent(
+        tmp_path,
+        allowlist=rules(origin, connections=2),
+        limits={"rate": rate},
+        resolver=HOSTS,
+    ) as parent:
+        peer = parent.link()
+        assert [answer(peer, stream, "limited.test", origin) for stream in (1, 3)] == ["", ""]
+        parent.reload(limits={"rate": {**rate, "burst": 3}})
+        # There is a token more, and no connection less.
+        assert "(connections)" in answer(peer, 5, "limited.test", origin)
+        assert "(limits.rate)" in answer(peer, 7, "free.test", origin)
+        parent.reload(limits={}, allowlist=rules(origin, connections=3))
+        assert answer(peer, 9, "limited.test", origin) == ""
+        assert "(connections)" in answer(peer, 11, "limited.test", origin)

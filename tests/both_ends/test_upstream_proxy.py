@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.support import session_frames as wire
 from tests.support.connect_proxy import ESTABLISHED, ConnectProxy, refusal
 from tests.support.full_backlog import full_backlog
 from tests.support.hostile_peer import RawPeer
-from tests.support.pair import Pair, Side, echo, free_port, serving
+from tests.support.pair import Line, Pair, Side, echo, free_port, is_reset, serving
 
 SECRET = "user:correct-horse"
 NAMES = ("inside.test", "outside.test", "named.test", "dead.test")
@@ -282,6 +283,41 @@ def test_a_parent_does_not_start_with_credentials_that_it_may_not_use(tmp_path: 
         side.kill()
     (text,) = side.raw
     assert f"{config}:5: upstream_proxy.credentials: {credentials}: has mode 0644" in text
+
+
+def reload(side: Side) -> Line:
+    """Have the parent read its file again; the line that says what came of it."""
+    after = len(side.lines)
+    side.process.send_signal(signal.SIGHUP)
+    return side.wait_for(lambda line: line["event"].startswith("reload"), after=after)
+
+
+def test_a_reload_reads_the_credentials_again_and_keeps_what_works(tmp_path: Path) -> None:
+    with Company(tmp_path) as running:
+        running.credentials.write_text("user:other")
+        running.proxy.credentials = "user:other"
+        assert "answered 407" in running.refused("outside.test")
+        assert reload(running.parent)["event"] == "reloaded"
+        running.converse("outside.test")
+        running.credentials.chmod(0o644)
+        line = reload(running.parent)
+        assert line["event"] == "reload_failed"
+        assert "has mode 0644" in json.dumps(line)
+        running.converse("outside.test")
+
+
+def test_a_reload_ends_what_a_resolving_proxy_reached_and_is_not_listed_any_more(
+    tmp_path: Path,
+) -> None:
+    with (
+        Company(tmp_path, upstream={"resolve": "upstream"}) as running,
+        running.pair.connect("named.test", running.port) as sock,
+    ):
+        assert sock.makefile("rb").read(6) == b"hello "
+        text = running.pair.parent_config.read_text()
+        running.pair.parent_config.write_text(text.replace('"named.test"', '"gone.test"'))
+        assert reload(running.parent)["ended_streams"] == 1
+        assert is_reset(sock)
 
 
 def test_dialled_sockets_come_from_the_source_address(tmp_path: Path) -> None:

@@ -1,17 +1,12 @@
 """What pip and pipx install: both programs, every module, and the data that goes with them."""
 
 import configparser
-import importlib.util
 import zipfile
 
 import pytest
 
 from tests.packaging.wheels import ROOT, our_wheel
 from vsockproxy import __version__
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("hatchling") is None, reason="hatchling is not installed"
-)
 
 PACKAGES = ("vsockproxy", "enclave_side", "parent_side")
 

@@ -1,6 +1,7 @@
 """Our own wheel, built as an installer would, from the tree that is being tested."""
 
 import functools
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -17,12 +18,13 @@ def _directory() -> tempfile.TemporaryDirectory[str]:
 
 @functools.cache
 def our_wheel() -> Path:
-    """Build it, once for this process, without a network: hatchling is beside the tests."""
+    """Build it, once for this process; without a network where hatchling is beside the tests."""
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
-    offline = ["--no-build-isolation", "--no-deps", "--no-index"]
+    is_here = importlib.util.find_spec("hatchling") is not None
+    offline = ["--no-build-isolation", "--no-index"] if is_here else []
     folder = _directory().name
     done = subprocess.run(
-        [*build, *offline, "--wheel-dir", folder, str(ROOT)],
+        [*build, *offline, "--no-deps", "--wheel-dir", folder, str(ROOT)],
         capture_output=True,
         text=True,
         timeout=SECONDS,

@@ -40,6 +40,7 @@ _SYSTEM = frozenset(
         "vsockproxy.metrics",
         "vsockproxy.processes",
         "vsockproxy.signals",
+        "vsockproxy.upstream_credentials",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     }
@@ -58,6 +59,7 @@ LAYERS = _layers(
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
+    Layer("vsockproxy.upstream_credentials", _CONFIGURED),
     Layer("vsockproxy.metrics", frozenset({"vsockproxy"}), is_pure=True),
     Layer("vsockproxy.activity", frozenset({"vsockproxy", "vsockproxy.metrics"}), is_pure=True),
     Layer("vsockproxy.log_lines", is_pure=True),

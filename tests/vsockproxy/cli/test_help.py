@@ -109,7 +109,7 @@ def complete(line: str, *, directory: Path) -> list[str]:
 def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     assert complete("vsockproxy ex", directory=tmp_path) == ["explain"]
     assert complete("vsockproxy completion ", directory=tmp_path) == ["bash", "zsh", "fish"]
-    assert complete("vsockproxy check --s", directory=tmp_path) == ["--strict"]
+    assert complete("vsockproxy check --str", directory=tmp_path) == ["--strict"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

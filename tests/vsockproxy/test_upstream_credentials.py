@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from parent_side.upstream_credentials import (
+from tests.vsockproxy.policy.files import document_of
+from vsockproxy.upstream_credentials import (
     MAX_FILE_BYTES,
     CredentialsNotUsable,
     credentials_fault,
     read_authorization,
 )
-from tests.vsockproxy.policy.files import document_of
 
 GOOD = {
     "a line": (b"user:pass\n", b"Basic dXNlcjpwYXNz"),
