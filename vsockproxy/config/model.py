@@ -12,10 +12,13 @@ import msgspec
 from vsockproxy.addresses import TcpAddress, UnixAddress
 from vsockproxy.config.field_types import (
     AbsolutePath,
+    AtOnce,
     ContextId,
+    FilePath,
     HostName,
     Mode,
     Name,
+    PerSecond,
     Port,
     Ports,
     PositiveSeconds,
@@ -39,6 +42,7 @@ from vsockproxy.config.scalars import (
     PatternText,
     ServiceTargetText,
     Size,
+    SourceAddressText,
     TcpAddressText,
 )
 
@@ -99,6 +103,10 @@ class AllowRule(Section, frozen=True):
     """Overrides the file's `require_tls` for this rule."""
     names: bool = True
     """False keeps this rule out of the names way in (its listeners are limited to 256 ports)."""
+    connections: AtOnce | None = None
+    """Connections of one enclave that may be open at once under this rule; else any number."""
+    rate: PerSecond | None = None
+    """Connections of one enclave that may be opened each second under this rule; else any."""
 
 
 class DenyRule(Section, frozen=True):
@@ -110,6 +118,18 @@ class DenyRule(Section, frozen=True):
     """One TCP port; a rule has at most one of this and `ports`."""
     ports: Ports | None = None
     """TCP ports and ranges of them."""
+
+
+class Rate(Section, frozen=True):
+    """How fast an enclave may open streams and ask for names; what is more is refused."""
+
+    streams: PerSecond
+    """New streams, and connections to raw ports, each second."""
+    lookups: PerSecond | None = None
+    """Questions for names each second; as many as `streams` unless it is written."""
+    burst: AtOnce | None = None
+    """Of each kind, how many may come at once after a quiet time; what one second allows unless
+    it is written."""
 
 
 class Limits(Section, frozen=True):
@@ -131,6 +151,8 @@ class Limits(Section, frozen=True):
     """Seconds that a stream may stay open in one direction only."""
     idle: Seconds = 0.0
     """Seconds that a stream may stay without a byte; 0 means no limit."""
+    rate: Rate | None = None
+    """How fast streams may be opened and names asked for; without it, as fast as it goes."""
 
     def share_of(self, workers: int) -> "Limits":
         """What one of several workers may use of an enclave's streams and budget, rounded up."""
@@ -139,6 +161,15 @@ class Limits(Section, frozen=True):
             streams=-(-self.streams // workers),
             receive_budget=-(-self.receive_budget // workers),
         )
+
+
+class EnclaveLimits(Section, frozen=True):
+    """Limits that differ for one enclave; the file's hold for what is not written here."""
+
+    streams: Annotated[int, msgspec.Meta(ge=1, le=MAX_STREAMS)] | None = None
+    """Streams that may be open at once."""
+    rate: Rate | None = None
+    """How fast it may open streams and ask for names."""
 
 
 class Log(Section, frozen=True):
@@ -194,6 +225,20 @@ class Resolver(Section, frozen=True):
     """Seconds for one lookup."""
 
 
+class UpstreamProxy(Section, frozen=True, rename={"except_": "except"}):
+    """An HTTP proxy that the parent reaches destinations through, with CONNECT."""
+
+    address: DestinationText
+    """`HOST:PORT` of the proxy; the address guard does not judge it."""
+    credentials: FilePath | None = None
+    """A file with `user:password` on one line, for Basic authentication; not for all to read."""
+    except_: list[PatternText] = []
+    """What is dialled directly: names and patterns as in rules, addresses and CIDRs."""
+    resolve: Literal["here", "upstream"] = "here"
+    """`here` looks names up, guards their addresses and has the proxy connect to one of these;
+    `upstream` sends the name, so that address guard and denied ranges see literals only."""
+
+
 class EnclaveEntry(Section, frozen=True):
     """What differs for the enclave with one CID: its allowlist replaces the file's."""
 
@@ -205,6 +250,7 @@ class EnclaveEntry(Section, frozen=True):
     """What it may reach, in place of the file's allowlist."""
     denylist: list[DenyRule] = []
     """What it may not reach, in addition to the file's denylist."""
+    limits: EnclaveLimits = EnclaveLimits()
 
 
 class ParentForward(Section, frozen=True):
@@ -402,6 +448,11 @@ class ParentConfig(Section, frozen=True):
     resolver: Resolver = Resolver()
     credentials: ParentCredentials | None = None
     """Credentials of the instance's role for enclaves; without it none gets them."""
+    upstream_proxy: UpstreamProxy | None = None
+    """The proxy that destinations are reached through; without it they are dialled directly."""
+    source_address: Annotated[list[SourceAddressText], msgspec.Meta(min_length=1)] | None = None
+    """What dialled sockets are bound to: an IPv4 address, an IPv6 address, or a list of both; a
+    family without one is not dialled."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
     """Worker processes; `auto` is one for each processor."""
     limits: Limits = Limits()
@@ -411,6 +462,15 @@ class ParentConfig(Section, frozen=True):
     """What a reload does to open streams that the new lists forbid."""
     admin: Admin | None = None
     log: ParentLog = ParentLog()
+
+    def limits_of(self, cid: int) -> Limits:
+        """The limits of one enclave: the file's, but for those that its entry has."""
+        for entry in self.enclaves:
+            if entry.cid == cid:
+                own = {"streams": entry.limits.streams, "rate": entry.limits.rate}
+                written = {name: value for name, value in own.items() if value is not None}
+                return msgspec.structs.replace(self.limits, **written)
+        return self.limits
 
 
 class EnclaveConfig(Section, frozen=True):
