@@ -55,6 +55,8 @@ class Enclave:
     budget: ReceiveBudget
     admission: Admission = field(default_factory=Admission)
     links: set[Link] = field(default_factory=set)
+    services: frozenset[str] = frozenset()
+    """What it offers, as its latest hello says."""
     expected: dict[bytes, Expected] = field(default_factory=dict)
     dedicated_streams: int = 0
 

@@ -3,16 +3,21 @@
 import json
 import signal
 import socket
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.dns_server import Addresses, DnsServer, Held
 from tests.support.exchange_pair import converse
 from tests.support.observation import count, descriptors, wait_until
-from tests.support.pair import Line, Pair, Side, echo, is_reset, serving
+from tests.support.pair import Line, Pair, Side, echo, free_port, is_reset, serving
+from tests.support.traffic import start
 
 HOST = "origin.test"
 OTHER = "other.test"
@@ -279,3 +284,129 @@ def test_the_resolver_is_changed() -> None:
             pair.reload({"resolver": {"hosts": {HOST: ["127.0.0.1"]}}})
             with pair.connect(HOST, port) as sock:
                 converse(sock)
+
+
+def test_connections_of_raw_ports_and_dedicated_streams_are_ended_too() -> None:
+    rules = [{"address": HOST, "port": PORT, "private": True, "require_tls": False}]
+    local = free_port()
+    forwards = [
+        {"listen": f"tcp://127.0.0.1:{local}", "to": f"{HOST}:{PORT}", "carrier": "dedicated"}
+    ]
+    with serving(echo) as port:
+        pair = ReloadPair(
+            "unix",
+            rules,
+            parent_rules=[rule(HOST, port)],
+            parent={"forwards": [{"listen": "unix:///PATH", "to": f"{HOST}:{PORT}"}]},
+            enclave={"forwards": forwards},
+        )
+        raw = pair.path / "raw.sock"
+        text = pair.parent_config.read_text().replace("/PATH", str(raw))
+        pair.parent_config.write_text(text)
+        with (
+            pair,
+            socket.create_connection(("127.0.0.1", local), 30) as dedicated,
+            connect(raw) as plain,
+        ):
+            assert pair.parent is not None
+            converse(dedicated)
+            converse(plain)
+            assert pair.reload({"allowlist": []})["ended_streams"] == 2
+            assert is_reset(dedicated)
+            assert plain.recv(1) == b""
+            parent = pair.parent
+            wait_until(parent, lambda: count(parent, "close", ended="policy") == 2)
+
+
+def test_streams_that_are_on_their_way_meet_the_new_lists() -> None:
+    with DnsServer() as dns, serving(echo) as port:
+        dns.set(HOST, Held(Addresses("127.0.0.1")))
+        rules = [{"address": HOST, "port": port, "private": True, "require_tls": False}]
+        parent = {
+            "resolver": {"servers": [dns.address], "timeout": 30},
+            "forwards": [{"listen": "unix:///PATH?cid=20", "to": f"{HOST}:{port}"}],
+        }
+        pair = ReloadPair("unix", rules, parent=parent)
+        raw = pair.path / "raw.sock"
+        pair.parent_config.write_text(pair.parent_config.read_text().replace("/PATH", str(raw)))
+        with pair, connect(raw) as plain:
+            assert pair.parent is not None
+            request = f"CONNECT {HOST}:{port} HTTP/1.1\r\nHost: {HOST}:{port}\r\n\r\n"
+            asking = start(partial(pair.ask, request))
+            dns.wait_for_questions(2)  # one for each CID
+            assert pair.reload({"allowlist": []})["ended_streams"] == 0
+            dns.release(HOST)
+            sock, head = asking.result(60)
+            with sock:
+                assert b" 403 " in head
+                assert b"error=not_listed" in head
+            assert plain.recv(1) == b""
+            for cid in (Pair.CID, 20):
+                pair.parent.wait_for_event("decision", cid=cid, reason="not_listed", allowed=False)
+            assert not pair.parent.events("close")
+
+
+RELOADS = 100
+BROKEN = 3
+"""Every so many-th file is broken."""
+
+
+@pytest.mark.alone
+def test_a_hundred_reloads_under_load_refuse_nobody_and_leave_nothing_behind() -> None:
+    is_over = threading.Event()
+
+    def go_on(pair: Pair) -> Counter[str]:
+        seen: Counter[str] = Counter()
+        while not is_over.is_set():
+            try:
+                with pair.connect(HOST, PORT) as sock:
+                    for _ in range(10):
+                        converse(sock)
+                seen["served"] += 1
+            except (OSError, AssertionError) as error:
+                seen[repr(error)] += 1
+        return seen
+
+    with pair_with_origin() as (pair, port):
+        assert pair.parent is not None
+        processes = pair.parent.processes
+        lists = {
+            False: {"allowlist": [rule(HOST, port)], "forwards": []},
+            True: {
+                "allowlist": [rule(HOST, port), rule(OTHER, port)],
+                "forwards": [
+                    {"listen": f"unix://{pair.path}/forward.sock", "to": f"{HOST}:{PORT}"}
+                ],
+            },
+        }
+        # What a first reload needs (a pool of threads) stays.
+        assert pair.reload(lists[False])["event"] == "reloaded"
+        before = {pid: descriptors(pid) for pid in processes}
+        running = [start(partial(go_on, pair)) for _ in range(4)]
+        is_open = False
+        with pair.connect(HOST, PORT) as lasting:
+            for number in range(1, RELOADS + 1):
+                if number % BROKEN:
+                    is_open = not is_open
+                    assert pair.reload(lists[is_open])["event"] == "reloaded"
+                else:
+                    good = pair.parent_config.read_text()
+                    wrong = {**pair.content(), **lists[not is_open], "allowlst": []}
+                    assert pair.reload_text(json.dumps(wrong))["event"] == "reload_failed"
+                    pair.parent_config.write_text(good)
+                assert (is_allowed(pair, HOST), is_allowed(pair, OTHER)) == (True, is_open)
+                converse(lasting)
+        is_over.set()
+        seen = sum((future.result(60) for future in running), Counter[str]())
+        assert seen.keys() == {"served"}
+        assert pair.reload(lists[False])["event"] == "reloaded"
+        for side in (pair.parent, pair.enclave):
+            assert side is not None
+            wait_until(side, partial(is_closed, side))
+        assert pair.parent.processes == processes
+        assert {pid: descriptors(pid) for pid in processes} == before
+
+
+def is_closed(side: Side) -> bool:
+    """Whether every stream that was opened has its close line."""
+    return count(side, "decision", allowed=True) == count(side, "close")

@@ -182,26 +182,3 @@ def test_variables_for_another_process_are_left_alone(tmp_path: Path) -> None:
     file = written(tmp_path, f"listen: unix://{tmp_path}/link.sock\n")
     with parent(file, LISTEN_PID=str(os.getpid()), LISTEN_FDS="5") as program:
         program.line_with('"ready"')
-
-
-def test_a_named_descriptor_is_passed_without_systemd(tmp_path: Path) -> None:
-    link = tmp_path / "link.sock"
-    file = written(tmp_path, f"listen: unix://{link}?cid=16\n")
-    script = 'export LISTEN_PID=$$; exec "$@" 3<&0 </dev/null'
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(link))
-        listener.listen()
-        command = [sys.executable, "-m", "tests.support.fake_side", "parent", str(file)]
-        with Program(
-            ["/bin/sh", "-c", script, "sh", *command],
-            {"LISTEN_FDS": "1"},
-            stdin=listener.fileno(),
-        ) as program:
-            program.line_with('"ready"')
-            with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(DEADLINE_SECONDS)
-                client.connect(str(link))
-                assert client.makefile().read().split()[1] == "listen[0]"
-            program.signal(signal.SIGTERM)
-            assert program.end()[0] == 0
-    assert link.exists()

@@ -20,6 +20,9 @@ Line = dict[str, Any]
 READY_SECONDS = 60.0
 """User Mode Linux takes some seconds to start a Python."""
 
+PASS_STDIN = 'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@" 3<&0 </dev/null'
+"""A shell script that passes its stdin on as sd_listen_fds(3) has it."""
+
 VSOCK_LOOPBACK_CID = 1
 SHOWN_LINES = 20
 
@@ -39,19 +42,28 @@ class Side:
         name: `parent` or `enclave`.
         config: path of its file.
         command: the command of an enclave.
+        passed: a listening socket that it is started with, as systemd does it.
     """
 
-    def __init__(self, name: str, config: Path, command: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Path,
+        command: tuple[str, ...] = (),
+        *,
+        passed: socket.socket | None = None,
+    ) -> None:
         self.name = name
         self.lines: list[Line] = []
         self.raw: list[str] = []
         self._changed = threading.Condition()
         after = ["--", *command] if command else []
+        before = ["/bin/sh", "-c", PASS_STDIN, "sh"] if passed is not None else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vsockproxy", name, "--config", str(config), *after],
+            [*before, sys.executable, "-m", "vsockproxy", name, "--config", str(config), *after],
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE if command else subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if passed is None else passed.fileno(),
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -1,13 +1,18 @@
 import gc
 import os
 import socket
+import typing
 from collections.abc import Iterator
+from pathlib import Path
 
 import cbor2
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cddl import Schema
+from vsockproxy import worker_messages
 from vsockproxy.addresses import UnixAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import AllowRule, EnclaveConfig, ParentConfig
@@ -20,14 +25,26 @@ from vsockproxy.worker_messages import (
     Heartbeat,
     Listeners,
     ListenerSummary,
+    ListStreams,
     Message,
     MessageError,
     Named,
     NameOf,
     NumberName,
+    Offer,
     Ready,
+    RegionKnown,
+    Reload,
+    Reloaded,
+    Routed,
+    Sockets,
+    SocketsWanted,
+    Statistics,
     Stop,
     Stopped,
+    StreamsListed,
+    SupervisionChanged,
+    WorkerStatistics,
     document_descriptor,
     read_document,
     receive,
@@ -39,6 +56,19 @@ LISTENERS = [
     ListenerSummary("forwards[0].listen", "forward", "tcp://127.0.0.1:5432"),
     ListenerSummary("shim.http_proxy", "http_proxy", "tcp://127.0.0.1:3128"),
 ]
+
+LONGEST_ROUTED = Routed(
+    cid=0xFFFF_FFFF,
+    worker=255,
+    service="s" * 64,
+    cids=[0xFFFF_FFFF] * 1000,
+    source="f" * 255,
+    port=443,
+    client=f"[{'1' * 39}]:65535",
+    server=f"[{'1' * 39}]:65535",
+    first_bytes=bytes(3 * 16 * 1024),
+    tried=[0xFFFF_FFFF] * 8,
+)
 
 Channel = tuple[socket.socket, socket.socket]
 
@@ -66,30 +96,50 @@ def close_all(descriptors: list[int] | tuple[int, ...]) -> None:
         os.close(descriptor)
 
 
-@pytest.mark.parametrize(
-    ("message", "descriptors"),
-    [
-        pytest.param(Configure(0, INSTANCE, "json", "info", []), 1, id="configure, the parent's"),
-        pytest.param(Configure(255, INSTANCE, "text", "debug", LISTENERS), 1, id="listeners stay"),
-        pytest.param(
-            Configure(7, INSTANCE, "text", "debug", LISTENERS, listeners_follow=True),
-            1,
-            id="listeners follow",
-        ),
-        pytest.param(Listeners(), 1, id="one listener"),
-        pytest.param(Listeners(), MAX_DESCRIPTORS, id="most listeners"),
-        pytest.param(NumberName(1, "a.example"), 0, id="number a name"),
-        pytest.param(NameOf(0xFFFF_FFFF, 0xC612_0003), 0, id="name of an address"),
-        pytest.param(Named(1, "a.example", 0xC612_0003), 0, id="named"),
-        pytest.param(Named(1, None, None), 0, id="no name"),
-        pytest.param(Connection("listen[0]", 16, 1025), 1, id="connection"),
-        pytest.param(Connection("listen[0]", 0xFFFF_FFFF, 0xFFFF_FFFF), 1, id="highest numbers"),
-        pytest.param(Stop(), 0, id="stop"),
-        pytest.param(Ready(), 0, id="ready"),
-        pytest.param(Heartbeat(), 0, id="heartbeat"),
-        pytest.param(Stopped(), 0, id="stopped"),
-    ],
-)
+MESSAGES = [
+    pytest.param(Configure(0, INSTANCE, "json", "info", []), 1, id="configure, the parent's"),
+    pytest.param(Configure(255, INSTANCE, "text", "debug", LISTENERS), 1, id="listeners stay"),
+    pytest.param(
+        Configure(7, INSTANCE, "text", "debug", LISTENERS, listeners_follow=True),
+        1,
+        id="listeners follow",
+    ),
+    pytest.param(Listeners(), 1, id="one listener"),
+    pytest.param(Listeners(), MAX_DESCRIPTORS, id="most listeners"),
+    pytest.param(NumberName(1, "a.example"), 0, id="number a name"),
+    pytest.param(NameOf(0xFFFF_FFFF, 0xC612_0003), 0, id="name of an address"),
+    pytest.param(Named(1, "a.example", 0xC612_0003), 0, id="named"),
+    pytest.param(Named(1, None, None), 0, id="no name"),
+    pytest.param(Connection("listen[0]", 16, 1025), 1, id="connection"),
+    pytest.param(Connection("listen[0]", 0xFFFF_FFFF, 0xFFFF_FFFF), 1, id="highest numbers"),
+    pytest.param(Configure(0, INSTANCE, "json", "info", [], reports=True), 1, id="with reports"),
+    pytest.param(ListStreams(1, 10_000), 0, id="list of streams"),
+    pytest.param(StreamsListed(1), 1, id="streams listed"),
+    pytest.param(StreamsListed(0xFFFF_FFFF, 255), 1, id="streams listed, passed on"),
+    pytest.param(Statistics(), 1, id="statistics"),
+    pytest.param(SupervisionChanged(), 1, id="the supervisor's state"),
+    pytest.param(WorkerStatistics(255, 7), 1, id="statistics, passed on"),
+    pytest.param(Reload(1, "debug", LISTENERS), 1, id="reload"),
+    pytest.param(SocketsWanted(6, 1), 0, id="sockets wanted"),
+    pytest.param(Sockets(4), MAX_DESCRIPTORS, id="sockets"),
+    pytest.param(Sockets(4), 0, id="no sockets"),
+    pytest.param(Offer(16, 1, ["web"], 3, {"web": 1.5}), 0, id="offer"),
+    pytest.param(Offer(16, 1), 0, id="offer of nothing"),
+    pytest.param(LONGEST_ROUTED, 1, id="the longest that a connection may bring"),
+    pytest.param(RegionKnown("eu-west-1"), 0, id="region known"),
+    pytest.param(Stop(), 0, id="stop"),
+    pytest.param(Stop(0.5), 0, id="stop soon"),
+    pytest.param(Stop(86_400), 0, id="stop late"),
+    pytest.param(Ready(), 0, id="ready"),
+    pytest.param(Reloaded(1, ended_streams=2), 0, id="reloaded"),
+    pytest.param(Reloaded(1, "no memory"), 0, id="not reloaded"),
+    pytest.param(Heartbeat(), 0, id="heartbeat"),
+    pytest.param(Heartbeat(3, 16_384), 0, id="heartbeat under load"),
+    pytest.param(Stopped(), 0, id="stopped"),
+]
+
+
+@pytest.mark.parametrize(("message", "descriptors"), MESSAGES)
 def test_a_message_arrives_as_it_was_sent(
     message: Message, descriptors: int, channel: Channel
 ) -> None:
@@ -326,3 +376,64 @@ def test_what_is_no_document(content: bytes) -> None:
     with pytest.raises(MessageError, match="a document that cannot be read"):
         read_document(descriptor)
     os.close(descriptor)
+
+
+SCHEMA = Schema.read(Path(worker_messages.__file__).with_suffix(".cddl"))
+MESSAGE_TYPES = (*typing.get_args(Message),)
+
+
+def as_packet(message: Message) -> dict[str, object]:
+    """What a message is on the channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, open(os.devnull, "rb") as file:
+        _, least = next(
+            (values[0], values[1])
+            for values in (each.values for each in MESSAGES)
+            if type(values[0]) is type(message)
+        )
+        assert isinstance(least, int)
+        send(ours, message, [file.fileno()] * least)
+        packet, descriptors, _, _ = socket.recv_fds(theirs, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS)
+        close_all(tuple(descriptors))
+    content = cbor2.loads(packet)
+    assert isinstance(content, dict)
+    return content
+
+
+def test_the_schema_has_a_rule_for_each_message_and_no_other() -> None:
+    tags = {
+        keys["type"].type.strip('"'): name
+        for name in SCHEMA.maps()
+        if "type" in (keys := SCHEMA.keys(name))
+    }
+    assert set(tags) == {each.__struct_config__.tag for each in MESSAGE_TYPES}
+    for each in MESSAGE_TYPES:
+        keys = SCHEMA.keys(tags[str(each.__struct_config__.tag)])
+        fields = {field.encode_name: field.required for field in msgspec.structs.fields(each)}
+        assert {key: not keys[key].is_optional for key in keys if key != "type"} == fields
+    assert SCHEMA.keys("listener").keys() == set(ListenerSummary.__struct_fields__)
+
+
+@pytest.mark.parametrize("message", [each.values[0] for each in MESSAGES])
+def test_each_message_fits_the_schema(message: Message) -> None:
+    assert SCHEMA.fits(as_packet(message), "message")
+
+
+WRONG: list[object] = [None, True, -1, 2**32, 1e6, "", "x" * 254, b"x", [], [{}], {}]
+
+
+@pytest.mark.parametrize("message", [each.values[0] for each in MESSAGES])
+def test_the_schema_and_the_types_refuse_the_same(message: Message) -> None:
+    good = as_packet(message)
+    changed = [{**good, "more": 1}]
+    for key in good:
+        changed.append({name: value for name, value in good.items() if name != key})
+        changed += [{**good, key: value} for value in WRONG]
+    for content in changed:
+        try:
+            msgspec.convert(content, Message, builtin_types=(bytes,))
+        except msgspec.ValidationError:
+            is_valid = False
+        else:
+            is_valid = True
+        assert SCHEMA.fits(content, "message") == is_valid, content

@@ -114,10 +114,11 @@ class ListenerSet:
         for named in change.listeners:
             _change_mode(former.get(named.listener.socket), named.listener)
 
-    def close(self) -> None:
-        """Close all of them; those that connect from now on are refused."""
-        listeners, self.listeners = self.listeners, ()
-        for named in listeners:
+    def close(self, *, all_but: ListenerKind | None = None) -> None:
+        """Close all of them, or all but those of a kind; who connects from now on is refused."""
+        closing = [named for named in self.listeners if named.kind != all_but]
+        self.listeners = tuple(named for named in self.listeners if named.kind == all_but)
+        for named in closing:
             named.listener.close()
 
 

@@ -32,6 +32,10 @@ __all__ = ("ParentService", "serve_parent")
 MOST_LINES_LOGGED: Final = 20
 """Faults of a file that are logged; `vsockproxy check` shows them all."""
 
+ARRIVAL_SECONDS: Final = 0.5
+"""How long a drain still takes the connections of dedicated streams that were just opened; the
+workers close every other that comes meanwhile."""
+
 FIXED_KEYS: Final = ("workers", "admin", "log.format")
 """What is as it was at the start until a restart, whatever a reload brings."""
 
@@ -246,14 +250,22 @@ class _RunningParent:
         name = signal.Signals(number).name
         self._log.info("stopping", signal=name, drain=config.drain)
         self._stop_accepting()
-        self._parent.listeners.close()
+        self._parent.listeners.close(all_but="link")
+        self._start_accepting()
         self._drains_until = trio.current_time() + config.drain
         self._supervisor.stop(config.drain)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cut_when_asked, signals)
+            nursery.start_soon(self._close_listeners)
             nursery.start_soon(self._say_stopping)
             await self._supervisor.has_ended.wait()
             nursery.cancel_scope.cancel()
+
+    async def _close_listeners(self) -> None:
+        """Refuse whoever connects, once the connections of open dedicated streams are here."""
+        await trio.sleep(ARRIVAL_SECONDS)
+        self._stop_accepting()
+        self._parent.listeners.close()
 
     async def _cut_when_asked(self, signals: AsyncIterator[int]) -> None:
         number = await self._next_ending_signal(signals)

@@ -2,12 +2,10 @@
 
 import math
 import os
-import signal
 import socket
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -15,7 +13,15 @@ import trio
 
 from vsockproxy.control.logs import EventLog
 from vsockproxy.control.observing import Observer, PlaceState, closing_descriptors
-from vsockproxy.control.restarts import CRASH_LOOP_DEATHS, CrashLoop, RestartDelay
+from vsockproxy.control.places import (
+    HUNG_SECONDS,
+    START_SECONDS,
+    AcceptedConnection,
+    Place,
+    Reloading,
+    describe_end,
+)
+from vsockproxy.control.restarts import RestartDelay
 from vsockproxy.control.worker_process import Launcher, WorkerProcess
 from vsockproxy.log_lines import Level
 from vsockproxy.worker_messages import (
@@ -23,22 +29,23 @@ from vsockproxy.worker_messages import (
     MAX_DESCRIPTORS,
     ChannelClosed,
     Configure,
-    Connection,
-    Heartbeat,
     Listeners,
     ListenerSummary,
     ListStreams,
-    Message,
     MessageError,
     Named,
     NameOf,
     NumberName,
+    Offer,
     Ready,
+    RegionKnown,
     Reload,
     Reloaded,
+    Routed,
+    Sockets,
+    SocketsWanted,
     Statistics,
     Stop,
-    Stopped,
     StreamsListed,
     ToWorker,
 )
@@ -51,6 +58,7 @@ __all__ = (
     "STOP_GRACE_SECONDS",
     "AcceptedConnection",
     "Answer",
+    "MakeSockets",
     "ReloadResult",
     "Supervisor",
     "SupervisorStatus",
@@ -59,14 +67,11 @@ __all__ = (
 Answer = Callable[[NumberName | NameOf], Named]
 """Answers a question of a worker, at once."""
 
+MakeSockets = Callable[[SocketsWanted], list[socket.socket]]
+"""Makes unconnected sockets in the command's network, at once."""
+
 STOP_GRACE_SECONDS: Final = 5.0
 """From the end of the time that open streams have to end until SIGKILL."""
-
-HUNG_SECONDS: Final = 10.0
-"""A worker from which nothing was heard for so long is killed; it says something each second."""
-
-START_SECONDS: Final = 60.0
-"""The same for one that does not serve yet: a slow machine takes long to start a Python."""
 
 RELOAD_SECONDS: Final = 15.0
 """How long a worker may take to change over to a new document."""
@@ -81,19 +86,6 @@ MAX_WAITING_CONNECTIONS: Final = 1024
 
 EXIT_GRACE_SECONDS: Final = 1.0
 """How long a worker may live after it closed its channel."""
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptedConnection:
-    """A connection on its way to a worker.
-
-    `endpoint` is where it was accepted, if a reload may give the listener there another name while
-    the connection waits: the worker is told the name of that moment.
-    """
-
-    message: Connection
-    socket: socket.socket
-    endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,40 +120,6 @@ class SupervisorStatus:
     streams: int
 
 
-@dataclass(slots=True)
-class _Reloading:
-    """A worker that was told to change over, and its answer."""
-
-    request: int
-    answer: Reloaded | None = None
-    is_over: trio.Event = field(default_factory=trio.Event)
-    """It has answered, or it is dead."""
-
-
-@dataclass(slots=True)
-class _Place:
-    """One of the workers, through all its replacements."""
-
-    configuration: Configure
-    may_deliver: trio.Event
-    """Not set between a reload and the message that tells the worker."""
-    alive_at: float
-    """When it was started, or heard of for the last time."""
-    crash_loop: CrashLoop = field(default_factory=CrashLoop)
-    process: WorkerProcess | None = None
-    """The one that has been told the configuration, or is about to be."""
-    load: Heartbeat = field(default_factory=Heartbeat)
-    reloading: _Reloading | None = None
-    waiting: deque[AcceptedConnection] = field(default_factory=deque)
-    arrived: trio.Event = field(default_factory=trio.Event)
-    """Set while something waits; replaced by a fresh one when nothing does."""
-    is_ready: bool = False
-    deaths: int = 0
-    closed_connections: int = 0
-    """Closed because too many were waiting."""
-    is_overflowing: bool = False
-
-
 class Supervisor:
     """The workers of one side. Run `run` in a task; it ends after `stop`.
 
@@ -172,8 +130,10 @@ class Supervisor:
             `document` has the one that counts, for whoever closes that.
         listeners: descriptors of the listeners, if it is the workers that accept.
         answer: answers what workers ask of this process; None if they have nothing to ask.
+        make_sockets: makes sockets of the command's network; None where there is none.
         log: gets one line for each death.
         observer: hears of deaths, and gets what workers report.
+        router: likewise, and gets what workers tell each other of ingress.
         kind: what the log calls these processes.
     """
 
@@ -185,18 +145,25 @@ class Supervisor:
         document: int,
         listeners: Sequence[int] = (),
         answer: Answer | None = None,
+        make_sockets: MakeSockets | None = None,
         log: EventLog,
         observer: Observer | None = None,
+        router: Observer | None = None,
         kind: Literal["worker", "service"] = "worker",
     ) -> None:
         self._observer = observer
+        self._router = router
+        self._observers = [each for each in (observer, router) if each is not None]
         self._kind = kind
         self.document = document
         self._launch = launch
         self._listeners = tuple(listeners)
         self._answer = answer
+        self._make_sockets = make_sockets
         self._log = log
-        self._places = [_Place(each, _set_event(), trio.current_time()) for each in configurations]
+        self._places = [Place(each, trio.current_time()) for each in configurations]
+        for place in self._places:
+            place.may_deliver.set()
         self._requests = 0
         self._stop_requested = trio.Event()
         self._stop_changed = trio.Event()
@@ -280,7 +247,7 @@ class Supervisor:
     def is_alive(self) -> bool:
         """Whether every worker was started or heard of not long ago; for systemd's watchdog."""
         now = trio.current_time()
-        return all(now - place.alive_at <= _most_silence(place) for place in self._places)
+        return all(now - place.alive_at <= place.most_silence for place in self._places)
 
     async def reload(
         self, document: int, listeners: Sequence[ListenerSummary], log_level: Level
@@ -304,10 +271,10 @@ class Supervisor:
             )
             if place.process is not None:
                 place.may_deliver = trio.Event()
-                place.reloading = _Reloading(message.request)
+                place.reloading = Reloading(message.request)
         answers: dict[int, Reloaded] = {}
 
-        async def reload_one(place: _Place) -> None:
+        async def reload_one(place: Place) -> None:
             answer = await self._change_over(place, message)
             if answer is not None:
                 answers[place.configuration.worker] = answer
@@ -320,7 +287,7 @@ class Supervisor:
             tuple(sorted(worker for worker, answer in answers.items() if answer.error is not None)),
         )
 
-    async def _change_over(self, place: _Place, message: Reload) -> Reloaded | None:
+    async def _change_over(self, place: Place, message: Reload) -> Reloaded | None:
         """Tell one worker of the new document; its answer, or None if it dies of itself.
 
         One that cannot change over, or does not say, is killed: its replacement begins with it.
@@ -342,7 +309,7 @@ class Supervisor:
         if limit.cancelled_caught:
             answer = Reloaded(message.request, f"no answer for {RELOAD_SECONDS:g} s")
         if answer is not None and answer.error is not None:
-            fields = {"text": answer.error, **_counters(place)}
+            fields = {"text": answer.error, **place.counters}
             self._log.write("error", "worker_not_reloaded", fields)
             process.kill()
         return answer
@@ -363,13 +330,13 @@ class Supervisor:
             connection.socket.close()
             place.closed_connections += 1
             if not place.is_overflowing:
-                self._log.write("error", "connections_closed", _counters(place))
+                self._log.write("error", "connections_closed", place.counters)
             place.is_overflowing = True
             return
         place.waiting.append(connection)
         place.arrived.set()
 
-    async def _keep_running(self, place: _Place) -> None:
+    async def _keep_running(self, place: Place) -> None:
         delay = RestartDelay()
         while not self._stop_requested.is_set():
             started_at = place.alive_at = trio.current_time()
@@ -378,22 +345,23 @@ class Supervisor:
             except OSError as error:
                 end = f"could not be started: {os.strerror(error.errno or 0)}"
             else:
-                end = _describe_end(await self._run_worker(place, process))
+                end = describe_end(await self._run_worker(place, process))
             if self._stop_requested.is_set():
                 return
-            place.alive_at = trio.current_time()
+            place.alive_at = place.died_at = trio.current_time()
             place.deaths += 1
             delay_seconds = delay.after_death(place.alive_at - started_at)
-            fields = {"ended": end, "restart_after": delay_seconds, **_counters(place)}
+            fields = {"ended": end, "restart_after": delay_seconds, **place.counters}
             self._log.write("error", f"{self._kind}_died", fields)
             if place.crash_loop.died(place.alive_at):
-                self._log.write("error", "crash_loop", _describe_crash_loop(place, end))
-            if self._observer is not None:
-                self._observer.died(_index(place))
+                fields = {"text": place.describe_crash_loop(end), **place.counters}
+                self._log.write("error", "crash_loop", fields)
+            for observer in self._observers:
+                observer.died(place.configuration.worker)
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
-    async def _run_worker(self, place: _Place, process: WorkerProcess) -> int:
+    async def _run_worker(self, place: Place, process: WorkerProcess) -> int:
         """Serve one process until its end; its wait status."""
         try:
             async with trio.open_nursery() as nursery:
@@ -406,13 +374,7 @@ class Supervisor:
             # If this task is cancelled, nobody may be left behind.
             process.kill()
             process.close()
-            place.process = None
-            place.is_ready = False
-            place.load = Heartbeat()
-            place.may_deliver.set()
-            if place.reloading is not None:
-                place.reloading.is_over.set()
-                place.reloading = None
+            place.leave()
         return status
 
     async def _end_when_asked(self, process: WorkerProcess) -> None:
@@ -427,7 +389,7 @@ class Supervisor:
                 process.kill()
                 return
 
-    async def _watch(self, place: _Place, process: WorkerProcess) -> None:
+    async def _watch(self, place: Place, process: WorkerProcess) -> None:
         """Kill a worker whose loop does not run any more, and see the end of a crash loop."""
         started_at = looked_at = trio.current_time()
         while True:
@@ -437,16 +399,16 @@ class Supervisor:
                 place.alive_at = now
             looked_at = now
             silent_seconds = now - place.alive_at
-            if silent_seconds > _most_silence(place):
+            if silent_seconds > place.most_silence:
                 fields: dict[str, object] = {"silent_seconds": round(silent_seconds, 1)}
                 fields["pid"] = process.pid
-                self._log.write("error", "worker_hung", {**fields, **_counters(place)})
+                self._log.write("error", "worker_hung", {**fields, **place.counters})
                 process.kill()
                 return
             if place.crash_loop.lived(now - started_at):
-                self._log.write("info", "crash_loop_over", _counters(place))
+                self._log.write("info", "crash_loop_over", place.counters)
 
-    async def _converse(self, place: _Place, process: WorkerProcess) -> None:
+    async def _converse(self, place: Place, process: WorkerProcess) -> None:
         """Configure a worker, then pass messages both ways; kill it if it breaks the rules."""
         is_serving = False
         try:
@@ -465,29 +427,43 @@ class Supervisor:
                         match message:
                             case Ready() if not is_serving:
                                 is_serving = True
-                                self._mark_ready(place)
+                                self._mark_ready(place, process)
                                 nursery.start_soon(self._deliver, place, process)
                             case NumberName() | NameOf() if self._answer is not None:
                                 await process.send(self._answer(message))
-                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
-                                self._observer.received(_index(place), message, descriptors)
+                            case SocketsWanted() if self._make_sockets is not None:
+                                await _send_sockets(process, message, self._make_sockets)
+                            case Offer() | Routed() if self._router is not None:
+                                self._router.received(
+                                    place.configuration.worker, message, descriptors
+                                )
+                            case Statistics() | StreamsListed() | ListStreams() | RegionKnown() if (
+                                self._observer
+                            ):
+                                self._observer.received(
+                                    place.configuration.worker, message, descriptors
+                                )
                             case _:
-                                _note(place, message)
+                                place.note(message)
         except* ChannelClosed:
             await trio.sleep(EXIT_GRACE_SECONDS)
         except* MessageError as group:
             text = str(group.exceptions[0])
-            self._log.write("error", "worker_message_broken", {"text": text, **_counters(place)})
+            self._log.write("error", "worker_message_broken", {"text": text, **place.counters})
         process.kill()
 
-    def _mark_ready(self, place: _Place) -> None:
+    def _mark_ready(self, place: Place, process: WorkerProcess) -> None:
         place.is_ready = True
+        if place.deaths:
+            seconds = round(trio.current_time() - place.died_at, 3)
+            fields = {"after": seconds, "pid": process.pid, **place.counters}
+            self._log.write("info", "worker_replaced", fields)
         if all(each.is_ready for each in self._places):
             self.all_ready.set()
-        if self._observer is not None:
-            self._observer.changed()
+        for observer in self._observers:
+            observer.changed()
 
-    async def _deliver(self, place: _Place, process: WorkerProcess) -> None:
+    async def _deliver(self, place: Place, process: WorkerProcess) -> None:
         while True:
             while not place.waiting:
                 place.arrived = trio.Event()
@@ -497,7 +473,7 @@ class Supervisor:
             connection = place.waiting[0]
             while not place.may_deliver.is_set():
                 await place.may_deliver.wait()
-            message = _named_now(place, connection)
+            message = place.named_now(connection)
             if message is not None:
                 await process.send(message, [connection.socket.fileno()])
             place.waiting.popleft()
@@ -505,73 +481,7 @@ class Supervisor:
             connection.socket.close()
 
 
-def _index(place: _Place) -> int:
-    return place.configuration.worker
-
-
-def _set_event() -> trio.Event:
-    event = trio.Event()
-    event.set()
-    return event
-
-
-def _named_now(place: _Place, connection: AcceptedConnection) -> Connection | None:
-    """The message for a connection, with its listener's name of now; None if that is gone."""
-    if connection.endpoint is None:
-        return connection.message
-    for listener in place.configuration.listeners:
-        if listener.endpoint == connection.endpoint:
-            return msgspec.structs.replace(connection.message, listener=listener.name)
-    return None
-
-
-def _note(place: _Place, message: Message) -> None:
-    """Keep what a worker says of itself.
-
-    Raises:
-        MessageError: it has no business to say that.
-    """
-    match message:
-        case Heartbeat():
-            place.load = message
-        case Reloaded(request=request) if place.reloading and place.reloading.request == request:
-            place.reloading.answer = message
-            place.reloading.is_over.set()
-            place.reloading = None
-        case Stopped():
-            pass
-        case _:
-            raise MessageError(f"unexpected {type(message).__name__}")
-
-
-def _most_silence(place: _Place) -> float:
-    """How long nothing may be heard of a worker, in seconds."""
-    return HUNG_SECONDS if place.is_ready else START_SECONDS
-
-
-def _describe_crash_loop(place: _Place, end: str) -> dict[str, object]:
-    text = (
-        f"died {CRASH_LOOP_DEATHS} times within {place.crash_loop.span_seconds:.0f} s, last with "
-        f"{end}: the lines before its deaths say why. If it began with a new file or version, go "
-        "back to the former one. It is started again and again, and connections wait"
-    )
-    return {"text": text, **_counters(place)}
-
-
-def _counters(place: _Place) -> dict[str, object]:
-    return {
-        "worker": place.configuration.worker,
-        "deaths": place.deaths,
-        "waiting_connections": len(place.waiting),
-        "closed_connections": place.closed_connections,
-    }
-
-
-def _describe_end(wait_status: int) -> str:
-    code = os.waitstatus_to_exitcode(wait_status)
-    if code >= 0:
-        return f"status {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
+async def _send_sockets(process: WorkerProcess, wanted: SocketsWanted, make: MakeSockets) -> None:
+    with ExitStack() as made:
+        sockets = [*map(made.enter_context, make(wanted))]
+        await process.send(Sockets(wanted.ip_version), [each.fileno() for each in sockets])

@@ -19,7 +19,8 @@ class StreamRecord:
         enclave: the configured name of the enclave, if any.
         host: what was asked for, in normal form where it has one.
         port: what was asked for.
-        way: how the program came in: names, http_proxy, socks5, forward, streams, session.
+        way: how the program came in: names, http_proxy, socks5, forward, streams, session,
+            ingress.
         opened_at: seconds on the loop's clock.
     """
 
@@ -30,6 +31,8 @@ class StreamRecord:
     cid: int | None = None
     enclave: str | None = None
     stream: int | None = None
+    client: str | None = None
+    """Of ingress: where the connection from outside comes from."""
     address: str | None = None
     via: str | None = None
     """The upstream proxy that the destination was reached through."""
@@ -95,6 +98,7 @@ class StreamRecord:
             "stream": self.stream,
             "host": self.host,
             "port": self.port,
+            "client": self.client,
             "address": self.address,
             "via": self.via,
             "rule": self.rule,

@@ -26,6 +26,16 @@ def changes(old: str, new: str) -> list[str]:
 A = "{address: a.b, port: 443}"
 
 CASES = {
+    "credentials for another enclave": (
+        "credentials: {cids: [16, 17]}",
+        "\ncredentials: {cids: [17, 18]}",
+        [
+            "old.yaml:2: credentials.cids: newly forbidden: the credentials of the instance's "
+            "role: for CID 16",
+            "new.yaml:3: credentials.cids: newly allowed: the credentials of the instance's "
+            "role: for CID 18",
+        ],
+    ),
     "nothing": ("", "", []),
     "the same rule": (f"allowlist: [{A}]", f"allowlist: [{A}]", []),
     "the same ports, written otherwise": (
@@ -52,8 +62,8 @@ CASES = {
         "allowlist: [{address: a.b, ports: [80, 443]}]",
         "allowlist: [{address: a.b, ports: [443, 8000-8010]}]",
         [
-            "old.yaml:2: allowlist[0]: newly forbidden: a.b port 80: for every enclave",
             "new.yaml:2: allowlist[0]: newly allowed: a.b port 8000-8010: for every enclave",
+            "old.yaml:2: allowlist[0]: newly forbidden: a.b port 80: for every enclave",
         ],
     ),
     "a wildcard where a name was": (
