@@ -112,6 +112,9 @@ def serve(
     config = document.config
     assert isinstance(config, ParentConfig)
     processes.raise_descriptor_limit()
+    if file is not None:
+        # Until the supervisor takes it, and in the workers: `systemctl kill` tells them all.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with ExitStack() as stack:
         # First of all: no child may take what systemd says for its own.
         notify = NotifySettings.take(os.environ, os.getpid()) if is_service else NotifySettings()

@@ -17,6 +17,7 @@ from vsockproxy.cli.admin_client import DEFAULT_ADMIN, AdminError, ask
 __all__ = ("command",)
 
 EXIT_NOT_ASKED = 2
+LINES_OF_REFUSAL = 3
 LOCAL_FLAGS = 3
 """In what tcgetattr gives (Python's documentation of termios)."""
 
@@ -85,8 +86,8 @@ def command(endpoint: str, interval: float, once: bool) -> None:
 def _room(lines: int, status: dict[str, Any]) -> tuple[int, int]:
     """How many streams and refusals fit on the screen."""
     left = max(6, lines - FURNITURE_LINES - len(status["enclaves"]))
-    refusals = max(3, min(10, left // 2))
-    return max(3, left - refusals), refusals
+    refusals = max(2, min(8, left // (2 * LINES_OF_REFUSAL)))
+    return max(3, left - LINES_OF_REFUSAL * refusals), refusals
 
 
 @contextmanager

@@ -7,11 +7,12 @@ import ast
 import inspect
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import msgspec
 
-from vsockproxy.config import model
+from vsockproxy.config import enclave_sections, model, parent_sections, shared_sections
 from vsockproxy.config.document import CONFIG_TYPES, Kind, encode
 from vsockproxy.config.scalars import scalar_schema
 
@@ -72,10 +73,15 @@ def _allow_single(properties: dict[str, Any], key: str) -> None:
     section["anyOf"] = [many["items"], *arms]
 
 
+def _body(module: ModuleType) -> list[ast.stmt]:
+    return ast.parse(inspect.getsource(module)).body
+
+
 def _field_descriptions() -> dict[tuple[str, str], str]:
     """Collect the docstring below each field of the model."""
     found: dict[tuple[str, str], str] = {}
-    for section in ast.parse(inspect.getsource(model)).body:
+    modules = (shared_sections, parent_sections, enclave_sections, model)
+    for section in (each for module in modules for each in _body(module)):
         if not isinstance(section, ast.ClassDef):
             continue
         for field, text in zip(section.body, section.body[1:], strict=False):

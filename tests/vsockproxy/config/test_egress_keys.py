@@ -115,7 +115,7 @@ FAULTS = {
     ),
     "credentials at no certain place": (
         "upstream_proxy: {address: 'a.test:1', credentials: c}",
-        "upstream_proxy.credentials: 'c' does not fit: write an absolute path",
+        "upstream_proxy.credentials: 'c' does not fit: write the absolute path of a file",
     ),
     "an exception that is no pattern": (
         "upstream_proxy: {address: 'a.test:1', except: ['*']}",
