@@ -270,7 +270,7 @@ def _companions(
     if _stream_socket(listeners) is None:
         machine.left_out.append("there are no credentials, since there is no stream socket")
         return []
-    from vsockproxy.control.credentials_process import CredentialsProcess
+    from vsockproxy.control.credentials_process import EnclaveCredentialsProcess
     from vsockproxy.control.services import NamedListener
 
     opened = open_credentials_listeners(config.credentials, machine, stack)
@@ -281,7 +281,7 @@ def _companions(
     environment.clear()
     environment.update(variables)
     named = [NamedListener(*each) for each in opened]
-    return [CredentialsProcess(CREDENTIALS_MODULE, named, secret, environment)]
+    return [EnclaveCredentialsProcess(CREDENTIALS_MODULE, named, secret, environment)]
 
 
 def _bound_http_proxy(listeners: Sequence[_OpenListener]) -> TcpAddress | None:

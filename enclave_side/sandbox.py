@@ -40,10 +40,7 @@ from vsockproxy import processes
 from vsockproxy.config.document import Document
 from vsockproxy.passed_memory import document_descriptor
 
-__all__ = ("LINK_CID", "Sandbox", "link_directory", "run")
-
-LINK_CID: Final = 16
-"""The CID that the sandbox has as an enclave."""
+__all__ = ("Sandbox", "link_directory", "run")
 
 HOST_NAME: Final = "enclave"
 

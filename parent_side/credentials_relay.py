@@ -1,6 +1,7 @@
-"""The service `vsockproxy.credentials`, which leads to the unix socket of `vsockproxy credentials`.
+"""The service `vsockproxy.credentials`, which leads to the unix socket of a process that has them.
 
-That process speaks HTTP there. A worker carries the bytes of the enclave's stream and reads none.
+That is one of the parent's own (`credentials.imds`), or `vsockproxy credentials`. It speaks HTTP
+there; a worker carries the bytes of the enclave's stream and reads none.
 """
 
 import os
@@ -31,11 +32,15 @@ class CredentialsRelay:
     Args:
         config: where the credentials are, and which enclaves get them; None for no enclave. A
             reload replaces it.
+        own_socket: where the parent's own process listens, if it has one, which no reload changes.
         log: for the audit lines.
     """
 
-    def __init__(self, config: ParentCredentials | None, log: Log) -> None:
+    def __init__(
+        self, config: ParentCredentials | None, own_socket: UnixAddress | None, log: Log
+    ) -> None:
         self.config = config
+        self._own_socket = own_socket
         self._log = log
         self._open: defaultdict[int, set[StreamEnd]] = defaultdict(set)
 
@@ -52,29 +57,35 @@ class CredentialsRelay:
         )
         config = self.config
         if config is None:
-            text = f"no enclave gets credentials: add credentials: {{cids: [{enclave.cid}]}}"
+            text = f"no enclave gets credentials: add credentials: {{enclaves: [{enclave.cid}]}}"
             self._refuse(record, end, "not_listed", text)
-        elif enclave.cid not in config.cids:
-            text = f"this enclave gets no credentials: add {enclave.cid} to credentials.cids"
+        elif enclave.cid not in config.enclaves:
+            text = f"this enclave gets no credentials: add {enclave.cid} to credentials.enclaves"
             self._refuse(record, end, "not_listed", text)
         elif len(self._open[enclave.cid]) >= STREAMS_AT_ONCE:
             self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("credentials",))
             text = f"{STREAMS_AT_ONCE} streams for credentials are open"
             self._refuse(record, end, "limit", text)
+        elif self._own_socket is not None:
+            # Its process is started again when it dies, and whoever connects meanwhile waits.
+            self._relay(record, enclave.cid, end, self._own_socket, "see service_died in the log")
+        elif config.imds is not None:
+            text = "credentials.imds came with a reload: restart the parent's side"
+            self._refuse(record, end, "dial_refused", text)
         else:
             assert isinstance(config.socket, UnixAddress)  # a rule of the configuration
-            self._relay(record, enclave.cid, end, config.socket)
+            mend = "is vsockproxy-credentials.service running, and this user in its group?"
+            self._relay(record, enclave.cid, end, config.socket, mend)
 
-    def _relay(self, record: StreamRecord, cid: int, end: StreamEnd, to: UnixAddress) -> None:
+    def _relay(
+        self, record: StreamRecord, cid: int, end: StreamEnd, to: UnixAddress, mend: str
+    ) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.connect(to.path)  # of a unix socket, so this is at once
         except OSError as error:
             sock.close()
-            text = (
-                f"cannot connect to {to.path}: {os.strerror(error.errno or 0)}: is "
-                "vsockproxy-credentials.service running, and this user in its group?"
-            )
+            text = f"cannot connect to {to.path}: {os.strerror(error.errno or 0)}: {mend}"
             self._refuse(record, end, "dial_refused", text)
             return
         self._open[cid].add(end)
@@ -98,7 +109,7 @@ class CredentialsRelay:
 
     def end_forbidden(self) -> int:
         """Reset the streams of enclaves that get no credentials any more; how many it were."""
-        named = self.config.cids if self.config is not None else ()
+        named = self.config.enclaves if self.config is not None else ()
         forbidden = [end for cid, ends in self._open.items() if cid not in named for end in ends]
         for end in forbidden:
             end.reset(ErrorCode.CUT, ENDED_POLICY)

@@ -9,18 +9,25 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Final
 
 from vsockproxy import processes
+from vsockproxy.addresses import UnixAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.control.activation import adopt, match_sockets, take_passed
-from vsockproxy.control.listeners import ListenerSet, WantedListener, socket_key
+from vsockproxy.control.listeners import (
+    ListenerSet,
+    NamedListener,
+    WantedListener,
+    socket_key,
+)
 from vsockproxy.control.notify import NotifySettings
 from vsockproxy.control.worker_start import count_workers, start_first_workers
-from vsockproxy.listening import ListenError
+from vsockproxy.listening import ListenError, open_listener
 from vsockproxy.passed_memory import read_document
 from vsockproxy.upstream_credentials import credentials_fault
 
@@ -28,9 +35,13 @@ __all__ = ("WORKER_MODULE", "main", "run", "serve", "wanted_listeners")
 
 WORKER_MODULE: Final = "parent_side.worker"
 SERVICES_MODULE: Final = "parent_side.services.admin"
+CREDENTIALS_MODULE: Final = "parent_side.services.credentials"
 
 FAILED: Final = 1
 """Exit code where a listener cannot be bound."""
+
+MAX_DIRECTORY_BYTES: Final = 80
+"""A socket's path has 107 bytes (unix(7)), and its name needs some."""
 
 UNUSABLE: Final = 2
 """Exit code where a file that the configuration names cannot be used."""
@@ -58,12 +69,47 @@ def _services_listeners(config: ParentConfig) -> list[WantedListener]:
     return [("admin.listen", "admin", config.admin.listen)] if config.admin is not None else []
 
 
+def _credentials_listeners(
+    config: ParentConfig, directory: str | None, stack: ExitStack
+) -> list[NamedListener]:
+    """The socket of our own process for credentials, where nobody of another user comes to it.
+
+    Raises:
+        ListenError: it cannot be bound.
+    """
+    if config.credentials is None or config.credentials.imds is None:
+        return []
+    if directory is None:
+        directory = _make_private_directory()
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    listener = open_listener(UnixAddress(os.path.join(directory, "credentials.sock")))
+    stack.callback(listener.close)
+    return [NamedListener("credentials.imds", "credentials", listener)]
+
+
+def _make_private_directory() -> str:
+    """A directory that only this user may enter; below the unit's, which systemd removes, too.
+
+    Raises:
+        ListenError: it cannot be made.
+    """
+    usual, *_ = os.environ.get("RUNTIME_DIRECTORY", tempfile.gettempdir()).split(":")
+    place = "/tmp" if len(os.fsencode(usual)) > MAX_DIRECTORY_BYTES else usual
+    try:
+        return tempfile.mkdtemp(prefix="vsockproxy-", dir=place)
+    except OSError as error:
+        what = f"cannot make a directory in {place} for the socket of credentials.imds"
+        mend = "write another directory in TMPDIR"
+        raise ListenError(f"{what}: {os.strerror(error.errno or 0)}: {mend}") from error
+
+
 def run(
     document: Document,
     *,
     file: str | None = None,
     is_service: bool = False,
     worker_module: str = WORKER_MODULE,
+    directory: str | None = None,
 ) -> int:
     """Serve what the configuration says until SIGTERM or SIGINT; the exit code.
 
@@ -72,6 +118,7 @@ def run(
         file: what SIGHUP reads again; None if it is to be as without us.
         is_service: as for `serve`.
         worker_module: the module that is executed as a worker.
+        directory: as for `serve`.
     """
     if (fault := credentials_fault(document)) is not None:
         processes.tell(fault)
@@ -83,6 +130,7 @@ def run(
             file=file,
             is_service=is_service,
             worker_module=worker_module,
+            directory=directory,
         )
     except ListenError as error:
         processes.tell(error)
@@ -96,6 +144,7 @@ def serve(
     file: str | None = None,
     is_service: bool = False,
     worker_module: str = WORKER_MODULE,
+    directory: str | None = None,
 ) -> int:
     """Serve on the listeners that `wanted` names until SIGTERM or SIGINT; the exit code.
 
@@ -105,6 +154,8 @@ def serve(
         file: what SIGHUP reads again; None if it is to be as without us.
         is_service: whether what systemd has to say to this process is for us.
         worker_module: the module that is executed as a worker.
+        directory: a private one, for the socket of our own process for credentials; None to make
+            one and remove it.
 
     Raises:
         ListenError: a listener cannot be bound, or systemd passed one that is not wanted.
@@ -134,9 +185,11 @@ def serve(
         listeners = ListenerSet(inherited)
         stack.callback(listeners.close)
         listeners.apply(listeners.prepare(wanted(document)))
+        for_credentials = _credentials_listeners(config, directory, stack)
         # Workers start up while this process imports trio.
         workers = count_workers(config.workers)
         first_workers = start_first_workers(worker_module, workers)
+        from vsockproxy.control.credentials_process import CredentialsProcess
         from vsockproxy.control.ingress_relay import IngressRelay
         from vsockproxy.control.parent import ParentService, serve_parent
         from vsockproxy.control.services import Service
@@ -152,6 +205,10 @@ def serve(
             router=IngressRelay() if workers > 1 else None,
             services_module=SERVICES_MODULE if services.listeners else None,
             services_listeners=services.listeners,
+            named_listeners=for_credentials,
+            companions=(
+                [CredentialsProcess(CREDENTIALS_MODULE, for_credentials)] if for_credentials else ()
+            ),
         )
         return serve_parent(service, ParentService(listeners, wanted, file, notify))
 
@@ -172,7 +229,7 @@ def main() -> None:
         descriptor = int(descriptor_text)
         document = read_document(descriptor)
         os.close(descriptor)
-        code = run(document, worker_module=worker_module)
+        code = run(document, worker_module=worker_module, directory=directory)
     finally:
         # The sandbox removes it too; neither knows which of them is last.
         shutil.rmtree(directory, ignore_errors=True)

@@ -17,6 +17,7 @@ from parent_side.ingress.offers import Offers
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
 from parent_side.resolves import NameAnswers
+from vsockproxy.addresses import UnixAddress, parse_endpoint
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.credentials.locations import SERVICE as CREDENTIALS_SERVICE
@@ -73,7 +74,7 @@ class ParentSide:
         self._egress = egress = Egress(reach, config.limits.handshake, log)
         self._name_answers = NameAnswers(resolver, log, upstream)
         self.logs = EnclaveLogs(log, config.log.enclave_lines)
-        self._credentials = CredentialsRelay(config.credentials, log)
+        self._credentials = CredentialsRelay(config.credentials, _own_credentials(message), log)
         services: dict[str, ServiceHandler] = {
             CREDENTIALS_SERVICE: self._credentials.serve,
             log_stream.SERVICE: self.logs.serve,
@@ -206,6 +207,16 @@ def _upstream_proxy(config: ParentConfig, resolver: Resolver, log: Log) -> "Upst
     return UpstreamProxy(
         config.upstream_proxy, resolver, config.limits.connect, _source_addresses(config), log
     )
+
+
+def _own_credentials(message: Configure) -> UnixAddress | None:
+    """Where the parent's own process for credentials listens, if it has one."""
+    for listener in message.listeners:
+        if listener.kind == "credentials":
+            endpoint = parse_endpoint(listener.endpoint)
+            assert isinstance(endpoint, UnixAddress)  # the supervisor made it
+            return endpoint
+    return None
 
 
 def _ip_versions(listeners: Iterable[ListenerSummary]) -> dict[str, IpVersion | None]:

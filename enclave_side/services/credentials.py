@@ -5,7 +5,7 @@ which only our own user may open. What the parent says is checked like all that 
 """
 
 import socket
-from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -24,15 +24,14 @@ from vsockproxy.credentials.documents import (
     parse_shared_credentials,
     parse_shared_region,
 )
-from vsockproxy.credentials.endpoints import Holding, MetadataEndpoint, answer_container
+from vsockproxy.credentials.endpoints import MetadataEndpoint, answer_container
 from vsockproxy.credentials.errors import CredentialsError
 from vsockproxy.credentials.locations import CREDENTIALS_PATH, REGION_NAME_PATH, SERVICE
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.processes import forbid_tracing
-from vsockproxy.protocols.http_service import ServiceAnswer, ServiceRequest
-from vsockproxy.services.credentials_keeper import CredentialsKeeper
+from vsockproxy.services.credentials_keeper import Answer, CredentialsKeeper
 from vsockproxy.services.http_client import ask
-from vsockproxy.services.http_server import Answering, serve_http
+from vsockproxy.services.http_server import serve_http
 from vsockproxy.worker_messages import RegionKnown
 
 __all__ = ("main",)
@@ -41,9 +40,6 @@ WAIT_SECONDS: Final = 0.8
 """How long a request waits for credentials that are on their way: SDKs wait for 1 or 2 s."""
 
 MOST_ERROR_CHARACTERS: Final = 300
-
-_Answer = Callable[[ServiceRequest, Holding, float], ServiceAnswer]
-"""Answers a request with what there is at a time."""
 
 
 class ParentCredentials:
@@ -109,7 +105,7 @@ async def _serve(process: ServiceProcess) -> None:
         region=credentials.region,
     )
     secret = process.configure.secret
-    answers: dict[str, _Answer] = {
+    answers: dict[str, Answer] = {
         "credentials": lambda request, holding, now: answer_container(
             request, secret.decode("ascii"), holding, now
         ),
@@ -120,23 +116,8 @@ async def _serve(process: ServiceProcess) -> None:
         nursery.start_soon(keeper.run)
         nursery.start_soon(_tell_region, keeper, process)
         for summary, listener in process.listeners:
-            answering = _waiting(keeper, answers[summary.kind])
+            answering = partial(keeper.answer, answer=answers[summary.kind], seconds=WAIT_SECONDS)
             nursery.start_soon(serve_http, listener, answering, process.log)
-
-
-def _waiting(keeper: CredentialsKeeper, answer: _Answer) -> Answering:
-    """Have a request wait for credentials, for a moment, where there are none."""
-
-    async def answering(request: ServiceRequest) -> ServiceAnswer:
-        answered = answer(request, keeper.holding, keeper.now)
-        with trio.move_on_after(WAIT_SECONDS):
-            while answered.status == 503:
-                keeper.hurry()
-                await keeper.changed.wait()
-                answered = answer(request, keeper.holding, keeper.now)
-        return answered
-
-    return answering
 
 
 async def _tell_region(keeper: CredentialsKeeper, process: ServiceProcess) -> None:

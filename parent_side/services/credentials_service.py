@@ -22,7 +22,7 @@ from vsockproxy.protocols.http_service import ServiceAnswer, ServiceRequest
 from vsockproxy.services.credentials_keeper import CredentialsKeeper
 from vsockproxy.services.http_server import serve_http
 
-__all__ = ("run",)
+__all__ = ("keep_to_itself", "run")
 
 FAILED = 1
 """Exit code where the socket cannot be bound."""
@@ -35,12 +35,7 @@ def run(listen: UnixAddress, metadata: TcpAddress) -> int:
         listen: the socket.
         metadata: where the instance metadata service is.
     """
-    try:
-        # Nobody else of this user is to read the credentials out of this process.
-        processes.forbid_tracing()
-    except (ImportError, MemoryError, OSError) as error:
-        # The unit has a user of its own, and its MemoryDenyWriteExecute may be what is in the way.
-        processes.tell(f"other processes of this user may read this one's memory: {error}")
+    keep_to_itself()
     try:
         listener = open_listener(listen)
     except ListenError as error:
@@ -50,6 +45,15 @@ def run(listen: UnixAddress, metadata: TcpAddress) -> int:
         return trio.run(_serve, listener, metadata)
     finally:
         listener.close()
+
+
+def keep_to_itself() -> None:
+    """See to it that nobody else of this user reads the credentials out of this process."""
+    try:
+        processes.forbid_tracing()
+    except (ImportError, MemoryError, OSError) as error:
+        # The unit's MemoryDenyWriteExecute may be what is in the way.
+        processes.tell(f"other processes of this user may read this one's memory: {error}")
 
 
 async def _serve(listener: Listener, metadata: TcpAddress) -> int:

@@ -43,7 +43,7 @@ def machines(
     """The metadata service, our service on the parent, and a pair whose parent serves."""
     socket = path / "credentials.sock"
     with serving_metadata(service), running_credentials(socket, service):
-        parent = {"credentials": {"cids": [Pair.CID], "socket": f"unix://{socket}"}}
+        parent = {"credentials": {"enclaves": [Pair.CID], "socket": f"unix://{socket}"}}
         keys = {"credentials": {"listen": "127.0.0.1:0", **(enclave or {})}}
         shim = {"http_proxy": None}
         pair = Pair("unix", [], parent=parent, enclave={**keys, "shim": shim})
@@ -161,7 +161,7 @@ def test_an_enclave_that_gets_none_says_why_to_its_programs(tmp_path: Path) -> N
         assert "not_listed" in answer["message"]
         assert pair.enclave is not None
         line = pair.enclave.wait_for_event("fetch_failed", what="credentials")
-        assert "add credentials: {cids: [16]}" in line["text"]
+        assert "add credentials: {enclaves: [16]}" in line["text"]
     finally:
         pair.close()
 

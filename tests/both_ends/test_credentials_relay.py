@@ -41,7 +41,7 @@ async def test_an_enclave_that_is_named_gets_them_and_both_lines_are_written(
     socket_path: Path, kind: LinkKind
 ) -> None:
     cid = Pair.CID if kind == "unix" else 1
-    with pair(kind, {"cids": [cid], "socket": f"unix://{socket_path}"}) as both:
+    with pair(kind, {"enclaves": [cid], "socket": f"unix://{socket_path}"}) as both:
         assert (await ask_over_the_link(both, "/region")) == {"Region": "eu-west-1"}
         assert (await ask_over_the_link(both, "/credentials"))["Role"] == "the-role"
         assert both.parent is not None
@@ -60,8 +60,8 @@ async def test_an_enclave_that_is_named_gets_them_and_both_lines_are_written(
 @pytest.mark.parametrize(
     ("credentials", "text"),
     [
-        pytest.param(None, "add credentials: {cids: [16]}", id="no enclave is to have any"),
-        pytest.param({"cids": [17]}, "add 16 to credentials.cids", id="another enclave is"),
+        pytest.param(None, "add credentials: {enclaves: [16]}", id="no enclave is to have any"),
+        pytest.param({"enclaves": [17]}, "add 16 to credentials.enclaves", id="another enclave is"),
     ],
 )
 async def test_any_other_enclave_is_refused_and_told_which_key_to_set(
@@ -80,7 +80,7 @@ async def test_any_other_enclave_is_refused_and_told_which_key_to_set(
 async def test_a_service_that_does_not_run_is_a_refusal_that_names_its_unit(
     tmp_path: Path,
 ) -> None:
-    with pair("unix", {"cids": [Pair.CID], "socket": f"unix://{tmp_path}/none.sock"}) as both:
+    with pair("unix", {"enclaves": [Pair.CID], "socket": f"unix://{tmp_path}/none.sock"}) as both:
         with pytest.raises(StreamRefused) as caught:
             await ask_over_the_link(both, "/credentials")
         assert caught.value.reason == "dial_refused"
@@ -90,7 +90,7 @@ async def test_a_service_that_does_not_run_is_a_refusal_that_names_its_unit(
 
 
 async def test_an_enclave_has_few_streams_for_them_at_once(socket_path: Path) -> None:
-    config = {"cids": [Pair.CID], "socket": f"unix://{socket_path}"}
+    config = {"enclaves": [Pair.CID], "socket": f"unix://{socket_path}"}
     with pair("unix", config) as both:
         opened = [await open_service(try_to_connect(str(both.streams)), SERVICE) for _ in range(8)]
         with pytest.raises(StreamRefused) as caught:
@@ -104,7 +104,7 @@ async def test_an_enclave_has_few_streams_for_them_at_once(socket_path: Path) ->
 
 
 async def test_a_reload_takes_them_away_and_ends_what_is_open(socket_path: Path) -> None:
-    config = {"cids": [Pair.CID], "socket": f"unix://{socket_path}"}
+    config = {"enclaves": [Pair.CID], "socket": f"unix://{socket_path}"}
     with pair("unix", config) as both:
         assert both.parent is not None
         stream = await open_service(try_to_connect(str(both.streams)), SERVICE)

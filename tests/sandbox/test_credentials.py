@@ -12,12 +12,12 @@ from tests.sandbox.sandboxes import AWS_VARIABLES, Done, run_sandbox
 from tests.support.credentials_service import running_credentials
 from tests.support.metadata_service import MetadataService, serving_metadata
 
-CID = 16
+CID = 4
+"""Of a sandbox whose parent's file names none."""
 
 WITH_BOTOCORE = """
 import json, os
-for name in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-    os.environ.pop(name, None)
+del os.environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
 import botocore.session
 session = botocore.session.Session()
 found = session.get_credentials()
@@ -63,7 +63,7 @@ def parent(namespaces: None, tmp_path: Path) -> Iterator[Path]:
         yield write(
             tmp_path / "parent.yaml",
             listen="vsock://any:5000",
-            credentials={"cids": [CID], "socket": f"unix://{socket}"},
+            credentials={"enclaves": [CID], "socket": f"unix://{socket}"},
         )
 
 
@@ -77,7 +77,8 @@ def run(parent: Path, program: str, **credentials: Any) -> Done:
         parent.parent / "enclave.yaml", parent="vsock://3:5000", credentials=credentials
     )
     files = ("--config-parent", str(parent), "--config-enclave", str(enclave))
-    variables = {name: value for name, value in AWS_VARIABLES.items() if "REGION" not in name}
+    given = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+    variables = {name: value for name, value in AWS_VARIABLES.items() if name not in given}
     return run_sandbox(files, (sys.executable, "-c", program), variables)
 
 
@@ -107,3 +108,36 @@ def test_without_the_key_nobody_answers_there(parent: Path) -> None:
     found = json.loads(done.stdout)
     assert found["token"] == 0
     assert "refused" in found["role"][1].lower()
+
+
+WITH_BOTO3 = """
+import boto3, json
+session = boto3.session.Session()
+found = session.get_credentials()
+frozen = found.get_frozen_credentials()
+print(json.dumps([found.method, frozen.access_key, session.region_name]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("listen", "cid"),
+    [
+        pytest.param("vsock://any:5000", CID, id="as the first enclave"),
+        pytest.param("unix:///run/link.sock?cid=21", 21, id="as the file says"),
+    ],
+)
+def test_the_parent_itself_asks_the_metadata_service(
+    namespaces: None, tmp_path: Path, listen: str, cid: int
+) -> None:
+    del namespaces
+    with serving_metadata(MetadataService()) as service:
+        imds = f"http://127.0.0.1:{service.port}"
+        parent = write(
+            tmp_path / "parent.yaml",
+            listen=listen,
+            credentials={"imds": imds, "enclaves": [cid]},
+        )
+        done = run(parent, WITH_BOTO3)
+    assert done.status == 0, done.stderr
+    assert json.loads(done.stdout) == ["container-role", "ASIA0000000000000000", "eu-west-1"]
+    assert done.stderr == ""

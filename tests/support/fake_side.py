@@ -14,7 +14,7 @@ import sys
 from msgspec.structs import replace
 
 from vsockproxy.addresses import UnixAddress
-from vsockproxy.cli.sandbox_documents import enclave_document, parent_document
+from vsockproxy.cli.sandbox_documents import enclave_document, link_cid, parent_document
 from vsockproxy.config.load import load
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.passed_memory import document_descriptor
@@ -43,7 +43,7 @@ def run_sandbox(command: tuple[str, ...]) -> int:
     from enclave_side import sandbox
 
     with sandbox.link_directory() as directory:
-        link = UnixAddress(str(directory / "link.sock"), cid=sandbox.LINK_CID)
+        link = UnixAddress(str(directory / "link.sock"), cid=link_cid(None))
         document = document_descriptor(parent_document(None, [], link, is_verbose=True))
         parent = ("parent_side.service", str(document), FAKE_WORKER)
         enclave = enclave_document(None, [], link, is_verbose=True)

@@ -1,12 +1,12 @@
 """`vsockproxy credentials`: the instance role's credentials for enclaves, behind a unix socket."""
 
-from ipaddress import ip_address
 from typing import Final
 
 import click
 
 from vsockproxy.addresses import AddressError, TcpAddress, UnixAddress, parse_tcp_address
 from vsockproxy.cli.endpoints import unix_address
+from vsockproxy.config.metadata_address import demand_metadata_address
 from vsockproxy.config.model import CREDENTIALS_SOCKET
 
 __all__ = ("command",)
@@ -18,11 +18,9 @@ def _metadata_address(context: click.Context, option: click.Parameter, text: str
     del context, option
     try:
         address = parse_tcp_address(text)
-        literal = ip_address(address.host)
-    except (AddressError, ValueError) as error:
-        raise click.BadParameter(f"{error}: write ADDRESS:PORT") from None
-    if not (literal.is_loopback or literal.is_link_local or str(literal) == "fd00:ec2::254"):
-        raise click.BadParameter(f"{literal} is no address of this machine's metadata service")
+        demand_metadata_address(address.host)
+    except AddressError as error:
+        raise click.BadParameter(f"{error.what}: write ADDRESS:PORT") from None
     return address
 
 

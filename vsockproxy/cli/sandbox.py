@@ -10,6 +10,7 @@ from vsockproxy.cli.sandbox_documents import (
     AllowOption,
     enclave_document,
     left_out_forwards,
+    link_cid,
     parent_document,
 )
 from vsockproxy.passed_memory import document_descriptor
@@ -25,7 +26,7 @@ __all__ = ("command",)
     type=click.Path(),
     metavar="FILE",
     show_default="no file, an empty allowlist",
-    help="A parent's file; its listen is replaced, and forwards on vsock are left out. "
+    help="A parent's file; of its listen only ?cid= counts, and forwards on vsock are left out. "
     "Example: --config-parent parent.yaml",
 )
 @click.option(
@@ -79,7 +80,7 @@ def command(
     from enclave_side import sandbox
 
     with sandbox.link_directory() as directory:
-        link = UnixAddress(str(directory / "link.sock"), cid=sandbox.LINK_CID)
+        link = UnixAddress(str(directory / "link.sock"), cid=link_cid(parent_file))
         document = document_descriptor(
             parent_document(parent_file, allow, link, is_verbose=is_verbose)
         )

@@ -15,11 +15,16 @@ from vsockproxy.addresses import (
     parse_destination,
 )
 from vsockproxy.config.document import Document
-from vsockproxy.config.model import AllowRule, EnclaveConfig, ParentConfig
+from vsockproxy.config.model import (
+    FIRST_ENCLAVE_CID,
+    AllowRule,
+    EnclaveConfig,
+    ParentConfig,
+)
 from vsockproxy.config.patterns import parse_pattern
 from vsockproxy.log_lines import Level, passes
 
-__all__ = ("AllowOption", "enclave_document", "left_out_forwards", "parent_document")
+__all__ = ("AllowOption", "enclave_document", "left_out_forwards", "link_cid", "parent_document")
 
 ORIGIN: Final = "--allow"
 """What logs name as the file of rules that no file has."""
@@ -122,6 +127,17 @@ def left_out_forwards(file: Document) -> tuple[int, ...]:
     return tuple(
         index for index, each in enumerate(forwards) if isinstance(each.listen, VsockAddress)
     )
+
+
+def link_cid(file: Document | None) -> int:
+    """The CID that a sandbox has as an enclave: the first that `listen` names, or 4.
+
+    So it is that of a parent that listens on that unix socket.
+    """
+    config = file.config if file is not None else None
+    endpoints = config.listen if isinstance(config, ParentConfig) else []
+    named = [each.cid for each in endpoints if isinstance(each, UnixAddress)]
+    return next((cid for cid in named if cid is not None), FIRST_ENCLAVE_CID)
 
 
 def _quieten(config: _Config, *, is_verbose: bool) -> _Config:

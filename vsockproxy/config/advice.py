@@ -1,10 +1,12 @@
 """What is no error in a parent's file, and fails all the same under the shipped systemd units."""
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.errors import ConfigError
+from vsockproxy.config.metadata_address import parse_metadata_url
 from vsockproxy.config.model import AllowRule, ParentConfig
 
 __all__ = ("advise",)
@@ -18,7 +20,7 @@ def advise(document: Document) -> tuple[ConfigError, ...]:
     config = document.config
     if not isinstance(config, ParentConfig):
         return ()
-    found = [*_privileged_ports(config), *_metadata_rules(config)]
+    found = [*_privileged_ports(config), *_metadata_rules(config), *_metadata_service(config)]
     return tuple(
         ConfigError(document.file, line_of(document.lines, path), path, what, mend)
         for path, what, mend in found
@@ -50,6 +52,19 @@ def _metadata_rules(config: ParentConfig) -> Iterator[tuple[str, str, str]]:
                 what = f"the unit vsockproxy-parent.service may not reach {rule.address}"
                 mend = f"a drop-in for it with IPAddressAllow={rule.address} in [Service]"
                 yield f"{path}[{index}].metadata", what, mend
+
+
+def _metadata_service(config: ParentConfig) -> Iterator[tuple[str, str, str]]:
+    if config.credentials is None or config.credentials.imds is None:
+        return
+    address = ip_address(parse_metadata_url(config.credentials.imds).host)
+    if not address.is_loopback:
+        what = f"the unit vsockproxy-parent.service may not reach {address}"
+        mend = (
+            f"a drop-in for it with IPAddressAllow={address} in [Service], or credentials.socket "
+            "and vsockproxy-credentials.service in its place"
+        )
+        yield "credentials.imds", what, mend
 
 
 def _allowlists(config: ParentConfig) -> Iterator[tuple[str, list[AllowRule]]]:

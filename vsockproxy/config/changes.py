@@ -179,13 +179,13 @@ def _credentials_lines(old: Document, new: Document) -> Iterator[ConfigError]:
     for cid in sorted(before ^ after):
         document, what = (new, "newly allowed") if cid in after else (old, "newly forbidden")
         text = f"{what}: the credentials of the instance's role"
-        yield _line(document, "credentials.cids", text, f"CID {cid}")
+        yield _line(document, "credentials.enclaves", text, f"CID {cid}")
 
 
 def _given_credentials(document: Document) -> frozenset[int]:
     config = document.config
     if isinstance(config, ParentConfig) and config.credentials is not None:
-        return frozenset(config.credentials.cids)
+        return frozenset(config.credentials.enclaves)
     return frozenset()
 
 

@@ -11,6 +11,7 @@ from vsockproxy.config.scalars import (
     DestinationText,
     EndpointText,
     HostText,
+    MetadataUrlText,
     NameServerText,
     PatternText,
     TcpAddressText,
@@ -54,10 +55,13 @@ class Admin(Section, frozen=True):
 class ParentCredentials(Section, frozen=True):
     """Which enclaves get the credentials of the instance's role, and where they come from."""
 
-    cids: Annotated[list[ContextId], msgspec.Meta(min_length=1)]
-    """The enclaves."""
+    enclaves: Annotated[list[ContextId], msgspec.Meta(min_length=1)]
+    """CIDs of the enclaves that get them."""
+    imds: MetadataUrlText | None = None
+    """`http://ADDRESS[:PORT]` of the instance metadata service, which a process of the parent asks;
+    without it, `socket` is where they come from."""
     socket: EndpointText = UnixAddress(CREDENTIALS_SOCKET)
-    """The unix socket on which `vsockproxy credentials` listens."""
+    """The unix socket on which `vsockproxy credentials` listens; not with `imds`."""
 
 
 class Resolver(Section, frozen=True):

@@ -79,6 +79,7 @@ def check_sections(sections: Sequence[Found]) -> Iterator[Fault]:
                 for name, what, mend in rule.check(found.section):
                     yield Fault(join_path(found.path, name) if name else found.path, what, mend)
     yield from _check_cids(sections)
+    yield from _check_credentials_sources(sections)
     yield from _check_listeners(sections)
     yield from _check_names_ports(sections)
     yield from check_ingress(sections)
@@ -199,6 +200,15 @@ def _check_parent_credentials(credentials: ParentCredentials) -> Iterator[_Compl
     if not isinstance(credentials.socket, UnixAddress):
         what = "whoever may connect there has the instance's role: only a unix socket says who"
         yield "socket", what, f"write unix://{CREDENTIALS_SOCKET}"
+
+
+def _check_credentials_sources(sections: Iterable[Found]) -> Iterator[Fault]:
+    for found in sections:
+        match found.section:
+            case ParentCredentials(imds=str()) if "socket" in found.written:
+                what = "both imds and socket"
+                mend = "remove socket, and the parent asks imds itself; or remove imds"
+                yield Fault(f"{found.path}.socket", what, mend)
 
 
 def _check_enclave_credentials(credentials: EnclaveCredentials) -> Iterator[_Complaint]:

@@ -24,6 +24,7 @@ from vsockproxy.addresses import (
     parse_tcp_address,
 )
 from vsockproxy.config.capabilities import CAPABILITIES
+from vsockproxy.config.metadata_address import METADATA_URL, parse_metadata_url
 from vsockproxy.config.patterns import parse_pattern
 
 __all__ = (
@@ -32,6 +33,7 @@ __all__ = (
     "DestinationText",
     "EndpointText",
     "HostText",
+    "MetadataUrlText",
     "NameServerText",
     "NetworkText",
     "PatternText",
@@ -130,6 +132,11 @@ def _parse_host(text: str) -> str:
     return text
 
 
+def _parse_metadata_url(text: str) -> str:
+    parse_metadata_url(text)
+    return text
+
+
 def _parse_address(text: str) -> str:
     if normalise_host(text).address is None:
         raise AddressError(f"{text!r} is no IP address", "write an IPv4 or IPv6 address")
@@ -217,6 +224,7 @@ if TYPE_CHECKING:
     DestinationText = Destination
     PatternText = str
     HostText = str
+    MetadataUrlText = str
     AddressText = str
     SourceAddressText = str
     NameServerText = str
@@ -260,6 +268,13 @@ else:
         wanted = "a name or an IP address"
         examples = ("kms.eu-west-1.amazonaws.com",)
         parse = staticmethod(_parse_host)
+
+    class MetadataUrlText(Scalar):
+        """The URL of an instance metadata service, kept as text; `parse_metadata_url` reads it."""
+
+        wanted = METADATA_URL
+        examples = (METADATA_URL, "http://127.0.0.1:1338")
+        parse = staticmethod(_parse_metadata_url)
 
     class AddressText(Scalar):
         """An IP literal in normal form."""
@@ -317,6 +332,7 @@ else:
         DestinationText: (Destination,),
         PatternText: (str,),
         HostText: (str,),
+        MetadataUrlText: (str,),
         AddressText: (str,),
         SourceAddressText: (str,),
         NameServerText: (str,),

@@ -1,4 +1,4 @@
-"""Keeps the enclave's process for credentials running, and tells the command of it."""
+"""Keeps a process for credentials running; in the enclave, it tells the command of it, too."""
 
 import os
 from collections.abc import MutableMapping, Sequence
@@ -16,40 +16,35 @@ from vsockproxy.log import Log
 from vsockproxy.passed_memory import document_descriptor
 from vsockproxy.worker_messages import INSTANCE_BYTES, Configure, FromWorker, RegionKnown
 
-__all__ = ("CredentialsProcess",)
+__all__ = ("CredentialsProcess", "EnclaveCredentialsProcess")
+
+ONE_USER_TEXT: Final = (
+    "the credentials service runs in this unit, as the user that the workers have too; "
+    "vsockproxy-credentials.service has a user of its own"
+)
 
 REGION_SECONDS: Final = 5.0
 """How long the command's start waits for the region: a link, and an answer of the parent."""
 
 
 class CredentialsProcess:
-    """A companion of the enclave's workers (`services.Companion`).
+    """A companion of workers (`services.Companion`).
 
     Args:
         module: what is executed.
         listeners: its listening sockets.
-        secret: what requests have to show, from start to end.
-        environment: the command's, which gets the region when it is known. What it says of one
-            already stays.
+        secret: what requests have to show, from start to end; empty for nothing.
     """
 
-    def __init__(
-        self,
-        module: str,
-        listeners: Sequence[NamedListener],
-        secret: str,
-        environment: MutableMapping[str, str],
-    ) -> None:
+    def __init__(self, module: str, listeners: Sequence[NamedListener], secret: str = "") -> None:
         self._module = module
         self._listeners = listeners
         self._secret = secret
-        self._environment = environment
-        self._region_known = trio.Event()
-        if any(environment.get(name) for name in REGION_VARIABLES):
-            self._region_known.set()
 
     async def run(self, service: Service, workers: Supervisor, relay: Relay, log: Log) -> None:
         """Keep it running until the workers have ended."""
+        if service.side == "parent":
+            log.info("services_share_user", uid=os.getuid(), text=ONE_USER_TEXT)
         document = document_descriptor(service.document)
         process = Supervisor(
             launch=lambda: ExecutedWorker(start_worker(self._module), relay),
@@ -79,12 +74,7 @@ class CredentialsProcess:
             os.close(document)
 
     async def ready(self, log: Log) -> None:
-        """Wait until the command may start: until the region is known, or for a while."""
-        with trio.move_on_after(REGION_SECONDS) as waiting:
-            await self._region_known.wait()
-        if waiting.cancelled_caught:
-            text = f"the parent named none in {REGION_SECONDS:g} s: write credentials.region"
-            log.warning("region_unknown", text=text)
+        """Wait for nothing: its sockets are here, so whoever connects waits until it serves."""
 
     # ------------------------------------------------------- as the process's observer
 
@@ -93,6 +83,42 @@ class CredentialsProcess:
 
     def died(self, worker: int) -> None:
         """Nothing: another one is started."""
+
+    def received(self, worker: int, message: FromWorker, descriptors: tuple[int, ...]) -> None:
+        """Nothing that anybody waits for."""
+
+
+class EnclaveCredentialsProcess(CredentialsProcess):
+    """That of the enclave, which learns the region for the command.
+
+    Args:
+        module: what is executed.
+        listeners: its listening sockets.
+        secret: what requests have to show, from start to end.
+        environment: the command's, which gets the region when it is known. What it says of one
+            already stays.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        listeners: Sequence[NamedListener],
+        secret: str,
+        environment: MutableMapping[str, str],
+    ) -> None:
+        super().__init__(module, listeners, secret)
+        self._environment = environment
+        self._region_known = trio.Event()
+        if any(environment.get(name) for name in REGION_VARIABLES):
+            self._region_known.set()
+
+    async def ready(self, log: Log) -> None:
+        """Wait until the command may start: until the region is known, or for a while."""
+        with trio.move_on_after(REGION_SECONDS) as waiting:
+            await self._region_known.wait()
+        if waiting.cancelled_caught:
+            text = f"the parent named none in {REGION_SECONDS:g} s: write credentials.region"
+            log.warning("region_unknown", text=text)
 
     def received(self, worker: int, message: FromWorker, descriptors: tuple[int, ...]) -> None:
         """The region."""

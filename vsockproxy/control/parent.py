@@ -36,7 +36,7 @@ ARRIVAL_SECONDS: Final = 0.5
 """How long a drain still takes the connections of dedicated streams that were just opened; the
 workers close every other that comes meanwhile."""
 
-FIXED_KEYS: Final = ("workers", "admin", "log.format")
+FIXED_KEYS: Final = ("workers", "admin", "credentials.imds", "log.format")
 """What is as it was at the start until a restart, whatever a reload brings."""
 
 
@@ -226,7 +226,7 @@ class _RunningParent:
         self._parent.listeners.apply(change)
         self._start_accepting()
         result = await self._supervisor.reload(
-            checked.descriptor, [named.summary for named in change.listeners], config.log.level
+            checked.descriptor, self._service.summaries(change.listeners), config.log.level
         )
         changed = [
             key for key in FIXED_KEYS if _value(former, key) != _value(checked.document, key)
@@ -284,8 +284,8 @@ def _config(document: Document) -> ParentConfig:
 
 
 def _value(document: Document, key: str) -> object:
-    """The value of a key, as `log.format`."""
+    """The value of a key, as `log.format`; None without its section."""
     value: object = document.config
     for name in key.split("."):
-        value = getattr(value, name)
+        value = getattr(value, name) if value is not None else None
     return value

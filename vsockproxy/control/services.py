@@ -21,7 +21,7 @@ from vsockproxy.control.worker_start import StartedWorker, start_worker
 from vsockproxy.log import Log
 from vsockproxy.log_lines import LineFormat
 from vsockproxy.passed_memory import document_descriptor
-from vsockproxy.worker_messages import INSTANCE_BYTES, Configure
+from vsockproxy.worker_messages import INSTANCE_BYTES, Configure, ListenerSummary
 from vsockproxy.worker_reports import ListenerState
 
 __all__ = (
@@ -55,6 +55,7 @@ class Service:
         services_module: the module that is executed as a process of services, which watches the
             workers; None if there is none.
         services_listeners: the listening sockets of that process.
+        named_listeners: sockets of other processes that workers are told of, to connect to.
         companions: what else runs for as long as the workers do.
     """
 
@@ -71,7 +72,12 @@ class Service:
     tap: Tap | None = None
     services_module: str | None = None
     services_listeners: Sequence[NamedListener] = ()
+    named_listeners: Sequence[NamedListener] = ()
     companions: Sequence["Companion"] = ()
+
+    def summaries(self, listeners: Sequence[NamedListener]) -> list[ListenerSummary]:
+        """What workers are told of sockets, while they serve `listeners`."""
+        return [named.summary for named in (*listeners, *self.named_listeners)]
 
     @property
     def line_format(self) -> LineFormat:
@@ -107,7 +113,7 @@ async def supervision(
             trio.open_nursery() as nursery,
         ):
             instance = os.urandom(INSTANCE_BYTES)
-            summaries = [named.summary for named in service.listeners]
+            summaries = service.summaries(service.listeners)
             sockets = [named.listener.socket.fileno() for named in service.listeners]
             first = deque(service.first_workers)
 

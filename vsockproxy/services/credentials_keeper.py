@@ -13,8 +13,12 @@ from vsockproxy.credentials.endpoints import Holding
 from vsockproxy.credentials.errors import CredentialsError
 from vsockproxy.credentials.rotation import next_fetch, retry_delay
 from vsockproxy.log_lines import Level
+from vsockproxy.protocols.http_service import ServiceAnswer, ServiceRequest
 
-__all__ = ("CredentialsKeeper", "Fetch", "FetchRegion")
+__all__ = ("Answer", "CredentialsKeeper", "Fetch", "FetchRegion")
+
+Answer = Callable[[ServiceRequest, Holding, float], ServiceAnswer]
+"""Answers a request with what there is at a time."""
 
 Fetch = Callable[[], Awaitable[Credentials]]
 """Fetches the latest credentials; CredentialsError if there are none."""
@@ -93,6 +97,18 @@ class CredentialsKeeper:
             nursery.start_soon(self._keep_credentials)
             if self._fetch_region is not None and self._region is None:
                 nursery.start_soon(self._find_region, self._fetch_region)
+
+    async def answer(
+        self, request: ServiceRequest, answer: Answer, seconds: float
+    ) -> ServiceAnswer:
+        """Answer a request; where something is still missing (503), wait `seconds` for it."""
+        answered = answer(request, self.holding, self.now)
+        with trio.move_on_after(seconds):
+            while answered.status == 503:
+                self.hurry()
+                await self.changed.wait()
+                answered = answer(request, self.holding, self.now)
+        return answered
 
     async def _keep_credentials(self) -> None:
         failures = 0

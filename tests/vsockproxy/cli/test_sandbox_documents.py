@@ -7,6 +7,7 @@ from vsockproxy.cli.sandbox_documents import (
     AllowOption,
     enclave_document,
     left_out_forwards,
+    link_cid,
     parent_document,
 )
 from vsockproxy.config.document import Document
@@ -170,3 +171,21 @@ def test_listen_is_replaced_whatever_it_is(tmp_path: Path) -> None:
         document = parent_document(parse(text.encode(), "p"), [], LINK, is_verbose=True)
         assert isinstance(document.config, ParentConfig)
         assert document.config.listen == [LINK]
+
+
+@pytest.mark.parametrize(
+    ("listen", "cid"),
+    [
+        pytest.param("vsock://any:5000", 4, id="vsock"),
+        pytest.param("unix:///s", 4, id="a unix socket without one"),
+        pytest.param("unix:///s?cid=21", 21, id="a unix socket with one"),
+        pytest.param("['vsock://any:5000', 'unix:///s?cid=21']", 21, id="the only one of two"),
+        pytest.param("['unix:///s', 'unix:///t?cid=21', 'unix:///u?cid=22']", 21, id="the first"),
+    ],
+)
+def test_a_sandbox_has_the_cid_of_the_parents_file(listen: str, cid: int) -> None:
+    assert link_cid(parse(f"listen: {listen}\n".encode(), "p", "parent")) == cid
+
+
+def test_a_sandbox_without_a_file_has_the_first_cid_of_enclaves() -> None:
+    assert link_cid(None) == 4

@@ -163,7 +163,7 @@ parent_configs = sections(
     credentials=st.none()
     | sections(
         ParentCredentials,
-        cids=st.lists(cids, min_size=1, max_size=2),
+        enclaves=st.lists(cids, min_size=1, max_size=2),
         socket=listeners("credentials", st.none()),
     ),
     workers=st.integers(1, 256),

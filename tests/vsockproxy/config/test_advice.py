@@ -33,6 +33,20 @@ METADATA = "{address: 169.254.169.254, port: 80, metadata: true}"
             id="for one enclave",
         ),
         pytest.param(
+            f"{PARENT}credentials: {{enclaves: [16], imds: 'http://169.254.169.254'}}",
+            [
+                "parent.yaml:2: credentials.imds: the unit vsockproxy-parent.service may not reach "
+                "169.254.169.254: a drop-in for it with IPAddressAllow=169.254.169.254 in "
+                "[Service], or credentials.socket and vsockproxy-credentials.service in its place"
+            ],
+            id="its own process for credentials",
+        ),
+        pytest.param(
+            f"{PARENT}credentials: {{enclaves: [16], imds: 'http://127.0.0.1:1338'}}",
+            [],
+            id="a stand-in on this machine",
+        ),
+        pytest.param(
             f"parent: vsock://3:5000\nallowlist: [{METADATA}]", [], id="an enclave's file"
         ),
     ],

@@ -27,13 +27,13 @@ A = "{address: a.b, port: 443}"
 
 CASES = {
     "credentials for another enclave": (
-        "credentials: {cids: [16, 17]}",
-        "\ncredentials: {cids: [17, 18]}",
+        "credentials: {enclaves: [16, 17]}",
+        "\ncredentials: {enclaves: [17, 18]}",
         [
-            "old.yaml:2: credentials.cids: newly forbidden: the credentials of the instance's "
-            "role: for CID 16",
-            "new.yaml:3: credentials.cids: newly allowed: the credentials of the instance's "
+            "new.yaml:3: credentials.enclaves: newly allowed: the credentials of the instance's "
             "role: for CID 18",
+            "old.yaml:2: credentials.enclaves: newly forbidden: the credentials of the instance's "
+            "role: for CID 16",
         ],
     ),
     "nothing": ("", "", []),

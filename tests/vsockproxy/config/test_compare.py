@@ -18,8 +18,8 @@ def warnings(parents: list[Document], enclaves: list[Document]) -> list[str]:
 
 
 AGREEING = {
-    "credentials for some enclave": ("credentials: {cids: [16]}", "credentials: {}"),
-    "credentials that no enclave asks for": ("credentials: {cids: [16]}", ""),
+    "credentials for some enclave": ("credentials: {enclaves: [16]}", "credentials: {}"),
+    "credentials that no enclave asks for": ("credentials: {enclaves: [16]}", ""),
     "nothing on either side": ("", ""),
     "the same rule": (
         "allowlist: [{address: a.b, port: 443}]",

@@ -10,17 +10,29 @@ ENCLAVE = "parent: vsock://3:5000\n"
 WRONG = {
     "no enclave": (
         PARENT + "credentials: {}\n",
-        "f:2: credentials.cids: missing: write a list, each item an integer within 0-4294967294",
+        "f:2: credentials.enclaves: missing: "
+        "write a list, each item an integer within 0-4294967294",
     ),
     "an empty list of enclaves": (
-        PARENT + "credentials: {cids: []}\n",
-        "f:2: credentials.cids: the list is empty: "
+        PARENT + "credentials: {enclaves: []}\n",
+        "f:2: credentials.enclaves: the list is empty: "
         "write a list, each item an integer within 0-4294967294, or remove the key",
     ),
     "a source without an owner": (
-        PARENT + "credentials: {cids: [16], socket: 'tcp://127.0.0.1:80'}\n",
+        PARENT + "credentials: {enclaves: [16], socket: 'tcp://127.0.0.1:80'}\n",
         "f:2: credentials.socket: whoever may connect there has the instance's role: only a unix "
         "socket says who: write unix:///run/vsockproxy-credentials/credentials.sock",
+    ),
+    "two sources": (
+        PARENT + "credentials: {enclaves: [16], imds: 'http://127.0.0.1', socket: 'unix:///s'}\n",
+        "f:2: credentials.socket: both imds and socket: "
+        "remove socket, and the parent asks imds itself; or remove imds",
+    ),
+    "a metadata service elsewhere": (
+        PARENT + "credentials: {enclaves: [16], imds: 'http://192.0.2.1'}\n",
+        "f:2: credentials.imds: 192.0.2.1 is no address of this machine's metadata service: "
+        "write http://169.254.169.254, or http://ADDRESS[:PORT] with a link-local or loopback "
+        "address",
     ),
     "an endpoint that SDKs do not take": (
         ENCLAVE + "credentials: {listen: '10.0.0.1:80'}\n",
@@ -54,10 +66,11 @@ def test_a_region_that_is_none_is_reported() -> None:
 
 
 def test_defaults() -> None:
-    config = parse((PARENT + "credentials: {cids: [16, 17]}\n").encode(), "f").config
+    config = parse((PARENT + "credentials: {enclaves: [16, 17]}\n").encode(), "f").config
     assert isinstance(config, ParentConfig)
     assert config.credentials is not None
     assert config.credentials.socket == UnixAddress("/run/vsockproxy-credentials/credentials.sock")
+    assert config.credentials.imds is None
     config = parse((ENCLAVE + "credentials: {}\n").encode(), "f").config
     assert isinstance(config, EnclaveConfig)
     assert config.credentials == EnclaveCredentials(TcpAddress("127.0.0.1", 3129))
