@@ -63,8 +63,8 @@ PARENT_STOP_SECONDS: Final = 2.0
 
 STDERR: Final = 2
 
-_MAX_DIRECTORY_BYTES: Final = 80
-"""A socket's path has 107 bytes (unix(7)), and its name needs some."""
+_MAX_DIRECTORY_BYTES: Final = 70
+"""A socket's path has 107 bytes (unix(7)); below this stand a random name and the socket's."""
 
 _INSIDE: Final = Namespace.NETWORK | Namespace.MOUNT | Namespace.UTS | Namespace.IPC
 

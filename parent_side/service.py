@@ -40,8 +40,8 @@ CREDENTIALS_MODULE: Final = "parent_side.services.credentials"
 FAILED: Final = 1
 """Exit code where a listener cannot be bound."""
 
-MAX_DIRECTORY_BYTES: Final = 80
-"""A socket's path has 107 bytes (unix(7)), and its name needs some."""
+MAX_DIRECTORY_BYTES: Final = 70
+"""A socket's path has 107 bytes (unix(7)); below this stand a random name and the socket's."""
 
 UNUSABLE: Final = 2
 """Exit code where a file that the configuration names cannot be used."""
