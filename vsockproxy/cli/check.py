@@ -7,21 +7,37 @@ import click
 from vsockproxy.config.advice import advise
 from vsockproxy.config.changes import changes_since
 from vsockproxy.config.compare import compare_sides
-from vsockproxy.config.load import ConfigError, ConfigErrors, Document, FileNotReadable, load
+from vsockproxy.config.enclave_run import is_enclave_run, parse_enclave_run
+from vsockproxy.config.load import (
+    ConfigError,
+    ConfigErrors,
+    Document,
+    FileNotReadable,
+    parse,
+    read_file,
+)
 
 __all__ = ("command",)
 
 
 class _Files:
-    """Files as they are read, and the exit status so far."""
+    """Files as they are read, and the exit status so far.
+
+    Those of `run-enclave` stand alone: there is nothing to compare them with.
+    """
 
     def __init__(self) -> None:
         self.status = 0
+        self.enclave_runs: list[str] = []
 
     def read(self, file: str) -> Document | None:
         """Read one; what is wrong with it is printed."""
         try:
-            return load(file)
+            content = read_file(file)
+            if not is_enclave_run(content):
+                return parse(content, file)
+            parse_enclave_run(content, file)
+            self.enclave_runs.append(file)
         except FileNotReadable as error:
             click.echo(error, err=True)
             self.status = 2
@@ -48,7 +64,7 @@ class _Files:
 def command(
     context: click.Context, strict: bool, old_file: str | None, files: tuple[str, ...]
 ) -> None:
-    """Check configuration files: a parent's, an enclave's, or AWS's vsock-proxy.yaml.
+    """Check configuration files: a parent's, an enclave's, run-enclave's, AWS's vsock-proxy.yaml.
 
     Prints a line for each error, FILE:LINE: PATH: what is wrong: what to write instead. Given both
     sides it also prints, as warnings, what one allows and the other refuses; and of a parent's
@@ -62,7 +78,12 @@ def command(
     reading = _Files()
     found = [reading.read(file) for file in dict.fromkeys(files)]
     documents = [document for document in found if document is not None]
+    valid = reading.enclave_runs.copy()
     old = reading.read(old_file) if old_file is not None else None
+    if len(reading.enclave_runs) > len(valid):
+        raise click.BadParameter(
+            f"{old_file} is run-enclave's: no reload changes an enclave", param_hint="--since"
+        )
     warnings = [
         *(advice for document in documents for advice in advise(document)),
         *compare_sides(
@@ -82,9 +103,10 @@ def command(
             for change in changes_since(old, document):
                 _print(change)
     warned = {warning.file for warning in warnings}
-    for document in documents:
-        if document.file not in warned:
-            click.echo(f"{document.file}: ok", err=True)
+    valid += [document.file for document in documents if document.file not in warned]
+    for file in dict.fromkeys(files):
+        if file in valid:
+            click.echo(f"{file}: ok", err=True)
     if warnings and strict:
         reading.status = reading.status or 1
     context.exit(reading.status)

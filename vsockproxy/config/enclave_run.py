@@ -14,7 +14,7 @@ from vsockproxy.config.model import MEBIBYTE, Section
 from vsockproxy.config.scalars import EndpointText, Size, describe_value
 from vsockproxy.config.source import BROKEN, read_source
 
-__all__ = ("EnclaveRun", "parse_enclave_run")
+__all__ = ("EnclaveRun", "is_enclave_run", "parse_enclave_run")
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
@@ -42,6 +42,20 @@ class EnclaveRun(Section, frozen=True):
     Without it, the order of the units is all that is waited for."""
     nitro_cli: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)] = "nitro-cli"
     """The program."""
+
+
+_OWN_KEYS = frozenset({"eif", "cpus", "memory"})
+_KEYS_OF_SIDES = frozenset({"listen", "parent", "allowlist"})
+
+
+def is_enclave_run(content: bytes) -> bool:
+    """Whether a file is one of these, and not a side's or AWS's, as far as its keys tell."""
+    value = read_source(content).value
+    return (
+        isinstance(value, dict)
+        and not _OWN_KEYS.isdisjoint(value)
+        and _KEYS_OF_SIDES.isdisjoint(value)
+    )
 
 
 def parse_enclave_run(content: bytes, file: str) -> EnclaveRun:

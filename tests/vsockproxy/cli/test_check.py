@@ -25,6 +25,8 @@ def in_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "syntax.yaml": "listen: [vsock://any:5000\n",
         "metadata.yaml": "listen: vsock://any:5000\n"
         "allowlist: [{address: 169.254.169.254, port: 80, metadata: true}]\n",
+        "run.yaml": "eif: /web.eif\ncpus: 2\nmemory: 2GiB\n",
+        "run-broken.yaml": "cpus: 2\nmemory: 1MiB\neif: web.eif\n",
         "strange.yaml": "listen: vsock://any:5000\nmode: \u00e9\n",
     }.items():
         path = tmp_path / name
@@ -45,6 +47,19 @@ RUNS = {
         ["--strict", "metadata.yaml"],
         1,
         METADATA_WARNING,
+        "",
+    ),
+    "run-enclave's": (["run.yaml"], 0, "", "run.yaml: ok\n"),
+    "run-enclave's among others": (
+        ["parent.yaml", "run.yaml", "enclave.yaml"],
+        0,
+        "",
+        "parent.yaml: ok\nrun.yaml: ok\nenclave.yaml: ok\n",
+    ),
+    "a fault in run-enclave's": (
+        ["run-broken.yaml"],
+        1,
+        "run-broken.yaml:3: eif: 'web.eif' does not fit: write a whole path\n",
         "",
     ),
     "nothing new": (["--since", "parent.yaml", "parent.yaml"], 0, "", "parent.yaml: ok\n"),
@@ -200,3 +215,9 @@ def test_an_old_file_of_another_kind_is_a_usage_error() -> None:
     result = CliRunner().invoke(command, ["--since", "enclave.yaml", "parent.yaml"])
     assert result.exit_code == 2
     assert "enclave.yaml is of another kind than FILE" in result.stderr
+
+
+def test_a_reload_of_run_enclaves_file_is_no_question() -> None:
+    result = CliRunner().invoke(command, ["--since", "run.yaml", "parent.yaml"])
+    assert result.exit_code == 2
+    assert "no reload changes an enclave" in " ".join(result.stderr.split())
