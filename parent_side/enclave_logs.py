@@ -9,13 +9,14 @@ import json
 import signal
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from parent_side.enclave import Enclave
+from vsockproxy import metrics
 from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.log import Log
@@ -32,6 +33,7 @@ from vsockproxy.protocols.log_stream import (
     encode_position,
 )
 from vsockproxy.session import ErrorCode, Open, Opened
+from vsockproxy.worker_reports import EnclaveEnd
 
 __all__ = ("MOST_EXITS", "EnclaveExit", "EnclaveLogs")
 
@@ -234,6 +236,8 @@ class EnclaveLogs:
                 if not self._log.has_much_room:
                     return False
                 self.lines_dropped += record.count
+                counters = self._log.activity.counters
+                counters.add(metrics.ENCLAVE_LOG_LINES, ("dropped",), record.count)
                 self._log.write(
                     "warning",
                     "enclave_log_dropped",
@@ -255,6 +259,7 @@ class EnclaveLogs:
 
     def _write_line(self, life: _EnclaveLog, line: Line) -> None:
         self.lines_written += 1
+        self._log.activity.counters.add(metrics.ENCLAVE_LOG_LINES, ("written",))
         is_own = line.source is Source.VSOCKPROXY
         fields: dict[str, object] = {
             "cid": life.cid,
@@ -273,6 +278,20 @@ class EnclaveLogs:
         if not is_own:
             life.last_lines.append(line.text)
 
+    @property
+    def ends(self) -> Iterator[EnclaveEnd]:
+        """The latest exits, for the report."""
+        for each in self.exits:
+            yield EnclaveEnd(
+                time=each.logged_at,
+                cid=each.cid,
+                enclave=each.enclave,
+                status=each.status,
+                signal=each.signal,
+                up_seconds=each.uptime_seconds,
+                last_lines=list(each.last_lines),
+            )
+
     def _write_exit(self, life: _EnclaveLog, record: Exit) -> None:
         lines = _last_lines(life.last_lines)
         exited = EnclaveExit(
@@ -285,6 +304,10 @@ class EnclaveLogs:
             logged_at=self._wall_clock(),
         )
         self.exits.append(exited)
+        counters = self._log.activity.counters
+        result = "failure" if exited.status else "success"
+        label = counters.enclave_label(exited.cid, exited.enclave)
+        counters.add(metrics.ENCLAVE_EXITS, (label, result))
         self._log.write(
             "warning" if record.status else "info",
             "enclave_exit",

@@ -16,6 +16,7 @@ __all__ = (
     "MAX_HOST_CHARACTERS",
     "MAX_REFUSALS",
     "MAX_TEXT_CHARACTERS",
+    "STREAMS_AT_ONCE",
     "Activity",
     "OpenStream",
     "RefusedStream",

@@ -126,8 +126,20 @@ RESOLVES: Final = Metric(
 LIMIT_REFUSALS: Final = Metric(
     "vsockproxy_limit_refusals_total",
     "counter",
-    "What a limit refused: streams, dedicated, lookups, greetings, links",
+    "What a limit refused: streams, dedicated, lookups, greetings, links, credentials",
     ("limit",),
+)
+ENCLAVE_EXITS: Final = Metric(
+    "vsockproxy_enclave_exits_total",
+    "counter",
+    "Ends that enclaves told of themselves; result is success or failure",
+    ("enclave", "result"),
+)
+ENCLAVE_LOG_LINES: Final = Metric(
+    "vsockproxy_enclave_log_lines_total",
+    "counter",
+    "Lines of enclaves' logs; result is written, or dropped where the enclave had no room",
+    ("result",),
 )
 LOG_LINES_DROPPED: Final = Metric(
     "vsockproxy_log_lines_dropped_total",

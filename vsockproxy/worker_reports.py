@@ -1,7 +1,8 @@
-"""What workers and supervisors tell the services about themselves: CBOR, in a descriptor.
+"""What workers and supervisors tell the services about themselves: JSON, in a descriptor.
 
 A report is as long as it has to be, and the supervisor passes it on without a look at it, so it
-travels in a descriptor of anonymous memory beside the message that announces it.
+travels in a descriptor of anonymous memory beside the message that announces it. It is JSON, since
+msgspec writes that twenty times as fast as CBOR, and a worker has better things to do.
 
 | announced by      | holds         | when                                                    |
 |-------------------|---------------|---------------------------------------------------------|
@@ -12,9 +13,8 @@ travels in a descriptor of anonymous memory beside the message that announces it
 """
 
 import os
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
-import cbor2
 import msgspec
 
 from vsockproxy.metrics import Packed
@@ -24,6 +24,7 @@ __all__ = (
     "MAX_ENCLAVES",
     "MAX_LINKS",
     "MAX_STREAMS_LISTED",
+    "EnclaveEnd",
     "EnclaveState",
     "LinkState",
     "ListenerState",
@@ -84,6 +85,19 @@ class Refusal(Record, frozen=True):
     text: _Text
 
 
+class EnclaveEnd(Record, frozen=True):
+    """How an enclave ended, as it said itself."""
+
+    time: float
+    """Seconds since the epoch, by the parent's clock."""
+    cid: _Count
+    enclave: _Text | None
+    status: _Count
+    signal: _Text | None
+    up_seconds: float
+    last_lines: list[Annotated[str, msgspec.Meta(max_length=4096)]]
+
+
 class Report(Record, frozen=True):
     """What a worker has done since its start, and what it has open now."""
 
@@ -93,6 +107,8 @@ class Report(Record, frozen=True):
     refusals: list[Refusal]
     """Those since the last report."""
     refusals_left_out: _Count
+    ends: list[EnclaveEnd] = msgspec.field(default_factory=list)
+    """The latest ends of enclaves, the last one last; all that are known, each time."""
 
 
 class StreamRow(Record, frozen=True):
@@ -155,8 +171,7 @@ AnyReport = TypeVar("AnyReport", Report, StreamPage, Supervision)
 
 def report_descriptor(report: Report | StreamPage | Supervision) -> int:
     """Write a report where another process can read it; the caller closes the descriptor."""
-    data = cbor2.dumps(msgspec.to_builtins(report))
-    return memory_descriptor("vsockproxy-report", data)
+    return memory_descriptor("vsockproxy-report", msgspec.json.encode(report))
 
 
 def read_report(descriptor: int, kind: type[AnyReport]) -> AnyReport:
@@ -169,7 +184,6 @@ def read_report(descriptor: int, kind: type[AnyReport]) -> AnyReport:
         size_bytes = os.fstat(descriptor).st_size
         if size_bytes > MAX_REPORT_BYTES:
             raise MessageError(f"a report of {size_bytes} bytes, more than {MAX_REPORT_BYTES}")
-        content: Any = cbor2.loads(os.pread(descriptor, size_bytes, 0))
-        return msgspec.convert(content, kind)
-    except (OSError, cbor2.CBORError, UnicodeError, ValueError, msgspec.ValidationError) as error:
+        return msgspec.json.decode(os.pread(descriptor, size_bytes, 0), type=kind)
+    except (OSError, UnicodeError, msgspec.DecodeError, RecursionError) as error:
         raise MessageError(f"a report that cannot be read: {error}") from error

@@ -12,7 +12,14 @@ from typing import Any, Final
 from parent_side.services import sums
 from vsockproxy import metrics
 from vsockproxy.metrics import Counters
-from vsockproxy.worker_reports import EnclaveState, Refusal, Report, Supervision, WorkerState
+from vsockproxy.worker_reports import (
+    EnclaveEnd,
+    EnclaveState,
+    Refusal,
+    Report,
+    Supervision,
+    WorkerState,
+)
 
 __all__ = ("HISTORY_SAMPLES", "KEPT_REFUSALS", "SILENT_SECONDS", "Observed")
 
@@ -20,6 +27,9 @@ SILENT_SECONDS: Final = 5.0
 """A worker, or the supervisor, that has said nothing for so long is not taken for well."""
 
 KEPT_REFUSALS: Final = 100
+
+KEPT_ENDS: Final = 20
+"""Ends of enclaves."""
 
 HISTORY_SAMPLES: Final = 180
 """One each second."""
@@ -77,6 +87,8 @@ class Observed:
         self._workers: dict[int, _Worker] = {}
         self._labels: set[str] = set()
         self._refusals: deque[Refusal] = deque(maxlen=KEPT_REFUSALS)
+        self._ends: dict[tuple[int, float], EnclaveEnd] = {}
+        """By CID and time; they are reported again and again, until their worker is gone."""
         self._history: deque[_Sample] = deque(maxlen=HISTORY_SAMPLES)
 
     # -------------------------------------------------------------------- hearing
@@ -110,6 +122,10 @@ class Observed:
             latest.follow(former)
         self._workers[worker] = latest
         self._refusals.extend(report.refusals)
+        for end in report.ends:
+            self._ends[end.cid, end.time] = end
+        for key in sorted(self._ends, key=lambda key: key[1])[:-KEPT_ENDS]:
+            del self._ends[key]
 
     def tick(self, now: float) -> None:
         """A second has passed: one more sample of the history."""
@@ -214,6 +230,18 @@ class Observed:
                     "text": each.text,
                 }
                 for each in sorted(self._refusals, key=lambda each: -each.time)
+            ],
+            "ends": [
+                {
+                    "time": round(each.time, 3),
+                    "cid": each.cid,
+                    "enclave": each.enclave,
+                    "status": each.status,
+                    "signal": each.signal,
+                    "up_seconds": each.up_seconds,
+                    "last_lines": each.last_lines,
+                }
+                for each in sorted(self._ends.values(), key=lambda each: -each.time)
             ],
             "history": {
                 "out": [round(each.out) for each in self._history],

@@ -1,6 +1,6 @@
 """Makes the pictures of docs/ from a real run: the admin page, and `vsockproxy top`.
 
-python -m tests.pictures [--seconds 100] [--directory docs]
+python -m tests.pictures [--seconds 150] [--directory docs]
 """
 
 import argparse
@@ -19,7 +19,7 @@ COLUMNS = 132
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=100)
+    parser.add_argument("--seconds", type=float, default=150)
     parser.add_argument("--directory", type=Path, default=ROOT / "docs")
     parser.add_argument("--all", action="store_true", help="narrow and dark ones too")
     options = parser.parse_args()

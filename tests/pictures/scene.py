@@ -16,6 +16,14 @@ from typing import Any
 from tests.support.pair import Side, free_port, serving
 
 ENCLAVES = {16: "ledger", 17: "web", 18: "batch"}
+ENDING = (19, "nightly")
+"""One whose command ends with an error, half a minute before the pictures."""
+
+ENDING_COMMAND = (
+    *("sh", "-c"),
+    "echo 'reading rates: 3 of 5 files'; echo 'cannot open rates/2026-11.csv: no such file' >&2; "
+    "sleep 4; exit 3",
+)
 PORT = 443
 HOSTS = {
     16: ("kms.eu-west-1.amazonaws.com", "db.ledger.internal.example"),
@@ -63,7 +71,13 @@ def scene(seconds_before: float) -> Iterator[Scene]:
                 arguments = (stop, proxies[cid], host, rate, number)
                 threading.Thread(target=_keep_busy, args=arguments, daemon=True).start()
         threading.Thread(target=_be_refused, args=(stop, proxies), daemon=True).start()
-        time.sleep(seconds_before)
+        time.sleep(max(0.0, seconds_before - 30))
+        cid, _ = ENDING
+        content = _enclave(directory, cid, free_port()) | {"log": {"to_parent": True}}
+        ending = Side("enclave", _write(directory, f"{cid}.yaml", content), ENDING_COMMAND)
+        stack.callback(ending.kill)
+        parent.wait_for_event("enclave_exit")
+        time.sleep(min(25.0, seconds_before))
         yield Scene(directory / "admin.sock", parent)
 
 
@@ -74,21 +88,23 @@ def _write(directory: Path, name: str, content: dict[str, Any]) -> Path:
 
 
 def _parent(directory: Path, origin: int, dead: int) -> dict[str, Any]:
+    everybody = {**ENCLAVES, ENDING[0]: ENDING[1]}
+
     def rules(cid: int) -> list[dict[str, Any]]:
         dialled = {"dial": f"127.0.0.1:{origin}", "private": True}
         return [
-            *({"address": host, "port": PORT, **dialled} for host in HOSTS[cid]),
+            *({"address": host, "port": PORT, **dialled} for host in HOSTS.get(cid, ())),
             {"address": PRIVATE_HOST, "port": PORT},
             {"address": DEAD_HOST, "port": PORT, "dial": f"127.0.0.1:{dead}", "private": True},
         ]
 
     return {
-        "listen": [f"unix://{directory}/{cid}.sock?cid={cid}" for cid in ENCLAVES],
+        "listen": [f"unix://{directory}/{cid}.sock?cid={cid}" for cid in everybody],
         "workers": 2,
         "admin": {"listen": f"unix://{directory}/admin.sock"},
         "resolver": {"hosts": {PRIVATE_HOST: ["10.0.3.7"]}},
         "enclaves": [
-            {"cid": cid, "name": name, "allowlist": rules(cid)} for cid, name in ENCLAVES.items()
+            {"cid": cid, "name": name, "allowlist": rules(cid)} for cid, name in everybody.items()
         ],
     }
 
@@ -98,7 +114,7 @@ def _enclave(directory: Path, cid: int, proxy: int) -> dict[str, Any]:
         "parent": f"unix://{directory}/{cid}.sock",
         "require_tls": False,
         "allowlist": [
-            *({"address": host, "port": PORT, "private": True} for host in HOSTS[cid]),
+            *({"address": host, "port": PORT, "private": True} for host in HOSTS.get(cid, ())),
             *({"address": host, "port": PORT} for host in (PRIVATE_HOST, DEAD_HOST)),
             {"address": "**.example", "ports": [80, 443, 8443]},
         ],

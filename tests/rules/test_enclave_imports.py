@@ -25,9 +25,14 @@ THIRD_PARTY = {
     "enclave_side.worker": {"cbor2", "dns", "h11", "idna", "msgspec", "uvloop"},
     # Set-up runs in a process of its own, which ends before the command begins.
     "enclave_side.network_setup": {"pyroute2"},
+    "enclave_side.services.credentials": {"cbor2", "dns", "h11", "idna", "msgspec", *TRIO},
     "enclave_side.entrypoint": {"cbor2", "idna", "msgspec", "yaml", *TRIO},
     "parent_side.worker": {"cbor2", "idna", "msgspec", "pycares", "uvloop"},
     "parent_side.service": {"cbor2", "idna", "msgspec", "yaml", *TRIO},
+    # Only the process of services knows Prometheus' library.
+    "parent_side.services.admin": {
+        *("cbor2", "h11", "idna", "msgspec", "prometheus_client", *TRIO)
+    },
     # Programs import these, and have to carry what they load.
     "vsockproxy.client.opening": {"cbor2"},
     "vsockproxy.client.for_asyncio": {"cbor2"},
@@ -97,6 +102,10 @@ def test_enclave_loads_nothing_of_the_parent(module: str) -> None:
 )
 def test_a_program_gets_the_loop_that_it_asks_for(module: str, loops: set[str]) -> None:
     assert loaded_by(module) & LOOPS == loops
+
+
+def test_only_who_looks_loads_what_draws() -> None:
+    assert "rich" not in loaded_by("vsockproxy.cli.status") | loaded_by("vsockproxy.cli.top")
 
 
 def test_the_command_line_loads_no_side() -> None:

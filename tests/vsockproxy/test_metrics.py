@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -6,6 +7,8 @@ from hypothesis import strategies as st
 
 from vsockproxy import metrics
 from vsockproxy.metrics import ALL, Counters, HistogramValue, Metric, Packed, unpack
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_metric_is_found_once() -> None:
@@ -143,3 +146,12 @@ def test_sums_that_follow_each_other_keep_their_labels() -> None:
         for number in range(first, first + metrics.MAX_ENCLAVE_LABELS):
             total.known_enclave(str(number))
     assert labels == {str(number) for number in range(metrics.MAX_ENCLAVE_LABELS)}
+
+
+def test_the_operators_page_has_every_metric_as_it_is() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `vsockproxy_")]
+    assert rows == [
+        f"| `{each.name}` | {each.kind} | {', '.join(each.labels)} | {each.meaning} |"
+        for each in ALL
+    ]

@@ -21,6 +21,8 @@ ABSENT: Final = "-"
 REPLACED: Final = "\N{REPLACEMENT CHARACTER}"
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
+SHOWN_ENDS: Final = 3
+
 WIDE_COLUMNS: Final = 110
 """From here on, what to do about a refusal has a column of its own."""
 
@@ -45,6 +47,8 @@ def draw(
     if streams is not None and streams["streams"]:
         parts.append(_streams(streams))
     parts.append(_refusals(status, refusals, width))
+    if status["ends"]:
+        parts.append(_ends(status))
     parts.append(_workers(status))
     return Group(*parts)
 
@@ -214,6 +218,25 @@ def _refusals(status: Status, shown: int, width: int) -> RenderableType:
         )
     if not rows:
         table.add_row(Text("none", style="dim"))
+    return table
+
+
+def _ends(status: Status) -> RenderableType:
+    table = _table(
+        "Last ends of enclaves",
+        (("Time", False), ("Enclave", False), ("Status", False), ("After", True)),
+    )
+    table.add_column("Its last line", overflow="fold", ratio=1)
+    for each in status["ends"][:SHOWN_ENDS]:
+        signal = f" {each['signal']}" if each["signal"] else ""
+        last_line = each["last_lines"][-1] if each["last_lines"] else ABSENT
+        table.add_row(
+            Text(_clock(each["time"]), style="dim"),
+            Text(plain(each["enclave"] or each["cid"])),
+            Text(plain(f"{each['status']}{signal}"), style="red" if each["status"] else "green"),
+            _duration(each["up_seconds"]),
+            Text(plain(last_line), style="dim"),
+        )
     return table
 
 

@@ -17,6 +17,10 @@ from vsockproxy.cli.admin_client import DEFAULT_ADMIN, AdminError, ask
 __all__ = ("command",)
 
 EXIT_NOT_ASKED = 2
+LOCAL_FLAGS = 3
+"""In what tcgetattr gives (Python's documentation of termios)."""
+
+QUITTING = (b"q", b"Q", b"\x03")
 FURNITURE_LINES = 22
 """What is on the screen beside enclaves, streams and refusals."""
 
@@ -86,7 +90,10 @@ def _room(lines: int, status: dict[str, Any]) -> tuple[int, int]:
 
 @contextmanager
 def _keys() -> Iterator[int | None]:
-    """Keys as they are pressed, without an echo; None where stdin is no terminal."""
+    """Keys as they are pressed, without an echo; None where stdin is no terminal.
+
+    Ctrl-C is a key too: as a signal it could come while the screen is changed over.
+    """
     if not sys.stdin.isatty():
         yield None
         return
@@ -94,19 +101,22 @@ def _keys() -> Iterator[int | None]:
     before = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
+        attributes = termios.tcgetattr(descriptor)
+        attributes[LOCAL_FLAGS] &= ~termios.ISIG
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, attributes)
         yield descriptor
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def _is_quit_within(keyboard: int | None, seconds: float) -> bool:
-    """Wait for the next look; whether q was pressed meanwhile."""
+    """Wait for the next look; whether q or Ctrl-C was pressed meanwhile."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         if keyboard is None:
             time.sleep(left)
         elif select.select([keyboard], [], [], left)[0]:
             pressed = os.read(keyboard, 64)
-            if not pressed or pressed.lower().startswith(b"q"):
+            if not pressed or pressed[:1] in QUITTING:
                 return True
     return False

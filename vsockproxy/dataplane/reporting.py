@@ -1,16 +1,17 @@
 """What a worker reports of itself: built from its log's activity and the links that are up."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from vsockproxy import metrics
-from vsockproxy.activity import MAX_HOST_CHARACTERS, OpenStream
+from vsockproxy.activity import MAX_HOST_CHARACTERS, STREAMS_AT_ONCE, OpenStream
 from vsockproxy.dataplane.link import Link, code_name
 from vsockproxy.dataplane.loop import now, sleep
 from vsockproxy.log import Log
 from vsockproxy.worker_reports import (
     MAX_ENCLAVES,
     MAX_LINKS,
+    EnclaveEnd,
     EnclaveState,
     LinkState,
     Refusal,
@@ -37,8 +38,16 @@ def counted_code(code: int) -> str:
     return metrics.OTHER if name.isdigit() else name
 
 
-async def make_report(log: Log, enclaves: Sequence[Linked]) -> Report:
-    """The totals of this process and what it has open; other work has its turn meanwhile."""
+async def make_report(
+    log: Log, enclaves: Sequence[Linked], ends: Iterable[EnclaveEnd] = ()
+) -> Report:
+    """The totals of this process and what it has open; other work has its turn meanwhile.
+
+    Args:
+        log: of this process; its activity is reported.
+        enclaves: those that have links.
+        ends: how enclaves ended lately.
+    """
     counters = log.activity.counters
     states: list[EnclaveState] = []
     for enclave in enclaves:
@@ -62,6 +71,7 @@ async def make_report(log: Log, enclaves: Sequence[Linked]) -> Report:
         enclaves_left_out=max(0, len(enclaves) - MAX_ENCLAVES),
         refusals=[Refusal(**asdict(refusal)) for refusal in refusals],
         refusals_left_out=left_out,
+        ends=list(ends),
     )
 
 
@@ -84,11 +94,17 @@ def _enclave_state(log: Log, enclave: Linked) -> EnclaveState:
     )
 
 
-def list_streams(log: Log, limit: int) -> StreamPage:
-    """The newest open streams, at most `limit`."""
+async def list_streams(log: Log, limit: int) -> StreamPage:
+    """The newest open streams, at most `limit`; other work has its turn meanwhile."""
     streams = log.activity.streams
     newest = [stream for stream, _ in zip(reversed(streams.values()), range(limit), strict=False)]
-    return StreamPage([_row(stream) for stream in newest], len(streams) - len(newest))
+    more = len(streams) - len(newest)
+    rows = []
+    for number, stream in enumerate(newest, 1):
+        rows.append(_row(stream))
+        if number % STREAMS_AT_ONCE == 0:
+            await sleep(0)
+    return StreamPage(rows, more)
 
 
 def _row(stream: OpenStream) -> StreamRow:

@@ -1,10 +1,13 @@
 import json
 from typing import Any
 
+import msgspec
+
 from parent_side.services.observed import HISTORY_SAMPLES, KEPT_REFUSALS, SILENT_SECONDS, Observed
 from vsockproxy import metrics
 from vsockproxy.metrics import Counters
 from vsockproxy.worker_reports import (
+    EnclaveEnd,
     EnclaveState,
     LinkState,
     Refusal,
@@ -131,6 +134,25 @@ def test_an_enclave_that_was_here_stays_in_the_table_without_links() -> None:
     observed.reported(0, 0, report(10), START + 1)
     (row,) = status(observed)["enclaves"]
     assert (row["label"], row["cids"], row["links_up"], row["bytes_out"]) == ("16", [], 0, 10)
+
+
+def test_the_ends_of_enclaves_outlive_their_worker() -> None:
+    observed = Observed()
+    observed.supervised(supervision(0), START)
+    end = EnclaveEnd(5.0, 16, "ledger", 137, "SIGKILL", 9.0, ["the last line"])
+    for _ in range(3):
+        observed.reported(0, 0, msgspec.structs.replace(report(), ends=[end]), START)
+    observed.supervised(supervision(1), START)
+    observed.reported(0, 1, report(), START)
+    (shown,) = status(observed)["ends"]
+    assert (shown["status"], shown["signal"], shown["last_lines"]) == (
+        137,
+        "SIGKILL",
+        ["the last line"],
+    )
+    many = [EnclaveEnd(float(number), 16, None, 0, None, 1.0, []) for number in range(100)]
+    observed.reported(0, 1, msgspec.structs.replace(report(), ends=many), START)
+    assert [each["time"] for each in status(observed)["ends"]] == list(range(99, 79, -1))
 
 
 def test_before_anything_is_known_there_is_a_status() -> None:

@@ -18,18 +18,24 @@ from vsockproxy.worker_messages import (
     Connection,
     FromWorker,
     Heartbeat,
+    ListStreams,
+    Offer,
     Ready,
     Reload,
     Reloaded,
+    Routed,
+    Sockets,
+    Statistics,
     Stop,
     Stopped,
+    StreamsListed,
     ToWorker,
     document_descriptor,
     empty_document_descriptor,
     receive,
     send,
 )
-from vsockproxy.worker_reports import Report, StreamPage
+from vsockproxy.worker_reports import Report, StreamPage, read_report
 
 SECONDS = 30.0
 
@@ -52,11 +58,20 @@ class ScriptedSide:
     def connection_failed(self, text: str) -> None:
         raise AssertionError(text)
 
-    async def report(self) -> Report:
-        raise AssertionError("nobody watches")
+    def offered(self, message: Offer) -> None:
+        raise AssertionError(message)
 
-    def list_streams(self, limit: int) -> StreamPage:
-        raise AssertionError("nobody watches")
+    def routed(self, message: Routed, sock: socket.socket) -> None:
+        raise AssertionError(message)
+
+    def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
+        raise AssertionError(message)
+
+    async def report(self) -> Report:
+        return Report([], [], 0, [], self.load.streams)
+
+    async def list_streams(self, limit: int) -> StreamPage:
+        return StreamPage([], limit)
 
     def drain(self) -> None:
         self.is_draining = True
@@ -108,6 +123,14 @@ class Conversation:
             if wanted(message):
                 return message
 
+    def hear_report(self, kind: type[FromWorker]) -> tuple[FromWorker, int]:
+        """The next message of a kind, and its descriptor."""
+        while True:
+            message, descriptors = receive(self.channel)
+            assert isinstance(message, FromWorker)
+            if isinstance(message, kind):
+                return message, descriptors[0]
+
     def answer(self) -> FromWorker:
         """The next word that is no heartbeat."""
         return self.hear(lambda message: not isinstance(message, Heartbeat))
@@ -131,6 +154,26 @@ def document(file: str) -> int:
 def test_its_loop_shows_that_it_runs(worker: Conversation) -> None:
     for _ in range(2):
         assert worker.hear(lambda message: isinstance(message, Heartbeat)) == Heartbeat(2, 600)
+
+
+def test_it_lists_its_streams_when_asked(worker: Conversation) -> None:
+    worker.say(ListStreams(7, 100))
+    message, descriptor = worker.hear_report(StreamsListed)
+    assert message == StreamsListed(7)
+    assert read_report(descriptor, StreamPage) == StreamPage([], 100)
+    os.close(descriptor)
+
+
+def test_it_reports_again_and_again_where_somebody_watches() -> None:
+    watched = Conversation()
+    watched.say(Configure(0, bytes(16), "json", "info", [], reports=True), document("first"))
+    for _ in range(2):
+        _, descriptor = watched.hear_report(Statistics)
+        assert read_report(descriptor, Report).refusals_left_out == 600
+        os.close(descriptor)
+    watched.channel.close()
+    watched.thread.join(SECONDS)
+    assert not watched.thread.is_alive()
 
 
 def test_it_changes_over_and_says_what_that_ended(worker: Conversation) -> None:
