@@ -21,6 +21,7 @@ from vsockproxy.control.listeners import ListenerSet, WantedListener, socket_key
 from vsockproxy.control.notify import NotifySettings
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import ListenError
+from vsockproxy.upstream_credentials import credentials_fault
 from vsockproxy.worker_messages import read_document
 
 __all__ = ("WORKER_MODULE", "main", "run", "serve", "wanted_listeners")
@@ -30,6 +31,9 @@ SERVICES_MODULE: Final = "parent_side.services.admin"
 
 FAILED: Final = 1
 """Exit code where a listener cannot be bound."""
+
+UNUSABLE: Final = 2
+"""Exit code where a file that the configuration names cannot be used."""
 
 
 def wanted_listeners(document: Document) -> list[WantedListener]:
@@ -69,6 +73,9 @@ def run(
         is_service: as for `serve`.
         worker_module: the module that is executed as a worker.
     """
+    if (fault := credentials_fault(document)) is not None:
+        processes.tell(fault)
+        return UNUSABLE
     try:
         return serve(
             document,

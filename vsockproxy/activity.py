@@ -7,7 +7,7 @@ few dictionary accesses for each stream, none for each byte.
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from vsockproxy import metrics
 from vsockproxy.metrics import Counters
@@ -33,9 +33,8 @@ MAX_HOST_CHARACTERS: Final = 253
 MAX_TEXT_CHARACTERS: Final = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """How far an open stream has come.
+class Totals(NamedTuple):
+    """How far an open stream has come; a tuple, for each open stream gives one each second.
 
     Args:
         bytes_out: as the program in the enclave sees it: what it sent.
@@ -137,20 +136,26 @@ class Activity:
     def count_open(self) -> Iterator[Counters]:
         """Everything counted so far, with the streams that are open: yields the same again.
 
-        Between two steps other work may be done; the last yield has all of it. Totals never go
+        Between two steps other work may be done; the last one has all of it. Totals never go
         backwards from one report to the next: a stream that ends meanwhile is counted as the open
         stream it was at the beginning.
         """
         counted = Counters(self.counters.enclaves)
         counted.add_series(self.counters.series())
-        for label in self.counters.enclaves:
-            counted.add(metrics.STREAMS_OPEN, (label,), 0)
+        sums = {label: [0, 0, 0, 0] for label in self.counters.enclaves}
         for number, stream in enumerate(list(self.streams.values()), 1):
-            counted.add(metrics.STREAMS_OPEN, (stream.label,))
+            row = sums.setdefault(stream.label, [0, 0, 0, 0])
+            row[0] += 1
             if stream.totals is not None:
-                self._add_totals(counted, stream.label, stream.totals())
+                bytes_out, bytes_in, credit_stalls = stream.totals()
+                row[1] += bytes_out
+                row[2] += bytes_in
+                row[3] += credit_stalls
             if number % STREAMS_AT_ONCE == 0:
                 yield counted
+        for label, (streams, *totals) in sums.items():
+            counted.add(metrics.STREAMS_OPEN, (label,), streams)
+            self._add_totals(counted, label, Totals(*totals))
         yield counted
 
     @staticmethod

@@ -16,7 +16,7 @@ from tests.support.admin_client import AdminClient, parse, read_all
 from tests.support.exchange_pair import HOST, PORT, ExchangePair, converse
 from tests.support.hostile_peer import RawPeer, make_hello
 from tests.support.logging_peer import LoggingPeer
-from tests.support.observation import kill
+from tests.support.observation import kill, unread
 from tests.support.pair import Pair, Side, echo, free_port, is_reset
 from vsockproxy.protocols.log_stream import Dropped, Exit, Line, Source
 
@@ -174,7 +174,7 @@ def test_services_that_hang_harm_no_stream(rig: AdminPair) -> None:
         converse(sock, b"x" * 1_000_000)
     rig.origin.handler = rig.origin.exchange
     rig.complete("shared", 20, (1000, 1000))
-    rig.parent.wait_for_event("worker_hung", pid=services)  # it is replaced
+    rig.parent.wait_for_event("service_hung", pid=services)  # it is replaced
     rig.wait_until_ready()
 
 
@@ -364,3 +364,17 @@ def test_how_an_enclave_ended_is_shown(tmp_path: Path) -> None:
         assert "<b>so long" in run("status", "--admin", f"unix://{path}").stdout
     finally:
         pair.close()
+
+
+def test_a_log_that_nobody_reads_stops_nothing_and_is_counted(rig: AdminPair) -> None:
+    refusals = 4000
+    host = ".".join(["x" * 60] * 4)[:240] + ".test"
+    with unread(rig.parent), RawPeer.dial(rig.other_path) as peer:
+        peer.greet()
+        for number in range(refusals):
+            peer.open(2 * number + 1, host, PORT)
+        peer.wait_for(wire.REFUSED, 2 * refusals - 1)
+        rig.admin.wait_until(lambda: rig.admin.status()["totals"]["refused"] == refusals)
+        rig.admin.wait_until(lambda: rig.admin.status()["totals"]["log_lines_dropped"] > 0)
+        assert rig.admin.ask("/readyz").status == 200
+        rig.complete("shared", 1, (1000, 1000))

@@ -15,6 +15,7 @@ from tests.support.browser import picture, picture_of_file
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = 132
+PAGE = (1280, 1600)
 
 
 def main() -> int:
@@ -25,7 +26,7 @@ def main() -> int:
     options = parser.parse_args()
     directory: Path = options.directory.resolve()
     with scene(options.seconds) as running:
-        picture(running.admin, directory / "admin-page.png", size=(1280, 1000))
+        picture(running.admin, directory / "admin-page.png", size=PAGE)
         if options.all:
             picture(running.admin, directory / "dark.png", size=(1280, 1000), is_dark=True)
             picture(running.admin, directory / "narrow.png", size=(500, 1800))

@@ -21,6 +21,9 @@ ABSENT: Final = "-"
 REPLACED: Final = "\N{REPLACEMENT CHARACTER}"
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
+_ONLY_WIDE: Final = frozenset(("CID", "Round trip", "Opened", "Stalls"))
+"""Columns of enclaves that a narrow screen has no room for."""
+
 SHOWN_ENDS: Final = 3
 
 WIDE_COLUMNS: Final = 110
@@ -43,7 +46,11 @@ def draw(
         width: columns of the screen, which tell how much history fits.
         refusals: how many are shown.
     """
-    parts: list[RenderableType] = [_headline(status), _rates(status, width), _enclaves(status)]
+    parts: list[RenderableType] = [
+        _headline(status),
+        _rates(status, width),
+        _enclaves(status, width),
+    ]
     if streams is not None and streams["streams"]:
         parts.append(_streams(streams))
     parts.append(_refusals(status, refusals, width))
@@ -91,13 +98,13 @@ def _rates(status: Status, width: int) -> RenderableType:
     )
     panels = []
     for title, value, total, past, colour in cells:
-        text = Text()
+        text = Text(no_wrap=True, overflow="ellipsis")
         if past == "streams":
             text.append(f"{totals[value]:,}", style=f"bold {colour}")
-            text.append(f"   {totals[total]:,} opened\n", style="dim")
+            text.append(f"  {totals[total]:,} opened\n", style="dim")
         else:
             text.append(f"{_bytes(totals[value])}/s", style=f"bold {colour}")
-            text.append(f"   {_bytes(totals[total])} in all\n", style="dim")
+            text.append(f"  {_bytes(totals[total])} in all\n", style="dim")
         text.append(_bars(history[past], room), style=colour)
         panels.append(Panel(text, title=title, title_align="left", border_style="dim", height=4))
     table.add_row(*panels)
@@ -138,32 +145,41 @@ def _table(title: str, columns: Sequence[tuple[str, bool]], note: str = "") -> T
     return table
 
 
-def _enclaves(status: Status) -> RenderableType:
-    table = _table(
-        "Enclaves",
-        (
-            *(("Enclave", False), ("", False), ("CID", True), ("Links", True)),
-            *(("Round trip", True), ("Streams", True), ("Opened", True)),
-            *(("Out", True), ("In", True), ("Refused", True), ("Stalls", True)),
-        ),
-    )
+def _enclaves(status: Status, width: int) -> RenderableType:
+    is_wide = width >= WIDE_COLUMNS
+    columns = {
+        "Enclave": False,
+        "": False,
+        "CID": True,
+        "Links": True,
+        "Round trip": True,
+        "Streams": True,
+        "Opened": True,
+        "Out": True,
+        "In": True,
+        "Refused": True,
+        "Stalls": True,
+    }
+    shown = [name for name in columns if is_wide or name not in _ONLY_WIDE]
+    table = _table("Enclaves", [(name, columns[name]) for name in shown])
     for each in status["enclaves"]:
         measured = (link["round_trip_seconds"] for link in each["links"])
         trips = sorted(seconds for seconds in measured if seconds is not None)
         is_up = each["links_up"] > 0
-        table.add_row(
-            Text(plain(each["label"]), style="bold"),
-            Text("up", style="green") if is_up else Text("away", style="yellow"),
-            ", ".join(map(str, each["cids"])) or ABSENT,
-            f"{each['links_up']:,}",
-            f"{trips[len(trips) // 2] * 1000:.2f} ms" if trips else ABSENT,
-            f"{each['streams_open']:,}",
-            f"{each['streams_opened']:,}",
-            Text(f"{_bytes(each['rate_out'])}/s", style="blue"),
-            Text(f"{_bytes(each['rate_in'])}/s", style="green"),
-            Text(f"{each['refused']:,}", style="red" if each["refused"] else ""),
-            f"{each['credit_stalls']:,}",
-        )
+        cells: dict[str, str | Text] = {
+            "Enclave": Text(plain(each["label"]), style="bold"),
+            "": Text("up", style="green") if is_up else Text("away", style="yellow"),
+            "CID": ", ".join(map(str, each["cids"])) or ABSENT,
+            "Links": f"{each['links_up']:,}",
+            "Round trip": f"{trips[len(trips) // 2] * 1000:.2f} ms" if trips else ABSENT,
+            "Streams": f"{each['streams_open']:,}",
+            "Opened": f"{each['streams_opened']:,}",
+            "Out": Text(f"{_bytes(each['rate_out'])}/s", style="blue"),
+            "In": Text(f"{_bytes(each['rate_in'])}/s", style="green"),
+            "Refused": Text(f"{each['refused']:,}", style="red" if each["refused"] else ""),
+            "Stalls": f"{each['credit_stalls']:,}",
+        }
+        table.add_row(*(cells[name] for name in shown))
     if not status["enclaves"]:
         table.add_row(Text("none has connected yet", style="dim"))
     return table

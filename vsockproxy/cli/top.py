@@ -17,6 +17,7 @@ from vsockproxy.cli.admin_client import DEFAULT_ADMIN, AdminError, ask
 __all__ = ("command",)
 
 EXIT_NOT_ASKED = 2
+LINES_OF_REFUSAL = 3
 LOCAL_FLAGS = 3
 """In what tcgetattr gives (Python's documentation of termios)."""
 
@@ -32,14 +33,15 @@ FURNITURE_LINES = 22
     metavar="ENDPOINT",
     default=DEFAULT_ADMIN,
     show_default=True,
-    help="The parent's admin.listen, as tcp://127.0.0.1:9110.",
+    help="The parent's admin.listen. Example: --admin tcp://127.0.0.1:9110",
 )
 @click.option(
     "--interval",
     type=click.FloatRange(0.2, 60),
     default=1.0,
     show_default=True,
-    help="Seconds between two looks.",
+    metavar="SECONDS",
+    help="Seconds between two looks. Example: --interval 5",
 )
 @click.option("--once", is_flag=True, help="Show it once and end.")
 def command(endpoint: str, interval: float, once: bool) -> None:
@@ -84,8 +86,8 @@ def command(endpoint: str, interval: float, once: bool) -> None:
 def _room(lines: int, status: dict[str, Any]) -> tuple[int, int]:
     """How many streams and refusals fit on the screen."""
     left = max(6, lines - FURNITURE_LINES - len(status["enclaves"]))
-    refusals = max(3, min(10, left // 2))
-    return max(3, left - refusals), refusals
+    refusals = max(2, min(8, left // (2 * LINES_OF_REFUSAL)))
+    return max(3, left - LINES_OF_REFUSAL * refusals), refusals
 
 
 @contextmanager
