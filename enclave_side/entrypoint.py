@@ -33,8 +33,9 @@ from vsockproxy.config.document import Document
 from vsockproxy.config.model import STREAM_SOCKET, EnclaveConfig
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import Listener, ListenError, open_listener
+from vsockproxy.passed_memory import document_descriptor, read_document
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
-from vsockproxy.worker_messages import ListenerKind, document_descriptor, read_document
+from vsockproxy.worker_messages import ListenerKind
 
 if TYPE_CHECKING:
     from vsockproxy.control.services import Companion

@@ -38,7 +38,7 @@ from enclave_side.namespaces import (
 from enclave_side.system_files import hide_file
 from vsockproxy import processes
 from vsockproxy.config.document import Document
-from vsockproxy.worker_messages import document_descriptor
+from vsockproxy.passed_memory import document_descriptor
 
 __all__ = ("LINK_CID", "Sandbox", "link_directory", "run")
 

@@ -21,8 +21,8 @@ from vsockproxy.control.listeners import ListenerSet, WantedListener, socket_key
 from vsockproxy.control.notify import NotifySettings
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import ListenError
+from vsockproxy.passed_memory import read_document
 from vsockproxy.upstream_credentials import credentials_fault
-from vsockproxy.worker_messages import read_document
 
 __all__ = ("WORKER_MODULE", "main", "run", "serve", "wanted_listeners")
 

@@ -7,7 +7,7 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |-------------|------------|-----------------------------------------|-----------------------------|
 | configure   | worker     | worker: its index, of `workers`;        | the document                |
 |             |            | instance: 16 bytes,                     |                             |
-|             |            | one value for all workers; log_format:  | (`read_document`)           |
+|             |            | one value for all workers; log_format:  | (`passed_memory`)           |
 |             |            | text or json; log_level; listeners: a   |                             |
 |             |            | list of {name, kind, endpoint};         |                             |
 |             |            | listeners_follow: true in an enclave;   |                             |
@@ -25,7 +25,7 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            |                                         | none could be made          |
 | list_streams | worker    | request; limit: rows                    |                             |
 | reload      | worker     | request; log_level; listeners: as in    | the new document            |
-|             |            | `configure`                             | (`read_document`)           |
+|             |            | `configure`                             | (`passed_memory`)           |
 | stop        | worker     | drain_seconds: for open streams to end  |                             |
 | ready       | supervisor |                                         |                             |
 | reloaded    | supervisor | request; error: why the old document    |                             |
@@ -85,8 +85,6 @@ from typing import Annotated, Any, Final, Literal
 import cbor2
 import msgspec
 
-from vsockproxy.addresses import AddressError
-from vsockproxy.config.document import Document
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.ingress_messages import Offer, Routed, Sockets, SocketsWanted
 from vsockproxy.log_lines import Level, LineFormat
@@ -127,13 +125,8 @@ __all__ = (
     "SupervisionChanged",
     "ToWorker",
     "WorkerStatistics",
-    "document_descriptor",
-    "empty_document_descriptor",
-    "memory_descriptor",
-    "read_document",
     "receive",
     "send",
-    "write_document",
 )
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -141,8 +134,6 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024
 
 MAX_DESCRIPTORS: Final = 64
 """Descriptors of one message; the kernel's own limit is 253 (SCM_MAX_FD, include/net/scm.h)."""
-
-MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 
 _ANCILLARY_BYTES: Final = socket.CMSG_LEN(MAX_DESCRIPTORS * array("i").itemsize)
 
@@ -456,66 +447,3 @@ def _check_descriptors(message: Message, count: int) -> None:
             allowed = range(1)
     if count not in allowed:
         raise MessageError(f"a {type(message).__name__} message with {count} descriptors")
-
-
-def document_descriptor(document: Document) -> int:
-    """Write a document where another process can read it; the caller closes the descriptor."""
-    return memory_descriptor("vsockproxy-document", cbor2.dumps(document.to_builtins()))
-
-
-def memory_descriptor(name: str, data: bytes) -> int:
-    """Write bytes where another process can read them; the caller closes the descriptor."""
-    descriptor = _empty_descriptor(name)
-    try:
-        _write_all(descriptor, data)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def empty_document_descriptor() -> int:
-    """Room for a document that another process is to write; the caller closes the descriptor."""
-    return _empty_descriptor("vsockproxy-document")
-
-
-def write_document(descriptor: int, document: Document) -> None:
-    """Write a document into an empty descriptor."""
-    _write_all(descriptor, cbor2.dumps(document.to_builtins()))
-
-
-def _empty_descriptor(name: str) -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create(name, os.MFD_CLOEXEC)
-    import tempfile  # a Python that was built for an old C library
-
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    written = 0
-    while written < len(data):
-        written += os.pwrite(descriptor, data[written:], written)
-
-
-def read_document(descriptor: int) -> Document:
-    """Read what `document_descriptor` wrote; the descriptor stays open, and the caller's.
-
-    Raises:
-        MessageError: it holds no document.
-    """
-    size_bytes = os.fstat(descriptor).st_size
-    if size_bytes > MAX_DOCUMENT_BYTES:
-        raise MessageError(f"a document of {size_bytes} bytes, more than {MAX_DOCUMENT_BYTES}")
-    # By position: processes that share the descriptor share its offset too.
-    data = b""
-    while len(data) < size_bytes and (piece := os.pread(descriptor, size_bytes, len(data))):
-        data += piece
-    try:
-        return Document.from_builtins(cbor2.loads(data))
-    except (
-        *(cbor2.CBORError, UnicodeError, ValueError, TypeError, KeyError),
-        *(msgspec.ValidationError, AddressError),
-    ) as error:
-        raise MessageError(f"a document that cannot be read: {error}") from error

@@ -21,7 +21,7 @@ import uvloop
 
 from tests.support.dns_server import Addresses, DnsServer, Held, Silent
 from tests.support.full_backlog import full_backlog
-from tests.support.observation import descriptors, plain_lines
+from tests.support.observation import descriptors, plain_lines, wait_until
 from tests.support.pair import Line, Pair, Side, echo, free_port, is_reset, serving
 from tests.support.stream_refusals import refusal
 from tests.support.traffic import MEBIBYTE, Pattern, receive_all, start
@@ -451,7 +451,12 @@ def test_a_program_that_gives_up_is_reset_and_the_parent_told(holding: HoldingRi
         holding.release(name)
     rig.refusal("unlisted.test")
     assert rig.descriptors == before
-    assert not [line for line in rig.parent.lines[after:] if line["event"] == "close"]
+
+    def closes() -> list[Line]:
+        return [line for line in rig.parent.lines[after:] if line["event"] == "close"]
+
+    wait_until(rig.parent, lambda: len(closes()) >= len(opened))
+    assert [line["ended"] for line in closes()] == ["remote_reset"] * len(opened)
     with closing(holding.begin()[0]) as opening:
         assert opening.socket is not None
 

@@ -39,6 +39,7 @@ _SYSTEM = frozenset(
         "vsockproxy.log",
         "vsockproxy.log_lines",
         "vsockproxy.metrics",
+        "vsockproxy.passed_memory",
         "vsockproxy.processes",
         "vsockproxy.signals",
         "vsockproxy.ingress_messages",
@@ -76,8 +77,10 @@ LAYERS = _layers(
         "vsockproxy.worker_messages",
         _CONFIGURED | {"vsockproxy.log_lines", "vsockproxy.ingress_messages"},
     ),
+    Layer("vsockproxy.passed_memory", _CONFIGURED | {"vsockproxy.worker_messages"}),
     Layer(
-        "vsockproxy.worker_reports", _VALUES | {"vsockproxy.metrics", "vsockproxy.worker_messages"}
+        "vsockproxy.worker_reports",
+        _VALUES | {"vsockproxy.metrics", "vsockproxy.passed_memory", "vsockproxy.worker_messages"},
     ),
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM | {"vsockproxy.client.for_trio"}),
@@ -116,6 +119,7 @@ HOMES = {
     "cbor2": {
         "vsockproxy.session",
         "vsockproxy.attestation",
+        "vsockproxy.passed_memory",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
@@ -124,6 +128,7 @@ HOMES = {
         "parent_side.services",
         "vsockproxy.config",
         "vsockproxy.ingress_messages",
+        "vsockproxy.passed_memory",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
         "vsockproxy.control",

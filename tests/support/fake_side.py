@@ -17,8 +17,8 @@ from vsockproxy.addresses import UnixAddress
 from vsockproxy.cli.sandbox_documents import enclave_document, parent_document
 from vsockproxy.config.load import load
 from vsockproxy.config.model import EnclaveConfig
+from vsockproxy.passed_memory import document_descriptor
 from vsockproxy.processes import module_command
-from vsockproxy.worker_messages import document_descriptor
 
 FAKE_WORKER = "tests.support.fake_worker"
 

@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import suppress
 
+from vsockproxy.passed_memory import read_document
 from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
@@ -26,7 +27,6 @@ from vsockproxy.worker_messages import (
     Reloaded,
     Stop,
     Stopped,
-    read_document,
     receive,
     send,
 )

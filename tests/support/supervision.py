@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
 from vsockproxy.log_lines import Level
+from vsockproxy.passed_memory import empty_document_descriptor
 from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
@@ -24,7 +25,6 @@ from vsockproxy.worker_messages import (
     Reloaded,
     Stop,
     ToWorker,
-    empty_document_descriptor,
 )
 
 BEAT_SECONDS = 1.0

@@ -16,6 +16,7 @@ from vsockproxy import worker_messages
 from vsockproxy.addresses import UnixAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import AllowRule, EnclaveConfig, ParentConfig
+from vsockproxy.passed_memory import document_descriptor, read_document
 from vsockproxy.worker_messages import (
     MAX_DESCRIPTORS,
     MAX_MESSAGE_BYTES,
@@ -45,8 +46,6 @@ from vsockproxy.worker_messages import (
     StreamsListed,
     SupervisionChanged,
     WorkerStatistics,
-    document_descriptor,
-    read_document,
     receive,
     send,
 )

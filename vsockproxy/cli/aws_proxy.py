@@ -27,12 +27,14 @@ WAIT_SECONDS: Final = 30.0
     default=f"unix://{CREDENTIALS_SOCKET}",
     show_default=True,
     callback=unix_address,
-    help="The socket of `vsockproxy credentials`, which knows the region.",
+    help="The socket of `vsockproxy credentials`, which knows the region. "
+    "Example: --credentials unix:///run/credentials.sock",
 )
 @click.option(
     "--region",
     metavar="NAME",
-    help="The region, as eu-west-1; nobody is asked then.",
+    show_default="asked of --credentials",
+    help="The region; nobody is asked then. Example: --region eu-west-1",
 )
 @click.option(
     "--service",
@@ -40,22 +42,25 @@ WAIT_SECONDS: Final = 30.0
     metavar="NAME",
     default="kms",
     show_default=True,
-    help="The service of AWS, as kms or kms-fips.",
+    help="The service of AWS. Example: --service kms-fips",
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 0xFFFF_FFFE),
     default=DEFAULT_PORT,
     show_default=True,
-    help="The vsock port to listen on.",
+    metavar="PORT",
+    help="The vsock port to listen on. Example: --port 8001",
 )
 @click.option(
     "--config",
     "file",
+    type=click.Path(),
     metavar="FILE",
     default=DEFAULT_FILE,
     show_default=True,
-    help="The addresses and ports that may be proxied, as for vsock-proxy.",
+    help="The addresses and ports that may be proxied, as for vsock-proxy. "
+    "Example: --config ./vsock-proxy.yaml",
 )
 @click.pass_context
 def command(

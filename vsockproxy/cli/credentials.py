@@ -34,7 +34,7 @@ def _metadata_address(context: click.Context, option: click.Parameter, text: str
     show_default=True,
     callback=unix_address,
     help="The unix socket to serve on. Whoever may open it has the instance's role; so ?mode= and "
-    "the process's group say who may.",
+    "the process's group say who may. Example: --listen unix:///run/credentials.sock?mode=0660",
 )
 @click.option(
     "--metadata-address",
@@ -43,7 +43,7 @@ def _metadata_address(context: click.Context, option: click.Parameter, text: str
     show_default=True,
     callback=_metadata_address,
     help="Where the instance metadata service is: link-local, [fd00:ec2::254]:80, or loopback "
-    "(for tests).",
+    "(for tests). Example: --metadata-address [fd00:ec2::254]:80",
 )
 @click.pass_context
 def command(context: click.Context, listen: UnixAddress, metadata_address: TcpAddress) -> None:

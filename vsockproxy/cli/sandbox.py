@@ -12,8 +12,8 @@ from vsockproxy.cli.sandbox_documents import (
     left_out_forwards,
     parent_document,
 )
+from vsockproxy.passed_memory import document_descriptor
 from vsockproxy.processes import module_command, tell
-from vsockproxy.worker_messages import document_descriptor
 
 __all__ = ("command",)
 

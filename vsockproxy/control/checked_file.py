@@ -15,8 +15,8 @@ from typing import Final, cast
 
 from vsockproxy.config.document import CONFIG_TYPES, Kind
 from vsockproxy.config.load import ConfigErrors, FileNotReadable, load
+from vsockproxy.passed_memory import write_document
 from vsockproxy.upstream_credentials import credentials_fault
-from vsockproxy.worker_messages import write_document
 
 __all__ = ("INVALID", "main")
 

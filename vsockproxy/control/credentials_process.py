@@ -13,13 +13,8 @@ from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import start_worker
 from vsockproxy.credentials.locations import REGION_VARIABLES
 from vsockproxy.log import Log
-from vsockproxy.worker_messages import (
-    INSTANCE_BYTES,
-    Configure,
-    FromWorker,
-    RegionKnown,
-    document_descriptor,
-)
+from vsockproxy.passed_memory import document_descriptor
+from vsockproxy.worker_messages import INSTANCE_BYTES, Configure, FromWorker, RegionKnown
 
 __all__ = ("CredentialsProcess",)
 

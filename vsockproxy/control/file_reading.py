@@ -13,7 +13,8 @@ from vsockproxy.config.document import Document, Kind
 from vsockproxy.control.checked_file import INVALID
 from vsockproxy.control.child import Child
 from vsockproxy.errors import VsockproxyError
-from vsockproxy.worker_messages import MessageError, empty_document_descriptor, read_document
+from vsockproxy.passed_memory import empty_document_descriptor, read_document
+from vsockproxy.worker_messages import MessageError
 
 __all__ = ("READ_SECONDS", "CheckedFile", "FileNotValid", "read_checked_file")
 

@@ -17,6 +17,7 @@ import trio
 from vsockproxy import worker_messages
 from vsockproxy.config.document import Document
 from vsockproxy.log import Log
+from vsockproxy.passed_memory import read_document
 from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
@@ -29,7 +30,6 @@ from vsockproxy.worker_messages import (
     Ready,
     Stop,
     Stopped,
-    read_document,
 )
 
 __all__ = (

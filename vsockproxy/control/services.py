@@ -20,11 +20,8 @@ from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import StartedWorker, start_worker
 from vsockproxy.log import Log
 from vsockproxy.log_lines import LineFormat
-from vsockproxy.worker_messages import (
-    INSTANCE_BYTES,
-    Configure,
-    document_descriptor,
-)
+from vsockproxy.passed_memory import document_descriptor
+from vsockproxy.worker_messages import INSTANCE_BYTES, Configure
 from vsockproxy.worker_reports import ListenerState
 
 __all__ = (

@@ -12,6 +12,7 @@ from typing import Protocol
 from vsockproxy.config.document import Document
 from vsockproxy.dataplane.loop import Event, add_reader, now, remove_reader, run, sleep, spawn
 from vsockproxy.dataplane.questions import Questions
+from vsockproxy.passed_memory import read_document
 from vsockproxy.worker_messages import (
     ChannelClosed,
     Configure,
@@ -32,7 +33,6 @@ from vsockproxy.worker_messages import (
     Stop,
     Stopped,
     StreamsListed,
-    read_document,
     receive,
     send,
 )

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ from vsockproxy.worker_reports import (
     Supervision,
     WorkerState,
 )
+
+NOBODY = 65534
 
 
 def status(*, refused_host: str = "evil.test") -> dict[str, Any]:
@@ -140,11 +143,26 @@ def test_another_service_is_told_apart(tmp_path: Path, head: str, body: bytes, s
     assert said in done.output
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may open every socket")
-def test_a_socket_that_may_not_be_opened_is_explained(tmp_path: Path) -> None:
-    with answering(tmp_path / "a.sock", "HTTP/1.1 200 OK", b"{}") as endpoint:
-        (tmp_path / "a.sock").chmod(0)
-        done = CliRunner().invoke(main, ["status", "--admin", endpoint])
+@contextlib.contextmanager
+def as_somebody() -> Iterator[None]:
+    """Not as root, who may open every socket."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_socket_that_may_not_be_opened_is_explained() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "a.sock"
+        with answering(path, "HTTP/1.1 200 OK", b"{}") as endpoint:
+            path.chmod(0)
+            with as_somebody():
+                done = CliRunner().invoke(main, ["status", "--admin", endpoint])
     assert done.exit_code == 2
     assert "not permitted to open" in done.output
 

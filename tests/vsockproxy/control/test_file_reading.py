@@ -9,7 +9,7 @@ import pytest
 
 from vsockproxy.config.load import load
 from vsockproxy.control.file_reading import FileNotValid, read_checked_file
-from vsockproxy.worker_messages import read_document
+from vsockproxy.passed_memory import read_document
 
 PROGRAMS = "tests.vsockproxy.control.test_file_reading"
 

@@ -20,6 +20,7 @@ from tests.support.supervision import (
 from vsockproxy.control import supervisor as module
 from vsockproxy.control.restarts import CRASH_LOOP_DEATHS, CRASH_LOOP_SECONDS
 from vsockproxy.control.supervisor import AcceptedConnection, ReloadResult
+from vsockproxy.passed_memory import empty_document_descriptor
 from vsockproxy.worker_messages import (
     Connection,
     Heartbeat,
@@ -28,7 +29,6 @@ from vsockproxy.worker_messages import (
     Reload,
     Reloaded,
     Stop,
-    empty_document_descriptor,
 )
 
 KILLED = int(signal.SIGKILL)

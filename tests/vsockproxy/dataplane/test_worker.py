@@ -13,6 +13,7 @@ from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane import loop
 from vsockproxy.dataplane.worker import Load, Worker
 from vsockproxy.errors import Refused
+from vsockproxy.passed_memory import document_descriptor, empty_document_descriptor
 from vsockproxy.worker_messages import (
     Configure,
     Connection,
@@ -30,8 +31,6 @@ from vsockproxy.worker_messages import (
     Stopped,
     StreamsListed,
     ToWorker,
-    document_descriptor,
-    empty_document_descriptor,
     receive,
     send,
 )
