@@ -24,6 +24,7 @@ from vsockproxy.worker_messages import (
     Configure,
     Connection,
     Heartbeat,
+    ListenerKind,
     Listeners,
     ListenerSummary,
     ListStreams,
@@ -410,6 +411,8 @@ def test_the_schema_has_a_rule_for_each_message_and_no_other() -> None:
         keys = SCHEMA.keys(tags[str(each.__struct_config__.tag)])
         fields = {field.encode_name: field.required for field in msgspec.structs.fields(each)}
         assert {key: not keys[key].is_optional for key in keys if key != "type"} == fields
+    kind = SCHEMA.keys("listener")["kind"].type
+    assert [each for each in typing.get_args(ListenerKind) if not SCHEMA.fits(each, kind)] == []
     assert SCHEMA.keys("listener").keys() == set(ListenerSummary.__struct_fields__)
 
 
