@@ -27,7 +27,7 @@ LOAD_SECONDS = 4.0
 OTHER_CID = 17
 ORPHAN_SECONDS = 2.0
 REPLACED_SECONDS = 1.0
-MORE_THAN_A_START = 2.0
+MORE_THAN_A_START = 4.0
 """Where the machine is slow: how often as long as a bare start of the same program, measured while
 the same load goes on."""
 

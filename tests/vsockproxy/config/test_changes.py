@@ -30,10 +30,10 @@ CASES = {
         "credentials: {cids: [16, 17]}",
         "\ncredentials: {cids: [17, 18]}",
         [
-            "old.yaml:2: credentials.cids: newly forbidden: the credentials of the instance's "
-            "role: for CID 16",
             "new.yaml:3: credentials.cids: newly allowed: the credentials of the instance's "
             "role: for CID 18",
+            "old.yaml:2: credentials.cids: newly forbidden: the credentials of the instance's "
+            "role: for CID 16",
         ],
     ),
     "nothing": ("", "", []),
