@@ -8,15 +8,23 @@ FILES is `own`, or `shared` where they are another machine's, as in the sandbox.
 """
 
 import os
+import secrets
 import sys
+from collections import ChainMap
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from enclave_side.fence import FenceError, plan_fence
+from enclave_side.boot import Ground, boot
+from enclave_side.commands import FencedCommand, TwoCommandsError, fence_commands
+from enclave_side.credentials_listeners import open_credentials_listeners
+from enclave_side.entropy import EntropyError
+from enclave_side.fence import FenceError
+from enclave_side.heartbeat import HeartbeatError
 from enclave_side.machine import Machine, set_up_machine
+from enclave_side.mounts import mount_proc
 from enclave_side.namespaces import NamespaceError
-from enclave_side.shim.environment import command_environment
+from enclave_side.shim.environment import command_environment, with_credentials
 from enclave_side.shim.names.listeners import open_names_listeners
 from enclave_side.stream_socket import open_stream_socket
 from vsockproxy import processes
@@ -28,18 +36,36 @@ from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
 from vsockproxy.worker_messages import ListenerKind, document_descriptor, read_document
 
+if TYPE_CHECKING:
+    from vsockproxy.control.services import Companion
+
 __all__ = ("WORKER_MODULE", "become_init", "main", "run", "supervisor_command")
 
 WORKER_MODULE: Final = "enclave_side.worker"
+CREDENTIALS_MODULE: Final = "enclave_side.services.credentials"
 
 _MODULE: Final = "enclave_side.entrypoint"
+
+_CANNOT_START: Final = (
+    EntropyError,
+    FenceError,
+    HeartbeatError,
+    ListenError,
+    NamespaceError,
+    TwoCommandsError,
+)
 
 FAILED: Final = 1
 """Exit code where nothing could be started."""
 
+SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH where there is none: the kernel starts PID 1 without."""
+
 HTTP_PROXY_NAME: Final = "shim.http_proxy"
 SOCKS5_NAME: Final = "shim.socks5"
 STREAMS_NAME: Final = "shim.streams"
+
+SECRET_BYTES: Final = 32
 
 OUTPUT_LEFT_OUT: Final = (
     "the parent gets our own log alone: what the command writes stays on this terminal"
@@ -53,8 +79,7 @@ def run(
     document: Document,
     command: Sequence[str],
     *,
-    takes_over: bool,
-    shares_files: bool = False,
+    ground: Ground,
     worker_module: str = WORKER_MODULE,
 ) -> int:
     """Serve until the command ends, or without one until a signal; the exit code.
@@ -62,8 +87,7 @@ def run(
     Args:
         document: an enclave's configuration.
         command: the user's command; may be empty.
-        takes_over: whether this machine is ours to set up.
-        shares_files: whether its files are another machine's.
+        ground: what we stand on.
         worker_module: the module that is executed as a worker.
     """
     config = document.config
@@ -73,40 +97,61 @@ def run(
         soft_limit = processes.raise_descriptor_limit()
         try:
             processes.forbid_tracing()
-            fence = plan_fence(config.command)
+            left_out = boot(config.machine, ground)
+            commands = fence_commands(config, command, ground)
             # Workers start up while this process sets the machine up and imports trio.
             workers = count_workers(config.workers)
             first_workers = start_first_workers(worker_module, workers)
             machine = stack.enter_context(
                 set_up_machine(
                     document,
-                    takes_over=takes_over,
-                    has_command=bool(command),
-                    shares_files=shares_files,
+                    ground=ground,
+                    has_command=commands.are_any,
                 )
             )
             listeners = _open_listeners(config, machine, stack)
-        except (FenceError, NamespaceError, ListenError) as error:
+        except _CANNOT_START as error:
             processes.tell(error)
             return FAILED
+        from enclave_side.kernel_clock import KernelClock, look_at_ptp
         from vsockproxy.control.command import UserCommand
-        from vsockproxy.control.enclave import Shipping, serve_enclave
+        from vsockproxy.control.commands import PlannedCommand
+        from vsockproxy.control.enclave import ClockSource, EnclavePlan, Shipping, serve_enclave
         from vsockproxy.control.services import NamedListener, Service
 
         environment = command_environment(
-            {**os.environ, **fence.environment},
+            os.environ,
             config.shim,
             http_proxy=_bound_http_proxy(listeners),
             names_are_active=machine.names is not None,
             streams=_stream_socket(listeners),
         )
+        try:
+            companions = _companions(config, machine, listeners, environment, stack)
+        except ListenError as error:
+            processes.tell(error)
+            return FAILED
+
+        def user_command(fenced: FencedCommand) -> UserCommand:
+            settings = fenced.settings
+            account = fenced.fence.account
+            return UserCommand(
+                settings.run,
+                # The last of these may still learn the region, until the command starts.
+                ChainMap(settings.environment, dict(fenced.fence.environment), environment),
+                soft_limit,
+                fenced.fence.launcher(machine.namespace, settings.working_directory),
+                passed=machine.descriptors,
+                stop_grace=fenced.stop_grace,
+                owner=(account.user, account.group) if account is not None else None,
+            )
+
         has_terminal = processes.has_terminal()
         ships = config.log.to_parent
         if ships is None:
-            ships = takes_over and not shares_files and not has_terminal
-        if ships and has_terminal and command:
+            ships = ground not in ("sandbox", "shared") and not has_terminal
+        if ships and has_terminal and commands.are_any:
             machine.left_out.append(OUTPUT_LEFT_OUT)
-        account = fence.account
         service = Service(
             side="enclave",
             document=document,
@@ -116,29 +161,34 @@ def run(
             first_workers=first_workers,
             log=config.log,
             answer=machine.names.answer if machine.names is not None else None,
+            make_sockets=machine.make_sockets,
+            companions=companions,
         )
-        return serve_enclave(
+        clock = config.machine.clock
+        plan = EnclavePlan(
             service,
-            UserCommand(
-                command,
-                environment,
-                soft_limit,
-                fence.launcher(machine.namespace),
-                passed=machine.descriptors,
-            )
-            if command
-            else None,
-            signals=signals,
-            left_out=[*machine.left_out, *(fence.left_out if command else ())],
+            None if commands.single is None else user_command(commands.single),
+            [
+                PlannedCommand(
+                    each.settings.name,
+                    user_command(each),
+                    each.settings.after,
+                    each.settings.ready,
+                    each.settings.restart,
+                    each.settings.essential,
+                )
+                for each in commands.several
+            ],
+            left_out=[*left_out, *machine.left_out, *commands.left_out],
             note=machine.note,
-            shipping=Shipping(
-                config.log.buffer,
-                captures=bool(command) and not has_terminal,
-                owner=(account.user, account.group) if account is not None else None,
-            )
+            shipping=Shipping(config.log.buffer, captures=commands.are_any and not has_terminal)
             if ships
             else None,
+            clock=ClockSource(clock, KernelClock(), look_at_ptp if clock.source == "ptp" else None)
+            if clock is not None and ground in ("init", "taken_over")
+            else None,
         )
+        return serve_enclave(plan, signals)
 
 
 def supervisor_command(
@@ -155,11 +205,14 @@ def supervisor_command(
 
 def become_init(document: Document, command: Sequence[str]) -> NoReturn:
     """Replace this process, PID 1, by the init that starts the supervisor as its child."""
+    assert isinstance(document.config, EnclaveConfig)
+    at_end = document.config.machine.at_end
     descriptor = document_descriptor(document)
     os.set_inheritable(descriptor, True)
     arguments = processes.module_command(
-        "enclave_side.init", *supervisor_command(descriptor, command)
+        "enclave_side.init", at_end, *supervisor_command(descriptor, command)
     )
+    os.environ.setdefault("PATH", SEARCH_PATH)
     os.execv(arguments[0], arguments)
 
 
@@ -199,6 +252,37 @@ def _open_listeners(
     return listeners
 
 
+def _companions(
+    config: EnclaveConfig,
+    machine: Machine,
+    listeners: Sequence[_OpenListener],
+    environment: dict[str, str],
+    stack: ExitStack,
+) -> list["Companion"]:
+    """The process for credentials, where there is to be one; `environment` leads to it then.
+
+    Raises:
+        ListenError: its endpoint cannot be bound.
+    """
+    if config.credentials is None:
+        return []
+    if _stream_socket(listeners) is None:
+        machine.left_out.append("there are no credentials, since there is no stream socket")
+        return []
+    from vsockproxy.control.credentials_process import CredentialsProcess
+    from vsockproxy.control.services import NamedListener
+
+    opened = open_credentials_listeners(config.credentials, machine, stack)
+    host, port, *_ = opened[0][2].socket.getsockname()
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    region = config.credentials.region
+    variables = with_credentials(environment, TcpAddress(host, port), secret, region)
+    environment.clear()
+    environment.update(variables)
+    named = [NamedListener(*each) for each in opened]
+    return [CredentialsProcess(CREDENTIALS_MODULE, named, secret, environment)]
+
+
 def _bound_http_proxy(listeners: Sequence[_OpenListener]) -> TcpAddress | None:
     """Where the HTTP proxy listens; the kernel has chosen the port if the file says 0."""
     for name, _, listener in listeners:
@@ -222,12 +306,15 @@ def main() -> None:
     descriptor = int(descriptor_text)
     document = read_document(descriptor)
     os.close(descriptor)
+    ground: Ground = "sandbox"
+    if files != SHARED_FILES:
+        mount_proc()  # which tells; that it cannot be had is told later
+        ground = "init" if processes.is_init_of_machine() else "container"
     sys.exit(
         run(
             document,
             command,
-            takes_over=True,
-            shares_files=files == SHARED_FILES,
+            ground=ground,
             worker_module=worker_module,
         )
     )

@@ -106,14 +106,17 @@ class Fence:
     account: Account | None = None
     left_out: list[str] = field(default_factory=list)
 
-    def launcher(self, namespace: int | None = None) -> list[str]:
+    def launcher(self, namespace: int | None = None, directory: str | None = None) -> list[str]:
         """The words that go before the descriptor of a report and the command.
 
         Args:
             namespace: the descriptor of a network namespace for the command, which has to be passed
                 to the launcher; None for this process's own.
+            directory: where the command starts; None for this process's own.
         """
         instructions = [f"capabilities={self.capabilities:x}"]
+        if directory is not None:
+            instructions.append(f"directory={os.fsencode(directory).hex()}")
         if namespace is not None:
             instructions.append(f"namespace={namespace}")
         if self.account is not None:

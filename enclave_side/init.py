@@ -4,7 +4,10 @@ The supervisor cannot do this itself: `waitpid(-1)` beside a loop that waits for
 takes their statuses away from it. Imports the standard library only, and stays small: it lives as
 long as the enclave.
 
-    python -m enclave_side.init COMMAND ARG...
+    python -m enclave_side.init AT-END COMMAND ARG...
+
+AT-END is `exit`, or what a machine does when the command has ended: `reboot` or `power_off`. In a
+container PID 1 exits all the same, since a status is asked for.
 """
 
 import os
@@ -15,7 +18,14 @@ from collections.abc import Collection, Sequence
 from vsockproxy import processes
 from vsockproxy.signals import PASSED_ON, is_for_whole_group
 
-__all__ = ("block_signals", "main", "run", "wait_for_child")
+__all__ = ("EXIT", "block_signals", "main", "run", "wait_for_child")
+
+EXIT = "exit"
+
+# include/uapi/linux/reboot.h
+_REBOOT_COMMANDS = {"reboot": 0x0123_4567, "power_off": 0x4321_FEDC}
+
+_INIT = 1
 
 _AWAITED = PASSED_ON | {signal.SIGCHLD}
 
@@ -68,9 +78,22 @@ def _reap() -> tuple[int, int] | None:
     return (pid, status) if pid else None
 
 
+def _end_machine(at_end: str) -> None:
+    """End the machine; returns only where there is none to be ended, or the kernel refuses."""
+    if at_end == EXIT or os.getpid() != _INIT or not processes.is_init_of_machine():
+        return
+    import ctypes  # needed once, at the end
+
+    os.sync()
+    ctypes.CDLL(None).reboot(_REBOOT_COMMANDS[at_end])
+
+
 def main() -> None:
     """Run the command in `sys.argv`; what the supervisor inherits is inherited through here."""
-    sys.exit(run(sys.argv[1:]))
+    at_end, *command = sys.argv[1:]
+    code = run(command)
+    _end_machine(at_end)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ INSTRUCTIONS are words `NAME=VALUE`; whatever their order, they are followed in 
 
     namespace=DESCRIPTOR          join the network namespace that the descriptor stands for
     user=UID:GID:GROUP,GROUP...   become that user, with these supplementary groups
+    directory=HEX                 change to the directory of that path
     capabilities=HEX              keep these (bit N is capability N), drop the others for good
     filter=HEX                    install this seccomp program
     optional_filter=HEX           the same, where the kernel has such filters
@@ -104,6 +105,10 @@ def _become_user(text: str) -> None:
     os.setresuid(int(user), int(user), int(user))
 
 
+def _change_directory(text: str) -> None:
+    os.chdir(bytes.fromhex(text))
+
+
 def _keep_capabilities(text: str) -> None:
     kept = int(text, 16)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
@@ -181,6 +186,7 @@ def _forbid_new_privileges(text: str) -> None:
 _STEPS = (
     ("namespace", _join_namespace),
     ("user", _become_user),
+    ("directory", _change_directory),
     ("capabilities", _keep_capabilities),
     ("no_new_privileges", _forbid_new_privileges),
     ("filter", _install_filter),

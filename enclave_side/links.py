@@ -2,7 +2,9 @@
 
 import random
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 from weakref import WeakSet
 
 from vsockproxy.addresses import Endpoint
@@ -34,6 +36,17 @@ DIAL_SECONDS = 1.0
 STOPPING_TEXT = "the enclave is shutting down"
 
 
+class Services(Protocol):
+    """What the parent may open streams to."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """What they are called."""
+
+    def serve(self, end: StreamEnd, request: Open) -> None:
+        """Serve one stream; returns at once."""
+
+
 @dataclass(slots=True)
 class _Slot:
     number: int
@@ -50,10 +63,17 @@ class Links:
         instance: 128 random bits, the same for all workers of this enclave.
         limits: streams, budget and times.
         log: for links that come and go.
+        services: what the parent may open streams to.
     """
 
     def __init__(
-        self, parent: Endpoint, count: int, instance: bytes, limits: Limits, log: Log
+        self,
+        parent: Endpoint,
+        count: int,
+        instance: bytes,
+        limits: Limits,
+        log: Log,
+        services: Services | None = None,
     ) -> None:
         self.parent = parent
         self.limits = limits
@@ -61,6 +81,7 @@ class Links:
         self._count = count
         self._instance = instance
         self._log = log
+        self._services = services
         self._links: dict[Link, Event] = {}
         self._known: WeakSet[Link] = WeakSet()
         """Links that are up, or gone while bytes that came over them still wait for a program."""
@@ -189,6 +210,7 @@ class Links:
                     self._instance,
                     first_window_bytes=FIRST_WINDOW_BYTES,
                     max_streams=self.limits.streams,
+                    services=frozenset(self._services.names if self._services else ()),
                 )
                 remote, rest = await greet(sock, hello)
             except BaseException:
@@ -227,9 +249,12 @@ class Links:
     # ------------------------------------------------------------- events of a link
 
     def stream_opened(self, link: Link, end: StreamEnd, request: Open) -> None:
-        """The parent opened a stream: there is nothing it may reach in this version."""
-        del link, request
-        end.refuse("not_listed", "this enclave offers no service")
+        """The parent opened a stream: services are all that it may reach."""
+        del link
+        if not request.service or self._services is None:
+            end.refuse("not_listed", "this enclave offers no such service")
+            return
+        self._services.serve(end, request)
 
     def resolve_received(self, link: Link, request_id: int, question: Resolve) -> None:
         """The parent asked for a name: enclaves resolve nothing."""

@@ -4,18 +4,22 @@ Happens only where the machine is ours: as PID 1, in the sandbox, or with `--tak
 """
 
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from enclave_side.boot import Ground
 from enclave_side.command_network import NetworkFailed, NetworkSetUp, inside
+from enclave_side.kernel_settings import apply_settings, wanted_settings
 from enclave_side.namespaces import NamespaceError, bring_up_loopback, permit_low_ports
 from enclave_side.shim.names.planning import Names, plan_names
 from enclave_side.system_files import hide_file, own_mounts
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.policy import Policy
+from vsockproxy.worker_messages import SocketsWanted
 
 __all__ = ("LEFT_OUT", "Machine", "set_up_machine")
 
@@ -50,22 +54,28 @@ class Machine:
         """What the command's launcher needs open."""
         return [] if self.namespace is None else [self.namespace]
 
+    def make_sockets(self, wanted: SocketsWanted) -> list[socket.socket]:
+        """Unconnected TCP sockets of the command's network; fewer, if descriptors are used up."""
+        family = socket.AF_INET if wanted.ip_version == 4 else socket.AF_INET6
+        made: list[socket.socket] = []
+        with suppress(OSError, NamespaceError), self.inside_command_network():
+            while len(made) < wanted.count:
+                made.append(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        return made
+
     def inside_command_network(self) -> AbstractContextManager[None]:
         """Where what the command connects to on 127.0.0.1 is to be opened."""
         return nullcontext() if self.namespace is None else inside(self.namespace)
 
 
 @contextmanager
-def set_up_machine(
-    document: Document, *, takes_over: bool, has_command: bool, shares_files: bool
-) -> Iterator[Machine]:
+def set_up_machine(document: Document, *, ground: Ground, has_command: bool) -> Iterator[Machine]:
     """Set the machine up, as far as it is ours.
 
     Args:
         document: an enclave's configuration.
-        takes_over: whether the machine is ours.
+        ground: what we stand on.
         has_command: without a command, nobody needs a network of its own.
-        shares_files: whether files outside /run are those of another machine, as in the sandbox.
 
     Raises:
         NamespaceError: not even lo can be brought up.
@@ -73,16 +83,23 @@ def set_up_machine(
     config = document.config
     assert isinstance(config, EnclaveConfig)
     machine = Machine()
-    if not takes_over:
+    if ground == "shared":
         machine.note = LEFT_OUT
         yield machine
         return
     bring_up_loopback()
     if has_command and config.shim.names:
         try:
-            _set_up_names(machine, document, shares_files=shares_files)
+            _set_up_names(machine, document, shares_files=ground == "sandbox")
         except (NetworkFailed, NamespaceError, OSError) as error:
             machine.left_out.append(f"{LEFT_OUT_NAMES} {error}")
+    if ground != "sandbox":
+        settings = wanted_settings(config.machine.sysctls)
+        if ground != "container":
+            machine.left_out += apply_settings(settings)
+        if machine.namespace is not None:
+            with inside(machine.namespace):
+                machine.left_out += apply_settings(settings, of_network_only=True)
     if machine.names is None:
         try:
             permit_low_ports()

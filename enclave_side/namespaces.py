@@ -19,6 +19,7 @@ __all__ = (
     "MountFlag",
     "Namespace",
     "NamespaceError",
+    "add_loopback_address",
     "bring_up_loopback",
     "enter_namespace",
     "map_to_root",
@@ -149,6 +150,33 @@ def bring_up_loopback() -> None:
             fcntl.ioctl(control, _SIOCSIFFLAGS, _INTERFACE_REQUEST.pack(b"lo", _IFF_UP))
         except OSError as error:
             raise NamespaceError("bringing up the interface lo", error.errno or 0) from error
+
+
+# struct ifreq with a struct sockaddr_in: family, port, address; 40 bytes in all.
+_SIOCSIFADDR: Final = 0x8916
+_SIOCSIFNETMASK: Final = 0x891C
+_ADDRESS_REQUEST: Final = struct.Struct("16sHH4s16x")
+_ONE_ADDRESS: Final = "255.255.255.255"
+
+
+def add_loopback_address(address: str) -> None:
+    """Give the interface lo one more IPv4 address (netdevice(7)).
+
+    Args:
+        address: it gets a label of its own, so that what lo has stays.
+
+    Raises:
+        NamespaceError: not permitted: that takes CAP_NET_ADMIN.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            for request, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, _ONE_ADDRESS)):
+                packed = _ADDRESS_REQUEST.pack(
+                    b"lo:vsockproxy", socket.AF_INET, 0, socket.inet_aton(value)
+                )
+                fcntl.ioctl(control, request, packed)
+        except OSError as error:
+            raise NamespaceError(f"giving lo the address {address}", error.errno or 0) from error
 
 
 def permit_low_ports() -> None:

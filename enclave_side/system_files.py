@@ -4,6 +4,7 @@ They are mounted over, in a mount namespace of our own: the file itself stays as
 now and for everybody later.
 """
 
+import errno
 import os
 import tempfile
 from typing import Final
@@ -23,7 +24,13 @@ def own_mounts() -> None:
         NamespaceError: not permitted.
     """
     unshare(Namespace.MOUNT)
-    mount("none", "/", flags=MountFlag.RECURSIVE | MountFlag.PRIVATE)
+    try:
+        mount("none", "/", flags=MountFlag.RECURSIVE | MountFlag.PRIVATE)
+    except NamespaceError as error:
+        # In a chroot, as AWS's init makes one, / is no mount point, and what it is on cannot be
+        # named. The kernel shares no mounts of its own accord; only systemd does.
+        if error.number != errno.EINVAL:
+            raise
 
 
 def hide_file(path: str, content: str, *, may_create: bool) -> bool:

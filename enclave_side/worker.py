@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from enclave_side.ingress import Ingress
 from enclave_side.links import Links
 from enclave_side.opener import Opener
 from enclave_side.shim.forwards import Forward
@@ -31,7 +32,10 @@ from vsockproxy.worker_messages import (
     ListenerKind,
     ListenerSummary,
     MessageError,
+    Offer,
     Reload,
+    Routed,
+    Sockets,
 )
 from vsockproxy.worker_reports import Report, StreamPage
 
@@ -61,10 +65,23 @@ class EnclaveSide:
         assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
         self._config = config
         self._log = Log("enclave", message.log_format, message.log_level)
-        self._links = Links(config.parent, config.links, message.instance, config.limits, self._log)
+        has_own_network = any(each.kind in DNS_KINDS for each in message.listeners)
+        self._ingress = Ingress(
+            document, self._log, ask=questions.tell if has_own_network else None
+        )
+        self._links = Links(
+            config.parent,
+            config.links,
+            message.instance,
+            config.limits,
+            self._log,
+            self._ingress,
+        )
         policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)
-        self._streams = Streams(self._opener, policy, self._links, self._log)
+        self._streams = Streams(
+            self._opener, policy, self._links, self._log, self._ingress.programs
+        )
         self._acceptors: list[Acceptor | DnsServer | Streams] = [self._streams]
         self._names: NamesConnections | None = None
         named = list(zip(message.listeners, listeners, strict=True))
@@ -115,6 +132,18 @@ class EnclaveSide:
         del message  # there is one kind: an enclave accepts its own connections
         self._streams.serve(sock)
 
+    def offered(self, message: Offer) -> None:
+        """That is for the parent's workers."""
+
+    def routed(self, message: Routed, sock: socket.socket) -> None:
+        """That is for the parent's workers."""
+        del message
+        sock.close()
+
+    def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
+        """Sockets of the command's network."""
+        self._ingress.sockets_arrived(message.ip_version, sockets)
+
     def connection_failed(self, text: str) -> None:
         """Say so; the process of ours sees its connection closed."""
         self._log.error("connection_failed", text=text)
@@ -132,6 +161,7 @@ class EnclaveSide:
         for acceptor in self._acceptors:
             acceptor.close()
         self._links.go_away()
+        self._ingress.close()
 
     @property
     def is_drained(self) -> bool:

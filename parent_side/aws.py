@@ -3,6 +3,8 @@
 It is the service of `vsockproxy parent`, with a configuration that is made here instead of read.
 """
 
+from typing import Final
+
 from parent_side import service
 from vsockproxy.addresses import Destination, Endpoint
 from vsockproxy.config.document import Document, line_of
@@ -20,6 +22,9 @@ from vsockproxy.log_lines import Level
 from vsockproxy.worker_messages import ForwardKind
 
 __all__ = ("make_document", "serve")
+
+DRAIN_SECONDS: Final = 3.0
+"""AWS's ends at once; whoever restarts it, as the ACM agent does, does not wait for long."""
 
 
 def make_document(
@@ -53,6 +58,7 @@ def make_document(
         enclaves=[EnclaveEntry(cid=cid, allowlist=rules) for cid in low_cids],
         forwards=[ParentForward(listen=listen, to=to)],
         resolver=resolver,
+        drain=DRAIN_SECONDS,
         log=ParentLog(level=log_level),
     )
     paths = ("allowlist[0]", *(f"enclaves[{cid}].allowlist[0]" for cid in low_cids))

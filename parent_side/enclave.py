@@ -54,6 +54,8 @@ class Enclave:
     policy: Policy
     budget: ReceiveBudget
     links: set[Link] = field(default_factory=set)
+    services: frozenset[str] = frozenset()
+    """What it offers, as its latest hello says."""
     expected: dict[bytes, Expected] = field(default_factory=dict)
     dedicated_streams: int = 0
 

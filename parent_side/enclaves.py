@@ -97,7 +97,12 @@ class Enclaves:
         """CIDs with too many greetings, of which the log knows."""
         self._instance = secrets.token_bytes(16)
         self._is_draining = False
+        self._changed: Callable[[int, Enclave | None], None] = lambda cid, enclave: None
         spawn(self._watch_times(), "time limits")
+
+    def watch(self, changed: Callable[[int, Enclave | None], None]) -> None:
+        """Call `changed` when links of an enclave come, drain or go; with None when it is gone."""
+        self._changed = changed
 
     def policy_for(self, cid: int) -> Policy:
         """The lists of one enclave."""
@@ -241,11 +246,13 @@ class Enclaves:
         )
         link = Link(sock, session, carrier, EnclaveLink(self, enclave))
         enclave.links.add(link)
+        enclave.services = remote.services
         self._known.add(link)
         self._log.info("link_up", cid=cid, enclave=enclave.name, links=len(enclave.links))
         if self._is_draining:
             link.go_away(STOPPING_TEXT)
         link.begin(rest)
+        self._changed(cid, self._enclaves.get(cid))
 
     def _enclave(self, cid: int, instance: bytes) -> Enclave:
         """The enclave of a hello; a new instance on a CID ends the old one's sessions."""
@@ -322,6 +329,10 @@ class Enclaves:
         """An enclave asks for a name."""
         self._name_answers.serve(enclave, link, request_id, question)
 
+    def link_going_away(self, enclave: Enclave) -> None:
+        """A link takes no new streams any more, and ends with those that it has."""
+        self._changed(enclave.cid, self._enclaves.get(enclave.cid))
+
     def link_ended(
         self, enclave: Enclave, link: Link, code: int, text: str, is_clean: bool
     ) -> None:
@@ -331,6 +342,7 @@ class Enclaves:
         self._counters.add(metrics.LINKS_ENDED, (counted_code(code),))
         if not enclave.links and self._enclaves.get(enclave.cid) is enclave:
             del self._enclaves[enclave.cid]
+        self._changed(enclave.cid, self._enclaves.get(enclave.cid))
         self._log.write(
             "info" if is_clean else "warning",
             "link_down",
@@ -369,8 +381,9 @@ class EnclaveLink:
         self._enclaves.resolve_received(self._enclave, link, request_id, question)
 
     def link_going_away(self, link: Link, text: str) -> None:
-        """The enclave opens no more streams here; the link ends with its streams."""
+        """No more streams are opened here by either side; the link ends with its streams."""
         del link, text
+        self._enclaves.link_going_away(self._enclave)
 
     def link_ended(self, link: Link, code: int, text: str, is_clean: bool) -> None:
         """The link is gone."""

@@ -42,6 +42,10 @@ def wanted_listeners(document: Document) -> list[WantedListener]:
             (f"forwards[{index}].listen", "forward", forward.listen)
             for index, forward in enumerate(config.forwards)
         ),
+        *(
+            (f"ingress[{index}].listen", "ingress", each.listen)
+            for index, each in enumerate(config.ingress)
+        ),
     ]
 
 
@@ -123,6 +127,7 @@ def serve(
         # Workers start up while this process imports trio.
         workers = count_workers(config.workers)
         first_workers = start_first_workers(worker_module, workers)
+        from vsockproxy.control.ingress_relay import IngressRelay
         from vsockproxy.control.parent import ParentService, serve_parent
         from vsockproxy.control.services import Service
 
@@ -134,6 +139,7 @@ def serve(
             workers=workers,
             first_workers=first_workers,
             log=config.log,
+            router=IngressRelay() if workers > 1 else None,
             services_module=SERVICES_MODULE if services.listeners else None,
             services_listeners=services.listeners,
         )

@@ -5,26 +5,34 @@ import socket
 from collections.abc import Iterable
 from typing import Final
 
+from parent_side.clock import ClockService
+from parent_side.credentials_relay import CredentialsRelay
 from parent_side.egress import Egress
 from parent_side.enclave_logs import EnclaveLogs
 from parent_side.enclaves import Enclaves, ServiceHandler
 from parent_side.forwards import Forwards
+from parent_side.ingress.connections import INGRESS_NAME, Ingress, listeners_of
+from parent_side.ingress.offers import Offers
 from parent_side.reach import IpVersion, Reach
 from parent_side.resolver import Resolver
 from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
+from vsockproxy.credentials.locations import SERVICE as CREDENTIALS_SERVICE
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
-from vsockproxy.protocols import log_stream
+from vsockproxy.protocols import clock_stream, log_stream
 from vsockproxy.worker_messages import (
     Configure,
     Connection,
     ListenerKind,
     ListenerSummary,
+    Offer,
     Reload,
+    Routed,
+    Sockets,
 )
 from vsockproxy.worker_reports import Report, StreamPage
 
@@ -38,9 +46,10 @@ class ParentSide:
     Args:
         message: how log lines look.
         document: the parent's file.
+        questions: tells the supervisor what is for other workers.
     """
 
-    def __init__(self, message: Configure, document: Document) -> None:
+    def __init__(self, message: Configure, document: Document, questions: Questions) -> None:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
         self._log = log = Log("parent", message.log_format, message.log_level)
@@ -51,14 +60,25 @@ class ParentSide:
         self._egress = egress = Egress(reach, config.limits.handshake, log)
         self._name_answers = NameAnswers(resolver, log)
         self.logs = EnclaveLogs(log, config.log.enclave_lines)
-        services: dict[str, ServiceHandler] = {log_stream.SERVICE: self.logs.serve}
+        self._credentials = CredentialsRelay(config.credentials, log)
+        services: dict[str, ServiceHandler] = {
+            CREDENTIALS_SERVICE: self._credentials.serve,
+            log_stream.SERVICE: self.logs.serve,
+            clock_stream.SERVICE: ClockService().serve,
+        }
         self._enclaves = Enclaves(document, egress, self._name_answers, log, services)
+        tell = questions.tell
+        self._offers = Offers(self._enclaves, tell, message.worker, message.workers)
+        self._ingress = Ingress(document, self._enclaves, log, self._offers, tell)
         self._forwards = Forwards(reach, self._enclaves.policy_for, config.limits, log)
         self._ip_versions = _ip_versions(message.listeners)
         self._is_draining = False
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """Serve a connection that the supervisor accepted."""
+        if INGRESS_NAME.match(message.listener):
+            self._ingress.connected(sock, message.listener)
+            return
         forward = _FORWARD.match(message.listener)
         if forward is None:
             self._enclaves.connected(sock, message.cid)
@@ -71,6 +91,20 @@ class ParentSide:
         name = self._enclaves.name_of(cid)
         ip_version = self._ip_versions[message.listener]
         self._forwards.connected(sock, to, cid, name, ip_version=ip_version)
+
+    def offered(self, message: Offer) -> None:
+        """What an enclave of another worker offers for ingress."""
+        self._offers.offered(message)
+
+    def routed(self, message: Routed, sock: socket.socket) -> None:
+        """A connection for a service of an enclave of this worker."""
+        self._ingress.routed(message, sock)
+
+    def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
+        """None are asked for on the parent."""
+        del message
+        for sock in sockets:
+            sock.close()
 
     def connection_failed(self, text: str) -> None:
         """Say so; whoever connected sees its connection closed."""
@@ -88,12 +122,13 @@ class ParentSide:
         """Take no new streams."""
         self._is_draining = True
         self._enclaves.drain()
+        self._ingress.drain()
         self.logs.drain()
 
     @property
     def is_drained(self) -> bool:
         """Whether no stream is open."""
-        return self._enclaves.is_empty and self._forwards.is_empty
+        return self._enclaves.is_empty and self._forwards.is_empty and self._ingress.is_empty
 
     def cut(self, most: int) -> bool:
         """Reset streams that did not end in time."""
@@ -108,6 +143,7 @@ class ParentSide:
         if config.resolver != self._config.resolver:
             resolver = Resolver(config.resolver)
         ip_versions = _ip_versions(message.listeners)
+        listeners = listeners_of(document)
         # From here on nothing can fail.
         self._config = config
         self._ip_versions = ip_versions
@@ -116,18 +152,24 @@ class ParentSide:
         self._reach.connect_seconds = config.limits.connect
         self._egress.handshake_seconds = config.limits.handshake
         self._forwards.limits = config.limits
+        self._credentials.config = config.credentials
         self.logs.lines_per_second = config.log.enclave_lines
         self._enclaves.reload(document, policies)
+        self._ingress.reload(config.limits, listeners)
         if config.forbidden_streams == "keep":
             return 0
-        return self._egress.end_forbidden() + self._forwards.end_forbidden()
+        return (
+            self._egress.end_forbidden()
+            + self._forwards.end_forbidden()
+            + self._ingress.end_forbidden()
+            + self._credentials.end_forbidden()
+        )
 
     @property
     def load(self) -> Load:
         """The enclaves that are connected, and the streams that are open."""
-        return Load(
-            self._enclaves.connected_enclaves, self._egress.streams + self._forwards.streams
-        )
+        streams = self._egress.streams + self._forwards.streams + self._ingress.streams
+        return Load(self._enclaves.connected_enclaves, streams)
 
 
 def _ip_versions(listeners: Iterable[ListenerSummary]) -> dict[str, IpVersion | None]:
@@ -137,9 +179,9 @@ def _ip_versions(listeners: Iterable[ListenerSummary]) -> dict[str, IpVersion | 
 def make_side(
     message: Configure, document: Document, listeners: list[socket.socket], questions: Questions
 ) -> ParentSide:
-    """The parent's side; its listeners stay with the supervisor, and it has nothing to ask."""
-    del listeners, questions
-    return ParentSide(message, document)
+    """The parent's side; its listeners stay with the supervisor."""
+    del listeners
+    return ParentSide(message, document, questions)
 
 
 if __name__ == "__main__":

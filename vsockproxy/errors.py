@@ -7,6 +7,7 @@ VsockproxyError
 ├── config.ConfigErrors              a file that breaks its schema; one entry for each fault
 ├── config.FileNotReadable           a file that cannot be opened or read
 ├── session.SessionError             what a peer or a caller did to a session
+├── attestation.NsmError             what the Nitro Secure Module refused, or should not have said
 ├── protocols.ProtocolError          what a client sent that its protocol does not have
 ├── dataplane.DialError              a connection that could not be made
 ├── client.PacketError               a packet of the stream socket that is none of its table

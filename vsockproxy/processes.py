@@ -25,6 +25,7 @@ __all__ = (
     "exit_code",
     "forbid_tracing",
     "has_terminal",
+    "is_init_of_machine",
     "module_command",
     "open_pipe",
     "raise_descriptor_limit",
@@ -46,6 +47,9 @@ PIPE_BYTES: Final = 256 * 1024
 
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
+_INITIAL_PROCESS_NAMESPACE: Final = "pid:[4026531836]"
+"""PROC_PID_INIT_INO of include/linux/proc_ns.h, as /proc/self/ns/pid has it."""
+
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -66,6 +70,7 @@ def start(
     passed: Collection[int] = (),
     output: int | None = None,
     outputs: tuple[int, int] | None = None,
+    has_input: bool = True,
     in_own_group: bool = False,
     keeps_signal_mask: bool = False,
 ) -> int:
@@ -78,6 +83,7 @@ def start(
         output: becomes the child's stdout and stderr, and /dev/null its stdin. If None, the child
             has this process's own.
         outputs: become the child's stdout and stderr.
+        has_input: whether its stdin is this process's own; /dev/null if not.
         in_own_group: in a background process group, so that Ctrl-C does not reach it. (Not a
             session of its own: builds of Python for old C libraries cannot ask for one here.)
         keeps_signal_mask: the child starts with what is blocked here; otherwise with none blocked.
@@ -95,6 +101,8 @@ def start(
         ]
     if outputs is not None:
         actions = [(os.POSIX_SPAWN_DUP2, number, at) for at, number in enumerate(outputs, 1)]
+    if not has_input:
+        actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
     if not command[0]:  # for which Python has an error of its own
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     group: dict[str, Any] = {"setpgroup": 0} if in_own_group else {}
@@ -168,6 +176,17 @@ def die_with_starter(starter: int | None, number: signal.Signals) -> None:
     _prctl(_PR_SET_PDEATHSIG, int(number))
     if starter is not None and os.getppid() != starter:
         sys.exit(SIGNAL_BASE + number)
+
+
+def is_init_of_machine() -> bool:
+    """Whether PID 1, as this process sees it, is a machine's and not a container's.
+
+    False where nobody can tell, since there is no /proc.
+    """
+    try:
+        return os.readlink("/proc/self/ns/pid") == _INITIAL_PROCESS_NAMESPACE
+    except OSError:
+        return False
 
 
 def forbid_tracing() -> None:

@@ -5,12 +5,14 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 
 | type        | to         | other keys                              | descriptors                 |
 |-------------|------------|-----------------------------------------|-----------------------------|
-| configure   | worker     | worker: its index; instance: 16 bytes,  | the document                |
+| configure   | worker     | worker: its index, of `workers`;        | the document                |
+|             |            | instance: 16 bytes,                     |                             |
 |             |            | one value for all workers; log_format:  | (`read_document`)           |
 |             |            | text or json; log_level; listeners: a   |                             |
 |             |            | list of {name, kind, endpoint};         |                             |
 |             |            | listeners_follow: true in an enclave;   |                             |
-|             |            | reports: true where somebody watches    |                             |
+|             |            | reports: true where somebody watches;   |                             |
+|             |            | secret: bytes, for some services        |                             |
 | listeners   | worker     |                                         | the next listeners of       |
 |             |            |                                         | `configure`, in its order   |
 | connection  | worker     | listener: name; cid, port: of the peer  | the accepted connection; in |
@@ -18,6 +20,9 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            |                                         | end of a pair of ours       |
 | named       | worker     | request; name, address: null if there   |                             |
 |             |            | is none                                 |                             |
+| sockets     | worker     | ip_version: 4 or 6                      | TCP sockets of the          |
+|             |            |                                         | command's network, unless   |
+|             |            |                                         | none could be made          |
 | list_streams | worker    | request; limit: rows                    |                             |
 | reload      | worker     | request; log_level; listeners: as in    | the new document            |
 |             |            | `configure`                             | (`read_document`)           |
@@ -27,17 +32,25 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 |             |            | still holds, else null; ended_streams   |                             |
 | number_name | supervisor | request: a number for the answer; name  |                             |
 | name_of     | supervisor | request; address: IPv4, as a number     |                             |
+| sockets_wanted | supervisor | ip_version; count                    |                             |
+| offer       | both       | cid; worker: which has its links;       |                             |
+|             |            | services, none if it is gone; streams:  |                             |
+|             |            | of ingress; rests: until when services  |                             |
+|             |            | are put aside                           |                             |
+| routed      | both       | cid: for which; what is known of it     | a connection of ingress     |
 | heartbeat   | supervisor | enclaves, streams: what it serves       |                             |
 | stopped     | supervisor |                                         |                             |
 | statistics  | supervisor |                                         | a report (`worker_reports`) |
 | streams_listed | both    | request; worker, on the way back        | a page of streams           |
 | supervision | services   |                                         | what the supervisor knows   |
+| region_known | supervisor | region: for the command's environment  |                             |
 | worker_statistics | services | worker; incarnation                 | a report, passed on         |
 
 The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
 The worker answers `ready`, once, when it serves; only then does it get connections. `number_name`
 asks for the address of a name in the command's network, `name_of` for the name of one; both are
-answered by `named`, in any order. Each second it says `heartbeat`: its loop is running.
+answered by `named`, in any order, and `sockets_wanted` by `sockets`. Each second it says
+`heartbeat`: its loop is running.
 
 `reload` comes on the parent only. The worker makes everything of the new document that can fail,
 then changes over at once, and answers `reloaded`; or it keeps the old one and says why, and is
@@ -48,6 +61,11 @@ After `stop` it takes nothing new, lets open streams end for `drain_seconds`, cu
 `stopped`, and exits with 0. Another `stop` with less time shortens that. A worker whose channel
 ends exits at once: its supervisor is gone. All sockets that are passed are non-blocking. A
 listener's name is its path in the configuration file: `forwards[0].listen`.
+
+Where several workers of the parent serve ingress, each says `offer` when something about one of its
+enclaves has changed, and hears the others'. The supervisor tells one that has just begun all that
+it knows, and the others of enclaves that went with a worker. A connection whose enclave is another
+worker's goes there as `routed`.
 
 A process of services (`control.service_process`) is kept as a worker is, over the same kind of
 channel, and gets no connections. Where it watches the workers, each of them says `statistics`
@@ -70,6 +88,7 @@ import msgspec
 from vsockproxy.addresses import AddressError
 from vsockproxy.config.document import Document
 from vsockproxy.errors import VsockproxyError
+from vsockproxy.ingress_messages import Offer, Routed, Sockets, SocketsWanted
 from vsockproxy.log_lines import Level, LineFormat
 
 __all__ = (
@@ -92,10 +111,15 @@ __all__ = (
     "Named",
     "NamesKind",
     "NumberName",
+    "Offer",
     "Ready",
     "Record",
+    "RegionKnown",
     "Reload",
     "Reloaded",
+    "Routed",
+    "Sockets",
+    "SocketsWanted",
     "Statistics",
     "Stop",
     "Stopped",
@@ -134,7 +158,18 @@ ForwardKind = Literal["forward", "forward_ipv4", "forward_ipv6"]
 NamesKind = Literal["names", "dns_udp", "dns_tcp"]
 """What the command's lookups and the addresses it gets from them lead to."""
 
-ListenerKind = Literal["link", "http_proxy", "socks5", "streams", "admin", NamesKind, ForwardKind]
+ListenerKind = Literal[
+    "link",
+    "http_proxy",
+    "socks5",
+    "streams",
+    "admin",
+    "credentials",
+    "imds",
+    "ingress",
+    NamesKind,
+    ForwardKind,
+]
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Unsigned32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
@@ -172,8 +207,12 @@ class Configure(Record, frozen=True, tag="configure", tag_field="type"):
     log_level: Level
     listeners: list[ListenerSummary]
     listeners_follow: bool = False
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    """How many there are."""
     reports: bool = False
     """Whether to say `statistics`."""
+    secret: Annotated[bytes, msgspec.Meta(max_length=256)] = b""
+    """For a process of services: what requests have to show."""
 
 
 class Listeners(Record, frozen=True, tag="listeners", tag_field="type"):
@@ -257,6 +296,12 @@ class Stopped(Record, frozen=True, tag="stopped", tag_field="type"):
     """The worker has ended its work and is about to exit."""
 
 
+class RegionKnown(Record, frozen=True, tag="region_known", tag_field="type"):
+    """The enclave's service for credentials has learnt the region."""
+
+    region: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
+
+
 class Statistics(Record, frozen=True, tag="statistics", tag_field="type"):
     """What the worker has done; with a `worker_reports.Report`."""
 
@@ -286,6 +331,9 @@ ToWorker = (
     | Listeners
     | Connection
     | Named
+    | Sockets
+    | Offer
+    | Routed
     | Reload
     | ListStreams
     | Stop
@@ -300,13 +348,17 @@ FromWorker = (
     | Reloaded
     | NumberName
     | NameOf
+    | SocketsWanted
+    | Offer
+    | Routed
     | Heartbeat
     | Stopped
     | Statistics
     | StreamsListed
     | ListStreams
+    | RegionKnown
 )
-"""The last one is of services only."""
+"""The last two are of services only."""
 
 Message = ToWorker | FromWorker
 
@@ -392,12 +444,14 @@ def _parse(data: bytes) -> Message:
 
 def _check_descriptors(message: Message, count: int) -> None:
     match message:
-        case Configure() | Connection() | Reload() | Statistics() | StreamsListed():
+        case Configure() | Connection() | Routed() | Reload() | Statistics() | StreamsListed():
             allowed = range(1, 2)
         case SupervisionChanged() | WorkerStatistics():
             allowed = range(1, 2)
         case Listeners():
             allowed = range(1, MAX_DESCRIPTORS + 1)
+        case Sockets():
+            allowed = range(MAX_DESCRIPTORS + 1)
         case _:
             allowed = range(1)
     if count not in allowed:

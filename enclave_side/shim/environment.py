@@ -6,8 +6,9 @@ from typing import Final
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.client.location import VARIABLE
 from vsockproxy.config.model import Shim
+from vsockproxy.credentials.locations import CONTAINER_PATH, REGION_VARIABLES
 
-__all__ = ("command_environment",)
+__all__ = ("command_environment", "with_credentials")
 
 NO_PROXY: Final = "localhost,127.0.0.1,::1"
 
@@ -15,6 +16,12 @@ _PROXY_VARIABLES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_pro
 _NO_PROXY_VARIABLES: Final = ("NO_PROXY", "no_proxy")
 _NEVER: Final = ("ALL_PROXY", "all_proxy")
 """Programs would send everything there, and few agree on what it means."""
+
+_OTHER_CREDENTIALS: Final = (
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+)
+"""SDKs would follow these instead, and they lead to another machine's."""
 
 _LOOPBACK_FOR: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where to connect to what listens on every address."""
@@ -57,3 +64,33 @@ def command_environment(
     if streams is not None:
         variables[VARIABLE] = streams
     return variables
+
+
+def with_credentials(
+    variables: Mapping[str, str], listen: TcpAddress, secret: str, region: str | None
+) -> dict[str, str]:
+    """The variables, and those by which AWS's SDKs find our endpoint for credentials.
+
+    Keys in the environment (AWS_ACCESS_KEY_ID) still come first for every SDK, and are left alone.
+
+    Args:
+        variables: of the command.
+        listen: where the endpoint listens.
+        secret: what requests have to show.
+        region: what the configuration says of the region, if it does.
+    """
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    kept = {name: value for name, value in variables.items() if name not in _OTHER_CREDENTIALS}
+    # What an image says in one of them goes for both.
+    inherited = [kept[name] for name in REGION_VARIABLES if kept.get(name)]
+    regions: dict[str, str] = {}
+    if region is not None:
+        regions = dict.fromkeys(REGION_VARIABLES, region)
+    elif len(inherited) == 1:
+        regions = dict.fromkeys(REGION_VARIABLES, inherited[0])
+    return {
+        **kept,
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{host}:{listen.port}{CONTAINER_PATH}",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": secret,
+        **regions,
+    }

@@ -11,10 +11,13 @@ from contextlib import suppress
 from typing import Final
 
 from enclave_side.links import Links
+from enclave_side.listening_programs import ListeningPrograms
 from enclave_side.opener import ANSWER_MARGIN_SECONDS, Destined, Opener
 from enclave_side.shim.tunnels import relay_announced
 from vsockproxy.client.messages import (
     MAX_REQUEST_BYTES,
+    Listen,
+    Listening,
     PacketError,
     Pending,
     Request,
@@ -23,7 +26,7 @@ from vsockproxy.client.messages import (
 )
 from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.held_connections import HeldConnection, HeldConnections
-from vsockproxy.dataplane.loop import Task, spawn, timeout
+from vsockproxy.dataplane.loop import Event, Task, spawn, timeout
 from vsockproxy.dataplane.packet_connection import PacketConnection, PeerGone
 from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.stream_end import StreamEnd
@@ -51,6 +54,7 @@ class Streams:
         policy: this side's, for names.
         links: asks the parent for names.
         log: for requests that cannot be read or served.
+        programs: those that listen for services of this enclave.
         most_requests: connections that are served at once; one beyond is refused.
     """
 
@@ -60,6 +64,7 @@ class Streams:
         policy: Policy,
         links: Links,
         log: Log,
+        programs: ListeningPrograms,
         *,
         most_requests: int = MOST_REQUESTS,
     ) -> None:
@@ -67,6 +72,7 @@ class Streams:
         self._policy = policy
         self._links = links
         self._log = log
+        self._programs = programs
         self._most_requests = most_requests
         self._held = HeldConnections()
         self._requests = 0
@@ -117,6 +123,8 @@ class Streams:
             request = await self._read_request(connection)
             if isinstance(request, Open):
                 await self._open(connection, request)
+            elif isinstance(request, Listen):
+                await self._listen(connection, request)
             elif request is not None:
                 await self._resolve(connection, request)
         except PeerGone as gone:
@@ -215,6 +223,22 @@ class Streams:
         except BaseException:
             reset_socket(near)
             raise
+
+    async def _listen(self, connection: PacketConnection, request: Listen) -> None:
+        """Give the program connections, for as long as it is there."""
+        try:
+            self._programs.check(request.service)
+        except Refused as refused:
+            self._log.warning(
+                "listen_refused", way=WAY, service=request.service, reason=refused.reason
+            )
+            connection.send(pack(Refusal(refused.reason, refused.text)))
+            return
+        with self._programs.listening(request.service, connection):
+            connection.send(pack(Listening()))
+            self._log.info("program_listens", way=WAY, service=request.service)
+            with connection.while_peer_waits():
+                await Event().wait()
 
     async def _resolve(self, connection: PacketConnection, request: Resolve) -> None:
         decision, host = self._policy.decide_name_text(request.name)

@@ -14,9 +14,11 @@ import pytest
 from tests.support import session_frames as wire
 from tests.support.admin_client import AdminClient, parse, read_all
 from tests.support.exchange_pair import HOST, PORT, ExchangePair, converse
-from tests.support.hostile_peer import RawPeer
+from tests.support.hostile_peer import RawPeer, make_hello
+from tests.support.logging_peer import LoggingPeer
 from tests.support.observation import kill, unread
 from tests.support.pair import Pair, Side, echo, free_port, is_reset
+from vsockproxy.protocols.log_stream import Dropped, Exit, Line, Source
 
 OTHER_CID = 17
 NAME = "ledger"
@@ -99,6 +101,24 @@ def test_refusals_are_shown_with_their_reasons(rig: AdminPair) -> None:
     metrics = rig.admin.metrics()
     assert metrics.of("decisions_total", enclave="17", reason="not_listed", allowed="false") >= 1
     assert not any("test" in label for _, labels in metrics for _, label in labels)
+
+
+def test_the_end_of_an_enclave_is_shown_and_counted(rig: AdminPair) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(rig.other_path)
+        peer = LoggingPeer(sock, make_hello(instance=os.urandom(16))).greet()
+        stream, _ = peer.open_log()
+        line = Line(0, Source.STDOUT, b"<b>good\0bye</b>")
+        peer.say(stream, line, Dropped(1, 10), Exit(11, 137, 9, 1500))
+        assert peer.position(stream) == 12
+    rig.admin.wait_until(lambda: len(rig.admin.status()["ends"]) == 1)
+    (ended,) = rig.admin.status()["ends"]
+    assert (ended["cid"], ended["status"], ended["signal"]) == (OTHER_CID, 137, "SIGKILL")
+    assert ended["last_lines"] == ["<b>good\0bye</b>"]
+    metrics = rig.admin.metrics()
+    assert metrics.of("enclave_log_lines_total", result="written") == 1
+    assert metrics.of("enclave_log_lines_total", result="dropped") == 10
+    assert metrics.of("enclave_exits_total", enclave=str(OTHER_CID), result="failure") == 1
 
 
 def test_a_scan_of_hosts_makes_no_series(rig: AdminPair) -> None:

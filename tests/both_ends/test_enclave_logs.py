@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +14,10 @@ from typing import Any
 import pytest
 
 from tests.support.observation import kill, kill_all, logged_at, unread, wait_until
+from tests.support.one_process_namespace import NOT_PERMITTED
 from tests.support.pair import Line, LinkKind, Pair, Side
+from tests.support.program import Program, command_line
+from tests.support.terminal import Shell
 from vsockproxy.control.log_shipping import END_SECONDS
 from vsockproxy.worker_messages import DRAIN_SECONDS
 
@@ -274,3 +279,83 @@ def test_more_lines_a_second_than_an_enclave_may_write_wait_in_it() -> None:
         assert texts(parent) == numbers_to(700)
         first, *_, last = of_command(parent)
         assert logged_at(last) - logged_at(first) > 1  # 500 of them may come at once
+
+
+def test_a_command_that_floods_and_ends_is_known_to_have_ended() -> None:
+    pair = logging_pair("unix", lines=200)
+    with both(pair) as parent:
+        status, _ = end(pair, *SHELL, "seq 10000; kill -KILL $$")
+        assert status == 137
+        exited = parent.wait_for_event("enclave_exit", signal="SIGKILL")
+        assert exited["last_lines"].split("\n") == numbers_to(10_000)[-10:]
+        assert_whole(parent)
+
+
+def test_a_killed_worker_of_the_enclave_loses_no_line() -> None:
+    pair = logging_pair("unix")
+    script = f"seq 1000; {until(pair.path / 'go')}; seq 1001 2000; {until(pair.path / 'end')}"
+    with both(pair) as parent:
+        pair.enclave = enclave = Side("enclave", pair.enclave_config, (*SHELL, script))
+        wait_until(parent, lambda: len(texts(parent)) == 1000)
+        (worker, *_) = [pid for pid in enclave.workers if is_worker(pid)]
+        kill(worker)
+        (pair.path / "go").touch()
+        wait_until(parent, lambda: len(texts(parent)) == 2000)
+        (pair.path / "end").touch()
+        parent.wait_for_event("enclave_exit", status=0)
+        assert texts(parent) == numbers_to(2000)
+        assert_whole(parent)
+
+
+def is_worker(pid: int) -> bool:
+    """Whether a child of the supervisor is no command."""
+    return b"enclave_side.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+# ---------------------------------------------------------------- where nobody says so
+
+
+AS_PID_1 = (sys.executable, "-m", "tests.support.one_process_namespace")
+
+
+def pair_without_the_key() -> Pair:
+    """A pair whose enclave's file says nothing of where its log goes."""
+    return Pair("unix", [], enclave={"shim": {"http_proxy": None, "streams": None, "names": False}})
+
+
+def command_of(pair: Pair) -> list[str]:
+    return command_line("enclave", "--config", str(pair.enclave_config), *("--", "echo", "hi"))
+
+
+def test_as_pid_1_without_a_terminal_the_log_goes_to_the_parent() -> None:
+    pair = pair_without_the_key()
+    with both(pair) as parent, Program([*AS_PID_1, *command_of(pair)]) as enclave:
+        status, output = enclave.end()
+        if status == NOT_PERMITTED:
+            pytest.skip(f"no namespaces here: {enclave.lines}")
+        assert (status, output) == (0, "hi\n")
+        parent.wait_for_event("enclave_exit")
+        assert texts(parent) == ["hi"]
+
+
+def test_elsewhere_it_stays() -> None:
+    pair = pair_without_the_key()
+    with both(pair) as parent:
+        assert end(pair, "echo", "hi") == (0, b"hi\n")
+        parent.wait_for_event("link_down")
+        assert parent.events("enclave_log") == parent.events("enclave_exit") == []
+
+
+def test_a_terminal_stays_one_and_a_line_says_what_the_parent_does_not_get() -> None:
+    pair = logging_pair("unix")
+    with both(pair) as parent:
+        line = shlex.join(command_line("enclave", "--config", str(pair.enclave_config)))
+        with Shell() as shell:
+            shell.wait_for("$ ")
+            shell.type(f"{line} -- tty; echo 'ended'\n")
+            shell.wait_for("/dev/pts/")
+            shell.wait_for("ended")
+        parent.wait_for_event("enclave_exit", status=0)
+        assert of_command(parent) == []
+        own = [line["text"] for line in parent.events("enclave_log")]
+        assert any("stays on this terminal" in text for text in own)

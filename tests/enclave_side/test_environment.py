@@ -1,6 +1,6 @@
 import pytest
 
-from enclave_side.shim.environment import command_environment
+from enclave_side.shim.environment import command_environment, with_credentials
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import Shim
 
@@ -83,3 +83,51 @@ def test_where_names_are_active_no_proxy_of_another_network_is_left() -> None:
     inherited = {**INHERITED, "NO_PROXY": "a.example", "HTTPS_PROXY": "http://10.0.0.1:80"}
     assert environment(Shim(), inherited, names=True) == {"PATH": "/bin"}
     assert environment(Shim(environment=False), inherited, names=True) == inherited
+
+
+URI = "http://127.0.0.1:3129/credentials"
+CREDENTIALS = {
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": URI,
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN": "secret",
+}
+
+
+def test_sdks_are_led_to_our_endpoint_and_to_no_other() -> None:
+    inherited = {
+        "PATH": "/bin",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/x",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://10.0.0.1/",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "another",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/run/token",
+    }
+    listen = TcpAddress("127.0.0.1", 3129)
+    assert with_credentials(inherited, listen, "secret", None) == {"PATH": "/bin", **CREDENTIALS}
+
+
+def test_the_files_region_replaces_what_was_inherited() -> None:
+    listen = TcpAddress("::1", 3129)
+    found = with_credentials({"AWS_REGION": "us-east-1"}, listen, "secret", "eu-west-1")
+    assert found["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == "http://[::1]:3129/credentials"
+    assert (found["AWS_REGION"], found["AWS_DEFAULT_REGION"]) == ("eu-west-1", "eu-west-1")
+
+
+@pytest.mark.parametrize(
+    ("inherited", "expected"),
+    [
+        pytest.param({"AWS_REGION": "a"}, ("a", "a"), id="one, which goes for both"),
+        pytest.param({"AWS_DEFAULT_REGION": "a"}, ("a", "a"), id="the other"),
+        pytest.param({"AWS_REGION": "a", "AWS_DEFAULT_REGION": "b"}, ("a", "b"), id="both"),
+        pytest.param({}, (None, None), id="none"),
+    ],
+)
+def test_what_an_image_says_of_the_region(
+    inherited: dict[str, str], expected: tuple[str | None, str | None]
+) -> None:
+    found = with_credentials(inherited, TcpAddress("127.0.0.1", 3129), "secret", None)
+    assert (found.get("AWS_REGION"), found.get("AWS_DEFAULT_REGION")) == expected
+
+
+def test_keys_of_the_image_are_left_alone() -> None:
+    inherited = {"AWS_ACCESS_KEY_ID": "AKIA"}
+    listen = TcpAddress("127.0.0.1", 3129)
+    assert with_credentials(inherited, listen, "secret", None) == {**inherited, **CREDENTIALS}

@@ -106,11 +106,12 @@ def test_a_machine_that_no_filter_is_known_for() -> None:
 def test_the_launchers_words() -> None:
     account = Account("app", 1000, 100, (100, 27), "/home")
     fence = Fence(0x400, b"\x01\xff", demands_filter=True, account=account)
-    *python, launcher, instructions = fence.launcher(namespace=7)
+    *python, launcher, instructions = fence.launcher(namespace=7, directory="/a")
     assert python == [sys.executable, "-I", "-S", "-X", "utf8"]
     assert Path(launcher).is_file()
     assert set(instructions.split()) == {
         "namespace=7",
+        "directory=2f61",
         "user=1000:100:100,27",
         "capabilities=400",
         "filter=01ff",

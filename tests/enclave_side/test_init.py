@@ -16,7 +16,7 @@ UNBLOCKED = (sys.executable, "-m", "tests.support.unblocked")
 
 def as_init(*command: str) -> list[str]:
     """Init without being PID 1: a child like any other."""
-    return [sys.executable, "-m", "enclave_side.init", *UNBLOCKED, *command]
+    return [sys.executable, "-m", "enclave_side.init", "exit", *UNBLOCKED, *command]
 
 
 def as_pid_1(*command: str) -> list[str]:
@@ -77,6 +77,14 @@ sys.exit(42)
 """
     with Program(as_pid_1(sys.executable, "-c", script)) as program:
         assert program.end() == (42, "1 2 2\n"), "PID 1 and the script, no zombie"
+
+
+@pytest.mark.usefixtures("namespaces")
+def test_a_thousand_orphans_are_reaped() -> None:
+    command = [sys.executable, "-m", "tests.as_init.orphans", "1000"]
+    with Program(as_pid_1(*command)) as program:
+        assert program.process.stdout is not None
+        assert program.process.stdout.readline() == b"reaped 1000\n"
 
 
 @pytest.mark.usefixtures("namespaces")

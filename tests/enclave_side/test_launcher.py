@@ -148,6 +148,21 @@ def test_capabilities_go_where_the_bounding_set_must_stay() -> None:
 # What cannot be done is reported, and then nothing runs.
 
 
+def test_a_directory_of_any_name(tmp_path: Path) -> None:
+    directory = tmp_path / "a b=c ü"
+    directory.mkdir()
+    done = launch(UNFENCED.launcher(directory=str(directory)), "pwd")
+    assert (done.report, done.stdout) == ("", f"{directory}\n")
+
+
+@as_root
+def test_a_directory_is_entered_as_the_user(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    *words, instructions = UNFENCED.launcher(directory=str(tmp_path / "closed"))
+    done = launch([*words, f"{instructions} user=65534:65534:65534"], "pwd")
+    assert done.report == f"directory {errno.EACCES} Permission denied"
+
+
 def no_seccomp_filters() -> Fence:
     """Makes of this kernel one that has none, as far as what runs within can tell."""
     call = SECCOMP_CALLS[os.uname().machine]
@@ -170,6 +185,11 @@ FAILURES: dict[str, tuple[list[str], Fence | None, str]] = {
         with_instruction("namespace=0"),
         None,
         f"namespace {errno.EINVAL} Invalid argument",
+    ),
+    "a directory that is not there": (
+        UNFENCED.launcher(directory="/nowhere"),
+        None,
+        f"directory {errno.ENOENT} No such file or directory",
     ),
     "another user, and not root": (
         with_instruction("user=65534:65534:65534"),

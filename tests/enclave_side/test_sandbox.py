@@ -257,6 +257,18 @@ def test_suspend_and_resume() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason=NO_BASH)
+def test_a_new_size_of_the_terminal_reaches_the_command() -> None:
+    wait = "for i in $(seq 999); do sleep 0.02; done"
+    script = f"trap 'stty size; exit 8' WINCH; echo star''ted; {wait}"
+    with Shell(SCRIPT=script) as shell:
+        shell.resize(24, 80)
+        shell.type(f"{' '.join(fake_sandbox('sh', '-c'))} \"$SCRIPT\"; echo sta''tus $?\n")
+        shell.wait_for("started")
+        shell.resize(41, 123)
+        assert "41 123" in shell.wait_for("status 8")
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason=NO_BASH)
 def test_a_shell_inside_has_job_control() -> None:
     with Shell() as shell:
         shell.type(f"{' '.join(fake_sandbox('bash', '--norc', '-i'))}\n")

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 from tests.fuzz.target import Target
 from vsockproxy.client.messages import (
+    Incoming,
+    Listen,
+    Listening,
     Message,
     PacketError,
     Pending,
@@ -30,7 +33,18 @@ def _execute(unpack: Callable[[bytes], Message], packet: bytes) -> str:
     return type(message).__name__
 
 
-_DICTIONARY = (b"\x01", b"\x02", b"\x03", b"\x0a", b"\x0b", b"\x40", b"\xa0", b"\xa1\x01")
+_DICTIONARY = (
+    b"\x01",
+    b"\x02",
+    b"\x03",
+    b"\x0a",
+    b"\x0b",
+    b"\x40",
+    b"\x41",
+    b"\x43",
+    b"\xa0",
+    b"\xa1\x01",
+)
 
 STREAM_REQUEST = Target(
     "stream_request",
@@ -39,6 +53,7 @@ STREAM_REQUEST = Target(
         pack(Open("kms.test", 443)),
         pack(Open("2001:db8::1", 1, dedicated=True)),
         pack(Resolve("kms.test", 28)),
+        pack(Listen("web")),
         pack(Open(service="vsockproxy.log")),
     ),
     _DICTIONARY,
@@ -48,6 +63,8 @@ STREAM_ANSWER = Target(
     lambda packet: _execute(unpack_answer, packet),
     (
         pack(Pending()),
+        pack(Listening()),
+        pack(Incoming("192.0.2.1:2", "[2001:db8::1]:3")),
         pack(Opened("192.0.2.1")),
         pack(Refusal("not_listed", "add it")),
         pack(Resolved(records=(bytes(4), bytes(4)), ttl_seconds=60)),

@@ -3,6 +3,7 @@
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
 from tests.fuzz.http_targets import HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
+from tests.fuzz.proxy_header_targets import PROXY_HEADER
 from tests.fuzz.record_reply_targets import RECORD_REPLY
 from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
 from tests.fuzz.socks_targets import SOCKS5
@@ -20,6 +21,7 @@ TARGETS: dict[str, Target] = {
         DNS,
         DNS_RECORDS,
         CLIENT_HELLO,
+        PROXY_HEADER,
         RECORD_REPLY,
         CONFIG,
         HOST,

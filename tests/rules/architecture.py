@@ -29,6 +29,7 @@ _PURE = frozenset(
         "vsockproxy.session",
         "vsockproxy.protocols",
         "vsockproxy.attestation",
+        "vsockproxy.credentials",
     }
 )
 _SYSTEM = frozenset(
@@ -40,6 +41,7 @@ _SYSTEM = frozenset(
         "vsockproxy.metrics",
         "vsockproxy.processes",
         "vsockproxy.signals",
+        "vsockproxy.ingress_messages",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     }
@@ -57,6 +59,7 @@ LAYERS = _layers(
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
     Layer("vsockproxy.metrics", frozenset({"vsockproxy"}), is_pure=True),
     Layer("vsockproxy.activity", frozenset({"vsockproxy", "vsockproxy.metrics"}), is_pure=True),
@@ -65,7 +68,12 @@ LAYERS = _layers(
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
-    Layer("vsockproxy.worker_messages", _CONFIGURED | {"vsockproxy.log_lines"}),
+    Layer("vsockproxy.diagnosis"),
+    Layer("vsockproxy.ingress_messages", is_pure=True),
+    Layer(
+        "vsockproxy.worker_messages",
+        _CONFIGURED | {"vsockproxy.log_lines", "vsockproxy.ingress_messages"},
+    ),
     Layer(
         "vsockproxy.worker_reports", _VALUES | {"vsockproxy.metrics", "vsockproxy.worker_messages"}
     ),
@@ -75,13 +83,19 @@ LAYERS = _layers(
     Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
     Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
+    Layer(
+        "enclave_side.services",
+        _VALUES | _PURE | _SYSTEM | _SERVICES | {"vsockproxy.client", "vsockproxy.client.for_trio"},
+    ),
     Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client"}),
     Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
     Layer("parent_side.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer(
         "vsockproxy.cli",
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
-        lazily=_PURE | _LOOPS | {"enclave_side", "parent_side"},
+        lazily=_PURE
+        | _LOOPS
+        | {"vsockproxy.diagnosis", "enclave_side", "parent_side", "parent_side.services"},
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
@@ -92,17 +106,26 @@ HOMES = {
     "trio": {
         "vsockproxy.control",
         "vsockproxy.client.for_trio",
+        "enclave_side.services",
         "vsockproxy.services",
         "parent_side.services",
     },
     "h11": {"vsockproxy.protocols"},
-    "cbor2": {"vsockproxy.session", "vsockproxy.attestation", "vsockproxy.worker_messages"},
-    "cryptography": {"vsockproxy.attestation"},
+    "cbor2": {
+        "vsockproxy.session",
+        "vsockproxy.attestation",
+        "vsockproxy.worker_messages",
+        "vsockproxy.worker_reports",
+    },
+    "cryptography": {"vsockproxy.attestation.documents"},
     "msgspec": {
+        "parent_side.services",
         "vsockproxy.config",
+        "vsockproxy.ingress_messages",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
         "vsockproxy.control",
+        "vsockproxy.credentials",
         "vsockproxy.cli",
     },
     "yaml": {"vsockproxy.config"},

@@ -1,6 +1,7 @@
 """The part of CDDL (RFC 8610) that this project's schemas of maps with text keys are written in.
 
-Rules with maps, arrays of one type, choices, ranges, literals, `.size`, and names of other rules.
+Rules with maps, of named keys or of texts to one type, arrays of one type, choices, ranges,
+literals, `.size`, `.regexp`, and names of other rules.
 """
 
 import re
@@ -13,7 +14,8 @@ _RULE = re.compile(r"^([a-z][a-z0-9-]*) = ", re.MULTILINE)
 _ENTRY = re.compile(r"(?P<optional>\? )?(?P<key>[a-z_]+): (?P<type>.+)", re.DOTALL)
 _SIZE = re.compile(r"(tstr|bstr) \.size (?:(\d+)|\((\d+)\.\.(\d+)\))")
 _RANGE = re.compile(r"(\d+(?:\.\d+)?)\.\.(\d+(?:\.\d+)?)")
-_PLAIN: dict[str, type] = {"tstr": str, "bstr": bytes, "bool": bool}
+_REGEXP = re.compile(r'tstr \.regexp "(.*)"')
+_PLAIN: dict[str, type] = {"tstr": str, "bstr": bytes, "bool": bool, "int": int, "float": float}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,12 @@ class Schema:
             return value is None
         if text.startswith('"'):
             return bool(value == text[1:-1])
+        if text.isdecimal():
+            return type(value) is int and value == int(text)
         if text in _PLAIN:
             return type(value) is _PLAIN[text]
+        if found := _REGEXP.fullmatch(text):
+            return isinstance(value, str) and re.fullmatch(found[1], value) is not None
         if found := _SIZE.fullmatch(text):
             low, high = (found[2], found[2]) if found[2] else (found[3], found[4])
             is_right = isinstance(value, str | bytes) and type(value) is _PLAIN[found[1]]
@@ -80,6 +86,10 @@ class Schema:
             return type(value) is number and number(found[1]) <= value <= number(found[2])
         if text.startswith("[* "):
             return isinstance(value, list) and all(self.fits(each, text[3:-1]) for each in value)
+        if text.startswith("{* tstr => "):
+            return isinstance(value, dict) and all(
+                isinstance(key, str) and self.fits(each, text[11:-1]) for key, each in value.items()
+            )
         body = self.rules[text]
         if not body.startswith("{"):
             return self.fits(value, body)

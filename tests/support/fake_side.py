@@ -35,7 +35,7 @@ def main(side: str, *arguments: str) -> int:
 
         file, *command = arguments
         document = load(file, "enclave")
-        return entrypoint.run(document, command, takes_over=False, worker_module=FAKE_WORKER)
+        return entrypoint.run(document, command, ground="shared", worker_module=FAKE_WORKER)
     return run_sandbox(arguments)
 
 

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from contextlib import suppress
 from typing import Self
@@ -39,6 +40,10 @@ class Shell:
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give the terminal another size, as a window does that somebody drags."""
+        termios.tcsetwinsize(self._master, (rows, columns))
 
     def wait_for(self, text: str) -> str:
         """Wait until the screen shows `text`; what it showed up to its end since the last wait."""

@@ -31,9 +31,14 @@ from vsockproxy.worker_messages import (
     Named,
     NameOf,
     NumberName,
+    Offer,
     Ready,
+    RegionKnown,
     Reload,
     Reloaded,
+    Routed,
+    Sockets,
+    SocketsWanted,
     Statistics,
     Stop,
     Stopped,
@@ -51,6 +56,19 @@ LISTENERS = [
     ListenerSummary("forwards[0].listen", "forward", "tcp://127.0.0.1:5432"),
     ListenerSummary("shim.http_proxy", "http_proxy", "tcp://127.0.0.1:3128"),
 ]
+
+LONGEST_ROUTED = Routed(
+    cid=0xFFFF_FFFF,
+    worker=255,
+    service="s" * 64,
+    cids=[0xFFFF_FFFF] * 1000,
+    source="f" * 255,
+    port=443,
+    client=f"[{'1' * 39}]:65535",
+    server=f"[{'1' * 39}]:65535",
+    first_bytes=bytes(3 * 16 * 1024),
+    tried=[0xFFFF_FFFF] * 8,
+)
 
 Channel = tuple[socket.socket, socket.socket]
 
@@ -102,6 +120,13 @@ MESSAGES = [
     pytest.param(SupervisionChanged(), 1, id="the supervisor's state"),
     pytest.param(WorkerStatistics(255, 7), 1, id="statistics, passed on"),
     pytest.param(Reload(1, "debug", LISTENERS), 1, id="reload"),
+    pytest.param(SocketsWanted(6, 1), 0, id="sockets wanted"),
+    pytest.param(Sockets(4), MAX_DESCRIPTORS, id="sockets"),
+    pytest.param(Sockets(4), 0, id="no sockets"),
+    pytest.param(Offer(16, 1, ["web"], 3, {"web": 1.5}), 0, id="offer"),
+    pytest.param(Offer(16, 1), 0, id="offer of nothing"),
+    pytest.param(LONGEST_ROUTED, 1, id="the longest that a connection may bring"),
+    pytest.param(RegionKnown("eu-west-1"), 0, id="region known"),
     pytest.param(Stop(), 0, id="stop"),
     pytest.param(Stop(0.5), 0, id="stop soon"),
     pytest.param(Stop(86_400), 0, id="stop late"),

@@ -31,7 +31,7 @@ INIT = 1
 @click.argument("words", metavar="[-- CMD ARG...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def command(context: click.Context, file: str, takes_over: bool, words: tuple[str, ...]) -> None:
-    """Run the enclave's side, and CMD once it is ready.
+    """Run the enclave's side, and CMD, or the commands of the file, once it is ready.
 
     As PID 1 it sets the machine up, reaps orphans and passes signals on.
 
@@ -44,4 +44,4 @@ def command(context: click.Context, file: str, takes_over: bool, words: tuple[st
 
     if os.getpid() == INIT:
         entrypoint.become_init(document, words)
-    context.exit(entrypoint.run(document, words, takes_over=takes_over))
+    context.exit(entrypoint.run(document, words, ground="taken_over" if takes_over else "shared"))

@@ -16,12 +16,16 @@ SUBCOMMANDS: Final = {
     "parent": "Run the parent's side: take enclaves' streams, decide, resolve, dial.",
     "enclave": "Run the enclave's side, and the command inside it.",
     "sandbox": "Run a command as in an enclave, on a machine without Nitro.",
+    "credentials": "Serve the instance role's credentials to the parent's side.",
+    "run-enclave": "Start an enclave with nitro-cli, follow it, start it again.",
+    "aws-proxy": "Run vsock-proxy to KMS of this instance's region, as AWS's unit does.",
     "check": "Check configuration files, and whether both sides agree.",
     "status": "Show what the parent does at this moment.",
     "top": "Show what the parent does, live.",
     "explain": "Say whether a destination is allowed, and by which rule.",
+    "doctor": "Say what this machine can do for us, and what to do about the rest.",
 }
-"""Name and one line of help; `vsockproxy.cli.NAME` holds it as `command`."""
+"""Name and one line of help; `vsockproxy.cli.NAME`, with '_' for '-', holds it as `command`."""
 
 
 class LazyGroup(click.Group):
@@ -35,7 +39,9 @@ class LazyGroup(click.Group):
         """Import the subcommand."""
         if cmd_name not in SUBCOMMANDS:
             return None
-        command: click.Command = import_module(f"vsockproxy.cli.{cmd_name}").command
+        command: click.Command = import_module(
+            f"vsockproxy.cli.{cmd_name.replace('-', '_')}"
+        ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -83,7 +83,7 @@ class StreamRefused(Refused, OSError):
     """
 
     def __init__(self, reason: str, text: str, host: str, port: int) -> None:
-        asked = Destination(Host(host, None), port)
+        asked = Destination(Host(host, None), port) if port else host  # a service has no port
         OSError.__init__(self, errno_for(reason), f"{reason}: {asked}: {text}")
         self.reason = reason
         self.text = text

@@ -12,6 +12,10 @@ lookup, one packet is one message: a byte that is the kind, then a CBOR map of
 | REFUSED  | 3      | program | refused        |                   |
 | RESOLVE  | 10     | worker  | resolve        |                   |
 | RESOLVED | 11     | program | resolved       |                   |
+| LISTEN   | 65     | worker  | {1: service}   |                   |
+| LISTENING| 66     | program | nothing        |                   |
+| INCOMING | 67     | program | {? 1: client,  | the stream's, one |
+|          |        |         | ? 2: server}   |                   |
 
 To OPEN the worker says PENDING at once, and OPENED or REFUSED when the parent has answered. Where
 it has no room for the stream, REFUSED stands in place of PENDING. The descriptor is a connected TCP
@@ -19,6 +23,11 @@ socket that is neither readable nor writable, until it is writable with SO_ERROR
 reset after REFUSED: so a program may wait for it as for a non-blocking connect. To RESOLVE the
 worker says RESOLVED. After the last answer the connection has no more meaning; who closes it before
 gives the request up, and the stream is reset.
+
+To LISTEN the worker says LISTENING, or REFUSED where the enclave's file does not offer the service
+with `to: streams`; then INCOMING for each connection, until the program closes. Its descriptor is a
+connected TCP socket as above, and open. Whoever takes it turns its SO_LINGER off (socket(7)): until
+then its close is a reset, so that a connection in the queue of a program that ends is seen as cut.
 
 The only services that OPEN may name are those of the parent, whose names begin with `vsockproxy.`.
 They are for processes of ours: a worker refuses them to a peer that is another user.
@@ -28,9 +37,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from vsockproxy.errors import VsockproxyError
-from vsockproxy.session.errors import PeerProtocolError
+from vsockproxy.session.errors import LocalProtocolError, PeerProtocolError
 from vsockproxy.session.frames import PAYLOAD_LIMITS, FrameType
-from vsockproxy.session.messages import Open, Opened, Refusal, Resolve, Resolved
+from vsockproxy.session.messages import (
+    MAX_ADDRESS_BYTES,
+    Fields,
+    Open,
+    Opened,
+    Refusal,
+    Resolve,
+    Resolved,
+    encode_map,
+    is_printable,
+)
+from vsockproxy.session.opening import MAX_SERVICE_BYTES
 
 __all__ = (
     "MAX_ANSWER_BYTES",
@@ -38,6 +58,9 @@ __all__ = (
     "PARENT_SERVICE_PREFIX",
     "PENDING",
     "Answer",
+    "Incoming",
+    "Listen",
+    "Listening",
     "Message",
     "PacketError",
     "Pending",
@@ -53,6 +76,10 @@ PENDING: Final = 64
 PARENT_SERVICE_PREFIX: Final = "vsockproxy."
 """What the names of the parent's services begin with."""
 
+LISTEN: Final = 65
+LISTENING: Final = 66
+INCOMING: Final = 67
+
 MAX_REQUEST_BYTES: Final = 1 + PAYLOAD_LIMITS[FrameType.OPEN][1]
 MAX_ANSWER_BYTES: Final = 1 + PAYLOAD_LIMITS[FrameType.RESOLVED][1]
 """Longest packets; to be received with room for one byte more, so that a longer one shows."""
@@ -67,8 +94,45 @@ class Pending:
     """PENDING: the stream's descriptor came with it, and the answer is to come."""
 
 
-Request = Open | Resolve
-Answer = Pending | Opened | Refusal | Resolved
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """LISTEN: the program wants the connections of a service."""
+
+    service: str
+
+    def encode(self) -> bytes:
+        """The map of LISTEN.
+
+        Raises:
+            LocalProtocolError: no service can have that name.
+        """
+        if not self.service or not is_printable(self.service, MAX_SERVICE_BYTES):
+            text = f"a service must be printable text of 1 to {MAX_SERVICE_BYTES} bytes"
+            raise LocalProtocolError(text)
+        return encode_map({1: self.service})
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """LISTENING: connections may come from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """INCOMING: a connection; its descriptor came with it."""
+
+    client: str = ""
+    """`ADDRESS:PORT` of who connected; empty if the parent did not say."""
+    server: str = ""
+    """The address that it connected to, likewise."""
+
+    def encode(self) -> bytes:
+        """The map of INCOMING."""
+        return encode_map({key: text for key, text in ((1, self.client), (2, self.server)) if text})
+
+
+Request = Open | Resolve | Listen
+Answer = Pending | Opened | Refusal | Resolved | Listening | Incoming
 Message = Request | Answer
 
 
@@ -81,6 +145,12 @@ def pack(message: Message) -> bytes:
     match message:
         case Pending():
             return bytes([PENDING])
+        case Listening():
+            return bytes([LISTENING])
+        case Listen():
+            return bytes([LISTEN]) + message.encode()
+        case Incoming():
+            return bytes([INCOMING]) + message.encode()
         case Open():
             kind = FrameType.OPEN
         case Opened():
@@ -109,6 +179,8 @@ def unpack_request(packet: bytes) -> Request:
                     f"OPEN names a service that is none of the parent's ({PARENT_SERVICE_PREFIX}*)"
                 )
             return opening
+        if kind == LISTEN:
+            return Listen(Fields(payload, "LISTEN").text(1, MAX_SERVICE_BYTES))
         if kind == FrameType.RESOLVE:
             return Resolve.decode(payload)
     except PeerProtocolError as error:
@@ -126,6 +198,13 @@ def unpack_answer(packet: bytes) -> Answer:
     try:
         if kind == PENDING and not payload:
             return Pending()
+        if kind == LISTENING and not payload:
+            return Listening()
+        if kind == INCOMING:
+            fields = Fields(payload, "INCOMING")
+            return Incoming(
+                fields.text(1, MAX_ADDRESS_BYTES, ""), fields.text(2, MAX_ADDRESS_BYTES, "")
+            )
         if kind == FrameType.OPENED:
             return Opened.decode(payload)
         if kind == FrameType.REFUSED:

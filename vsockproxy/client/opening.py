@@ -19,6 +19,7 @@ from vsockproxy.client.location import missing, stream_socket_path
 from vsockproxy.client.messages import (
     MAX_ANSWER_BYTES,
     Answer,
+    Incoming,
     PacketError,
     Pending,
     Request,
@@ -33,7 +34,9 @@ __all__ = (
     "MOST_RETRY_SECONDS",
     "Opening",
     "connect",
+    "receive_answer",
     "resolve",
+    "send_request",
     "try_to_connect",
 )
 
@@ -123,7 +126,7 @@ class Opening:
         self._port = port
         self._is_open = False
         try:
-            _send(connection, Open(host, port, dedicated, service))
+            send_request(connection, Open(host, port, dedicated, service))
         except BaseException:
             connection.close()
             raise
@@ -189,7 +192,7 @@ class Opening:
             PacketError: it said what is no answer to OPEN.
             OSError: EMFILE, this process has no descriptor left for the stream's socket.
         """
-        answer, stream = _receive(self._connection)
+        answer, stream = receive_answer(self._connection)
         match answer:
             case Pending() if self.socket is None:
                 self.socket = stream
@@ -266,9 +269,9 @@ def resolve(
     path = stream_socket_path(path)
     deadline = _Deadline(timeout)
     with connect(path, timeout) as connection:
-        _send(connection, Resolve(name, record_type))
+        send_request(connection, Resolve(name, record_type))
         connection.settimeout(deadline.left(name))
-        answer, stream = _receive(connection)
+        answer, stream = receive_answer(connection)
     match answer:
         case Resolved():
             return answer
@@ -296,7 +299,12 @@ class _Deadline:
         return left
 
 
-def _send(connection: socket.socket, request: Request) -> None:
+def send_request(connection: socket.socket, request: Request) -> None:
+    """Send a request, the first packet of a connection.
+
+    Raises:
+        ValueError: it cannot be asked for.
+    """
     try:
         connection.send(pack(request), socket.MSG_NOSIGNAL)
     except LocalProtocolError as error:
@@ -305,8 +313,14 @@ def _send(connection: socket.socket, request: Request) -> None:
         pass  # a worker without room has answered and closed already: `_receive` finds out
 
 
-def _receive(connection: socket.socket) -> tuple[Answer, socket.socket | None]:
-    """One packet, and with PENDING the stream's socket."""
+def receive_answer(connection: socket.socket) -> tuple[Answer, socket.socket | None]:
+    """One packet, and with PENDING and INCOMING the stream's socket, which is the caller's.
+
+    Raises:
+        OpeningCut: the worker is gone.
+        PacketError: it said what is no answer.
+        OSError: nothing has arrived in time, or no descriptor is left for the socket (EMFILE).
+    """
     try:
         packet, ancillary, flags, _ = _receive_packet(connection)
     except ConnectionResetError:
@@ -322,7 +336,7 @@ def _receive(connection: socket.socket) -> tuple[Answer, socket.socket | None]:
         if not packet:
             raise OpeningCut
         answer = unpack_answer(packet)
-        if len(descriptors) != (1 if isinstance(answer, Pending) else 0):
+        if len(descriptors) != (1 if isinstance(answer, Pending | Incoming) else 0):
             if flags & socket.MSG_CTRUNC and not descriptors:
                 text = "no descriptor is left for the stream's socket (ulimit -n)"
                 raise OSError(errno.EMFILE, text)

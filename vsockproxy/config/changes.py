@@ -168,9 +168,25 @@ def changes_since(old: Document, new: Document) -> tuple[ConfigError, ...]:
         document = new if finding.change.is_in_new else old
         text = ", ".join(whoms) if len(whoms) < len(groups) else "every enclave"
         lines.append(_line(document, finding.change.path, _describe(finding), text))
+    lines += _credentials_lines(old, new)
     lines += _listener_lines(old, new)
     # What the new file says comes first, as it stands there.
     return tuple(sorted(lines, key=lambda each: (each.file != new.file, each.line)))
+
+
+def _credentials_lines(old: Document, new: Document) -> Iterator[ConfigError]:
+    before, after = _given_credentials(old), _given_credentials(new)
+    for cid in sorted(before ^ after):
+        document, what = (new, "newly allowed") if cid in after else (old, "newly forbidden")
+        text = f"{what}: the credentials of the instance's role"
+        yield _line(document, "credentials.cids", text, f"CID {cid}")
+
+
+def _given_credentials(document: Document) -> frozenset[int]:
+    config = document.config
+    if isinstance(config, ParentConfig) and config.credentials is not None:
+        return frozenset(config.credentials.cids)
+    return frozenset()
 
 
 def _groups(old: Document, new: Document) -> dict[int | None, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from vsockproxy.config.compare_services import compare_services
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.errors import ConfigError
 from vsockproxy.config.model import AllowRule, DenyRule, EnclaveConfig, ParentConfig
@@ -63,7 +64,7 @@ def compare_sides(
                 key=lambda lists: len(_differences(lists, theirs) + _differences(theirs, lists)),
             )
             served.setdefault(ours.name, []).append((ours, theirs))
-            for difference in _differences(theirs, ours):
+            for difference in (*_differences(theirs, ours), *_credentials(enclave, parent)):
                 warnings[_warning(enclave, difference)] = None
         for pairs in served.values():
             each = [_differences(ours, theirs) for ours, theirs in pairs]
@@ -71,7 +72,18 @@ def compare_sides(
             for difference in each[0]:
                 if difference.path in shared:
                     warnings[_warning(parent, difference)] = None
+    warnings |= dict.fromkeys(compare_services(parents, enclaves))
     return tuple(warnings)
+
+
+def _credentials(enclave: Document, parent: Document) -> Iterator[_Difference]:
+    """What an enclave asks for that its parent gives to nobody."""
+    wanted, given = enclave.config, parent.config
+    assert isinstance(wanted, EnclaveConfig)  # as `_enclave_lists` has found
+    assert isinstance(given, ParentConfig)  # as `_parent_lists` has
+    if wanted.credentials is not None and given.credentials is None:
+        what = f"credentials are given to no enclave by {parent.file}"
+        yield _Difference("credentials", what, "add credentials there, or remove it here")
 
 
 def _warning(document: Document, difference: _Difference) -> ConfigError:

@@ -19,7 +19,17 @@ from vsockproxy.config.scalars import describe_value
 from vsockproxy.config.source import BROKEN, MAX_FAULTS, MAX_FILE_BYTES, Source, read_source
 from vsockproxy.config.unbuilt import check_unbuilt
 
-__all__ = ("ConfigError", "ConfigErrors", "Document", "FileNotReadable", "Kind", "load", "parse")
+__all__ = (
+    "ConfigError",
+    "ConfigErrors",
+    "Document",
+    "FileNotReadable",
+    "Kind",
+    "load",
+    "locate",
+    "parse",
+    "read_file",
+)
 
 _REQUIRED_KEY: Final[dict[Kind, str]] = {
     "parent": "listen",
@@ -50,13 +60,21 @@ def load(path: str, kind: Kind | None = None) -> Document:
         FileNotReadable: it cannot be opened or read.
         ConfigErrors: it is not valid; holds every fault, up to 100.
     """
+    return parse(read_file(path), path, kind)
+
+
+def read_file(path: str) -> bytes:
+    """Read a file, or one byte more of it than may be parsed.
+
+    Raises:
+        FileNotReadable: it cannot be opened or read.
+    """
     try:
         with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise FileNotReadable(path, (reason or str(error)).lower()) from None
-    return parse(content, path, kind)
 
 
 def parse(content: bytes, file: str, kind: Kind | None = None) -> Document:
@@ -69,7 +87,7 @@ def parse(content: bytes, file: str, kind: Kind | None = None) -> Document:
         if kind is not None:
             config = _convert(source.value, kind, faults)
     if faults or config is None:
-        raise ConfigErrors(_locate(faults, source, file))
+        raise ConfigErrors(locate(faults, source, file))
     return Document(config, file, source.lines)
 
 
@@ -111,7 +129,7 @@ def _find_kind(value: Any, wanted: Kind | None, faults: list[Fault]) -> Kind | N
     return None
 
 
-def _locate(faults: list[Fault], source: Source, file: str) -> Iterator[ConfigError]:
+def locate(faults: list[Fault], source: Source, file: str) -> Iterator[ConfigError]:
     """Put a line to each fault, and bound their number."""
     located = [
         ConfigError(

@@ -9,7 +9,25 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from vsockproxy.addresses import TcpAddress
+from vsockproxy.addresses import TcpAddress, UnixAddress
+from vsockproxy.config.field_types import (
+    AbsolutePath,
+    ContextId,
+    HostName,
+    Mode,
+    Name,
+    Port,
+    Ports,
+    PositiveSeconds,
+    ProxyProtocol,
+    RegionName,
+    Seconds,
+    SettingName,
+    SocketPath,
+    UserNumber,
+    VariableName,
+    Word,
+)
 from vsockproxy.config.scalars import (
     AddressText,
     CapabilityText,
@@ -19,6 +37,7 @@ from vsockproxy.config.scalars import (
     NameServerText,
     NetworkText,
     PatternText,
+    ServiceTargetText,
     Size,
     TcpAddressText,
 )
@@ -41,45 +60,20 @@ BUDGET_RESERVE_BYTES = 16 * MEBIBYTE
 MAX_NAMES_PORTS = 256
 """Different ports that the names way in listens on, over all rules without `names: false`."""
 
+MAX_SERVICES = 32
+"""Services that an enclave may offer; their names stand in each hello (session/messages.cddl)."""
+
 FIRST_ENCLAVE_CID = 4
 """Lower CIDs are the hypervisor, loopback, the host and, for Nitro, the parent (vsock(7))."""
 
 STREAM_SOCKET = "/run/vsockproxy/streams.sock"
 """Where the stream socket is unless the file says otherwise."""
 
+CREDENTIALS_SOCKET = "/run/vsockproxy-credentials/credentials.sock"
+"""Where `vsockproxy credentials` listens unless told otherwise."""
 
-Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
-PortRange = Annotated[
-    str, msgspec.Meta(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$", description="a range, as 6432-6440")
-]
-Ports = Annotated[list[Port | PortRange], msgspec.Meta(min_length=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
-PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
-ContextId = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFE)]
-Name = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        description="a name of up to 64 letters, digits, '_', '.' and '-'",
-    ),
-]
-SocketPath = Annotated[
-    str,
-    msgspec.Meta(
-        pattern=r"^/[!-~]*[!-.0-~](?![\s\S])",  # where Python's $ would let a line break pass
-        max_length=107,  # sun_path of sockaddr_un has 108, one of them the closing NUL (unix(7))
-        description="the absolute path of a socket, at most 107 characters without spaces",
-    ),
-]
-UserNumber = Annotated[
-    int,
-    msgspec.Meta(
-        ge=0,
-        le=0xFFFF_FFFE,  # the last one means "no user" (setresuid(2))
-        description="a user's number within 0-4294967294",
-    ),
-]
-Mode = Literal["enforce", "report"]
+CREDENTIALS_PORT = 3129
+"""Where programs in the enclave find credentials, unless the file says otherwise."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -180,6 +174,15 @@ class Admin(Section, frozen=True):
     """Where it listens."""
 
 
+class ParentCredentials(Section, frozen=True):
+    """Which enclaves get the credentials of the instance's role, and where they come from."""
+
+    cids: Annotated[list[ContextId], msgspec.Meta(min_length=1)]
+    """The enclaves."""
+    socket: EndpointText = UnixAddress(CREDENTIALS_SOCKET)
+    """The unix socket on which `vsockproxy credentials` listens."""
+
+
 class Resolver(Section, frozen=True):
     """How the parent resolves names; without it, the system's resolv.conf and hosts."""
 
@@ -213,15 +216,34 @@ class ParentForward(Section, frozen=True):
     """Where its connections go, if the lists of the enclave's CID allow it."""
 
 
+class IngressRoute(Section, frozen=True):
+    """Where TLS connections with one server name go; nothing of them is decrypted."""
+
+    sni: PatternText
+    """The name in the ClientHello, `*.name` (one label) or `**.name` (any depth)."""
+    service: Name
+    """The service's name in the enclave's file."""
+    cid: ContextId | None = None
+    """The enclave; by default each that offers the service."""
+    name: Name | None = None
+    """The enclave, or several, by the name in `enclaves`."""
+
+
 class ParentIngress(Section, frozen=True):
     """A listener on the parent whose connections an enclave's service receives."""
 
     listen: TcpAddressText
     """Where the parent listens."""
-    service: Name
-    """The service's name in the enclave's file."""
+    service: Name | None = None
+    """The service's name in the enclave's file, for connections that no route is for."""
     cid: ContextId | None = None
     """The enclave; by default each that offers the service."""
+    name: Name | None = None
+    """The enclave, or several, by the name in `enclaves`."""
+    proxy_protocol: ProxyProtocol = "none"
+    """`v2` where clients are a balancer, which says in front of each connection whose it is."""
+    routes: list[IngressRoute] = []
+    """Services for TLS connections, by server name (SNI)."""
 
 
 class EnclaveForward(Section, frozen=True):
@@ -242,8 +264,22 @@ class EnclaveIngress(Section, frozen=True):
 
     service: Name
     """The service's name, which the parent's file names too."""
-    to: EndpointText
-    """Where its connections go."""
+    to: ServiceTargetText
+    """Where it listens: `tcp://127.0.0.1:PORT` or a unix socket. `streams` for a program that
+    listens with vsockproxy.client."""
+    proxy_protocol: ProxyProtocol = "none"
+    """`v2` tells the service in front of each connection whose it is."""
+
+
+class EnclaveCredentials(Section, frozen=True):
+    """Where programs in the enclave find the credentials of the parent instance's role."""
+
+    listen: TcpAddressText = TcpAddress("127.0.0.1", CREDENTIALS_PORT)
+    """The endpoint that AWS_CONTAINER_CREDENTIALS_FULL_URI names, on loopback."""
+    imds: bool = False
+    """Whether 169.254.169.254:80 answers too, for programs that know nothing else (IMDSv2)."""
+    region: RegionName | None = None
+    """What AWS_REGION says; without it, the region that the parent names."""
 
 
 class Shim(Section, frozen=True):
@@ -272,6 +308,72 @@ class Command(Section, frozen=True):
     """Capabilities that it keeps, as NET_BIND_SERVICE; none by default, for root neither."""
     vsock: Literal["deny", "allow"] = "deny"
     """Whether it may open vsock sockets of its own, past the allowlist; io_uring goes with it."""
+    stop_grace: PositiveSeconds = 10.0
+    """Seconds that it may go on after SIGTERM; then it is killed."""
+
+
+class Entropy(Section, frozen=True):
+    """Where the kernel's random numbers come from; without what is written here nothing starts."""
+
+    source: Name | None = None
+    """What the kernel's hardware generator (hw_random/rng_current) must be, as nsm-hwrng."""
+    seed: bool = False
+    """Whether random bytes of the Nitro Secure Module are added, and credited, before the start."""
+
+
+class Clock(Section, frozen=True):
+    """How the machine's clock is set; it never goes backwards."""
+
+    source: Literal["parent", "ptp"]
+    """Who is asked: the parent, which nobody needs to trust, or the hypervisor by /dev/ptp0."""
+    max_step: PositiveSeconds = 60.0
+    """Seconds that the clock may be put forward at the start; more is refused."""
+    interval: Seconds = 300.0
+    """Seconds between two looks at the source; 0 looks at the start only."""
+
+
+class Machine(Section, frozen=True):
+    """The machine, where it is ours: as PID 1, or with --take-over."""
+
+    hostname: HostName | None = None
+    """What the machine is called; by default its name stays."""
+    entropy: Entropy = Entropy()
+    clock: Clock | None = None
+    heartbeat: Literal["auto", "on", "off"] = "auto"
+    """Whether nitro-cli is told that the enclave is up; `auto` does as PID 1 of an enclave."""
+    at_end: Literal["reboot", "power_off", "exit"] = "reboot"
+    """What PID 1 does when all is over; an enclave ends by a reboot. In a container it exits."""
+    sysctls: dict[SettingName, int | Word] = {}
+    """Settings of the kernel, in addition to those for many connections, or in their place."""
+
+
+class SupervisedCommand(Section, frozen=True):
+    """One of several commands; what it leaves out of the fence is as in `command`."""
+
+    name: Name
+    """What logs and `after` call it."""
+    run: list[Word]
+    """The program, looked up in PATH, and its arguments."""
+    after: list[Name] = []
+    """The commands that have to be ready before it starts; it is stopped before they are."""
+    ready: Port | Literal["started", "finished"] = "started"
+    """When it is ready: when it runs, has ended with 0, or listens on that TCP port."""
+    restart: Literal["never", "on-failure", "always"] = "never"
+    """Whether it is started again when it has ended."""
+    essential: bool = False
+    """Whether the machine ends when it has ended for good, with its status."""
+    user: Name | UserNumber | None = None
+    """The user it runs as."""
+    capabilities: list[CapabilityText] | None = None
+    """Capabilities that it keeps."""
+    vsock: Literal["deny", "allow"] | None = None
+    """Whether it may open vsock sockets of its own, past the allowlist; io_uring goes with it."""
+    environment: dict[VariableName, Word] = {}
+    """Variables, in addition to ours."""
+    working_directory: AbsolutePath | None = None
+    """Where it starts; by default where we did."""
+    stop_grace: PositiveSeconds | None = None
+    """Seconds that it may go on after SIGTERM; then it and its process group are killed."""
 
 
 class ParentConfig(Section, frozen=True):
@@ -298,6 +400,8 @@ class ParentConfig(Section, frozen=True):
     ingress: list[ParentIngress] = []
     """Listeners for connections from outside to services of enclaves."""
     resolver: Resolver = Resolver()
+    credentials: ParentCredentials | None = None
+    """Credentials of the instance's role for enclaves; without it none gets them."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = 1
     """Worker processes; `auto` is one for each processor."""
     limits: Limits = Limits()
@@ -331,9 +435,14 @@ class EnclaveConfig(Section, frozen=True):
     shim: Shim = Shim()
     forwards: list[EnclaveForward] = []
     """Local ports with a fixed destination."""
-    ingress: list[EnclaveIngress] = []
+    ingress: Annotated[list[EnclaveIngress], msgspec.Meta(max_length=MAX_SERVICES)] = []
     """Services that the parent may bring connections to."""
+    credentials: EnclaveCredentials | None = None
+    """Credentials of the parent instance's role, for programs that use AWS's SDKs."""
     command: Command = Command()
+    commands: list[SupervisedCommand] = []
+    """Several commands under supervision, in place of the one on the command line."""
+    machine: Machine = Machine()
     limits: Limits = Limits()
     log: EnclaveLog = EnclaveLog()
 

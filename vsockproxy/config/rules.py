@@ -16,10 +16,13 @@ from vsockproxy.addresses import (
     UnixAddress,
     VsockAddress,
 )
+from vsockproxy.config.command_rules import check_commands
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
+from vsockproxy.config.ingress_rules import check_ingress
 from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
+    CREDENTIALS_SOCKET,
     FIRST_WINDOW_BYTES,
     KIBIBYTE,
     LEAST_LOG_BUFFER_BYTES,
@@ -29,11 +32,13 @@ from vsockproxy.config.model import (
     AllowRule,
     DenyRule,
     EnclaveConfig,
+    EnclaveCredentials,
     EnclaveEntry,
     EnclaveForward,
     EnclaveLog,
     Limits,
     ParentConfig,
+    ParentCredentials,
     ParentForward,
     ParentIngress,
     Section,
@@ -52,6 +57,9 @@ _NOT_FOR_NAMES: Final = tuple(
     map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"))
 )
 """What cannot be routed, or means something else to programs, may not be given to names."""
+
+LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
+"""Where SDKs take credentials from without TLS."""
 
 _Complaint = tuple[str, str, str]
 """A field of the section, what is wrong, what to write."""
@@ -73,6 +81,8 @@ def check_sections(sections: Sequence[Found]) -> Iterator[Fault]:
     yield from _check_cids(sections)
     yield from _check_listeners(sections)
     yield from _check_names_ports(sections)
+    yield from check_ingress(sections)
+    yield from check_commands(sections)
 
 
 def _check_allow_ports(rule: AllowRule) -> Iterator[_Complaint]:
@@ -166,6 +176,24 @@ def _check_enclave_forward(forward: EnclaveForward) -> Iterator[_Complaint]:
         yield "listen", what, "write tcp://127.0.0.1:PORT or unix:///PATH"
 
 
+def _check_parent_credentials(credentials: ParentCredentials) -> Iterator[_Complaint]:
+    if not isinstance(credentials.socket, UnixAddress):
+        what = "whoever may connect there has the instance's role: only a unix socket says who"
+        yield "socket", what, f"write unix://{CREDENTIALS_SOCKET}"
+
+
+def _check_enclave_credentials(credentials: EnclaveCredentials) -> Iterator[_Complaint]:
+    if credentials.listen.host not in LOOPBACK_HOSTS:
+        what = f"{credentials.listen.host} is no loopback address, and SDKs take no other"
+        yield "listen", what, f"write 127.0.0.1:{credentials.listen.port}"
+
+
+def _check_credentials_way(config: EnclaveConfig) -> Iterator[_Complaint]:
+    if config.credentials is not None and config.shim.streams is None:
+        what = "credentials come over the stream socket, which shim.streams: null turns off"
+        yield "credentials", what, "remove shim.streams: null"
+
+
 def _check_names_block(shim: Shim) -> Iterator[_Complaint]:
     block = IPv4Network(shim.names_block)
     if block.prefixlen not in NAMES_BLOCK_PREFIXES:
@@ -186,9 +214,14 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     Limits: (_SectionRule(frozenset(("streams", "receive_budget")), _check_budget),),
     EnclaveLog: (_SectionRule(frozenset(("buffer",)), _check_log_buffer),),
     ParentConfig: (_SectionRule(frozenset(("listen",)), _check_parent_listen),),
-    EnclaveConfig: (_SectionRule(frozenset(("parent",)), _check_enclave_parent),),
+    EnclaveConfig: (
+        _SectionRule(frozenset(("parent",)), _check_enclave_parent),
+        _SectionRule(frozenset(("credentials", "shim")), _check_credentials_way),
+    ),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
     EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),
+    ParentCredentials: (_SectionRule(frozenset(("socket",)), _check_parent_credentials),),
+    EnclaveCredentials: (_SectionRule(frozenset(("listen",)), _check_enclave_credentials),),
     Admin: (_SectionRule(frozenset(("listen",)), _check_admin),),
     Shim: (_SectionRule(frozenset(("names_block",)), _check_names_block),),
 }
@@ -262,7 +295,13 @@ def _listeners(sections: Iterable[Found]) -> Iterator[tuple[str, Endpoint]]:
         match found.section:
             case ParentConfig() as config if "listen" not in found.invalid:
                 yield from _parent_listeners(config)
-            case Admin() | ParentForward() | ParentIngress() | EnclaveForward() as entry:
+            case (
+                Admin()
+                | ParentForward()
+                | ParentIngress()
+                | EnclaveForward()
+                | EnclaveCredentials() as entry
+            ):
                 if "listen" not in found.invalid:
                     yield f"{found.path}.listen", entry.listen
             case Shim() as shim:

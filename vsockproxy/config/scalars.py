@@ -36,6 +36,7 @@ __all__ = (
     "NetworkText",
     "PatternText",
     "Scalar",
+    "ServiceTargetText",
     "Size",
     "TcpAddressText",
     "decode_scalar",
@@ -43,6 +44,9 @@ __all__ = (
 )
 
 MAX_SIZE_BYTES = 1024**4
+TO_STREAMS = "streams"
+"""A service whose connections go to whoever listens for it on the stream socket."""
+
 _SIZE = re.compile(r"([0-9]{1,13})(?: ?(KiB|MiB|GiB))?", re.ASCII)
 _WRONG_SIZE_UNIT = re.compile(r"([0-9]{1,13}) ?([kmg])(?:i?b)?", re.ASCII | re.IGNORECASE)
 _UNIT_BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -163,6 +167,10 @@ def _parse_capability(text: str) -> str:
     )
 
 
+def _parse_service_target(text: str) -> Endpoint | str:
+    return text if text == TO_STREAMS else parse_endpoint(text)
+
+
 def _parse_size(text: str) -> int:
     if not (found := _SIZE.fullmatch(text)):
         if wrong := _WRONG_SIZE_UNIT.fullmatch(text):
@@ -191,6 +199,7 @@ if TYPE_CHECKING:
     HostText = str
     AddressText = str
     NameServerText = str
+    ServiceTargetText = Endpoint | str
     NetworkText = str
     CapabilityText = str
     Size = int
@@ -245,6 +254,13 @@ else:
         examples = ("10.0.0.2", "127.0.0.1:5353", "[::1]:5353")
         parse = staticmethod(_parse_name_server)
 
+    class ServiceTargetText(Scalar):
+        """Where a service of the enclave listens."""
+
+        wanted = "tcp://127.0.0.1:PORT, unix:///PATH or streams"
+        examples = ("tcp://127.0.0.1:8080", "unix:///run/app.sock", "streams")
+        parse = staticmethod(_parse_service_target)
+
     class NetworkText(Scalar):
         """An IPv4 network."""
 
@@ -275,6 +291,7 @@ else:
         HostText: (str,),
         AddressText: (str,),
         NameServerText: (str,),
+        ServiceTargetText: (VsockAddress, UnixAddress, TcpAddress, str),
         NetworkText: (str,),
         CapabilityText: (str,),
         Size: (int,),

@@ -9,9 +9,7 @@ from typing import Any, Final
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
-    EnclaveConfig,
     EnclaveForward,
-    ParentConfig,
     Section,
 )
 from vsockproxy.config.source import join_path
@@ -24,8 +22,6 @@ def _is_not_empty(value: Any) -> bool:
 
 
 _UNBUILT: Final[tuple[tuple[type[Section], str, Callable[[Any], bool], str], ...]] = (
-    (ParentConfig, "ingress", _is_not_empty, "remove it"),
-    (EnclaveConfig, "ingress", _is_not_empty, "remove it"),
     (EnclaveForward, "tls", _is_not_empty, "remove it"),
 )
 """The section, the key, which of its values need the feature, what to do."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from vsockproxy.addresses import UnixAddress, VsockAddress
+from vsockproxy.addresses import TcpAddress, UnixAddress, VsockAddress
 from vsockproxy.control.logs import EventLog
 from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
 from vsockproxy.listening import Listener
@@ -19,6 +19,9 @@ __all__ = ("Assignment", "accept_connections", "peer_of")
 
 DEFAULT_UNIX_CID: Final = 4
 """The CID of a peer on a listener that is not vsock and names none."""
+
+NO_CID: Final = 0
+"""In the place of a CID, for connections that come from outside."""
 
 PAUSE_SECONDS: Final = 0.1
 """After an accept that failed for want of descriptors or memory: trying at once would spin."""
@@ -37,6 +40,7 @@ class Assignment:
     def __init__(self, workers: int) -> None:
         self._worker_of_cid: dict[int, int] = {}
         self._cids = Counter(dict.fromkeys(range(workers), 0))
+        self._turn = -1
 
     def worker_for(self, cid: int) -> int:
         """The index of the worker that has `cid`."""
@@ -46,6 +50,11 @@ class Assignment:
             self._cids[worker] += 1
             self._worker_of_cid[cid] = worker
         return worker
+
+    def next_worker(self) -> int:
+        """The index of the worker for a connection that is from no enclave; in turns."""
+        self._turn = (self._turn + 1) % len(self._cids)
+        return self._turn
 
 
 def peer_of(listener: Listener, address: object) -> tuple[int, int]:
@@ -86,13 +95,19 @@ async def accept_connections(
             for _ in range(_AT_ONCE):
                 connection, address = listener.socket.accept()
                 is_in_want = False
+                connection.setblocking(False)
+                if isinstance(listener.endpoint, TcpAddress):
+                    # From outside: its worker finds out whom it is for.
+                    message = Connection(name, NO_CID, 0)
+                    worker = assignment.next_worker()
+                    supervisor.hand_over(worker, AcceptedConnection(message, connection, endpoint))
+                    continue
                 cid, port = peer_of(listener, address)
                 if not may_connect(cid):
                     connection.close()
                     supervisor.refused_connections += 1
                     _log_refusal(log, listener, cid)
                     continue
-                connection.setblocking(False)
                 message = Connection(name, cid, port)
                 worker = assignment.worker_for(cid)
                 accepted = AcceptedConnection(message, connection, endpoint)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -15,8 +16,17 @@ from vsockproxy.control.command_output import CommandOutput
 from vsockproxy.control.logs import EventLog
 from vsockproxy.signals import ENDING, Received, SignalDescriptor
 
-__all__ = ("UserCommand", "next_signal", "run_command", "wait_for_ending_signal")
-
+__all__ = (
+    "Failure",
+    "UserCommand",
+    "next_signal",
+    "read_report",
+    "run_command",
+    "start_command",
+    "tell_failure",
+    "tell_start_error",
+    "wait_for_ending_signal",
+)
 
 FENCE_FAILED: Final = 1
 """Exit code where the command was not run, because it could not be fenced in."""
@@ -39,6 +49,8 @@ class UserCommand:
             closed by then; a launcher that cannot go on writes a line to it, `STEP ERRNO TEXT`,
             where the step `exec` means that the command itself could not be executed.
         passed: descriptors that `launcher` needs.
+        stop_grace: seconds that it may go on after SIGTERM; then it is killed.
+        owner: user and group that it becomes; None if it stays who we are.
     """
 
     arguments: Sequence[str]
@@ -46,10 +58,12 @@ class UserCommand:
     soft_descriptor_limit: int
     launcher: Sequence[str]
     passed: Sequence[int] = ()
+    stop_grace: float = 10.0
+    owner: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class Failure:
     """What a launcher reports."""
 
     step: str
@@ -58,6 +72,7 @@ class _Failure:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
+        """Read the line that a launcher has written."""
         step, number, text = data.decode(errors="replace").split(" ", 2)
         return cls(step, int(number), text)
 
@@ -99,21 +114,22 @@ async def run_command(
     """
     program = command.arguments[0]
     try:
-        pid, report = _start(command, output)
+        pid, report = start_command(command, output)
     except OSError as error:
-        text = f"{command.launcher[0]}: {os.strerror(error.errno or 0)}"
-        log.write("error", "command_not_started", {"command": program, "text": text})
-        return processes.NOT_EXECUTABLE
+        return tell_start_error(error, command, log)
     with Child(pid) as child, report:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_pass_on, signals, child)
-            failure = await _read_report(report)
+            nursery.start_soon(_pass_on, signals, child, command.stop_grace, log)
+            failure = await read_report(report)
             status = await child.wait()
             if output is not None and failure is None:
                 output.wait_status = status
             nursery.cancel_scope.cancel()
-    if failure is None:
-        return processes.exit_code(status)
+    return processes.exit_code(status) if failure is None else tell_failure(failure, program, log)
+
+
+def tell_failure(failure: Failure, program: str, log: EventLog) -> int:
+    """Log why a command does not run; the exit code for that."""
     if failure.step != _EXEC_STEP:
         log.write(
             "error",
@@ -126,8 +142,23 @@ async def run_command(
     return processes.NOT_FOUND if is_missing else processes.NOT_EXECUTABLE
 
 
-def _start(command: UserCommand, output: CommandOutput | None) -> tuple[int, FileIO]:
+def tell_start_error(error: OSError, command: UserCommand, log: EventLog) -> int:
+    """Log why the launcher could not be started; the exit code for that."""
+    text = f"{command.launcher[0]}: {os.strerror(error.errno or 0)}"
+    log.write("error", "command_not_started", {"command": command.arguments[0], "text": text})
+    return processes.NOT_EXECUTABLE
+
+
+def start_command(
+    command: UserCommand, output: CommandOutput | None = None, *, is_alone: bool = True
+) -> tuple[int, FileIO]:
     """Start the launcher; its process id and, non-blocking, its report.
+
+    Args:
+        command: what to start.
+        output: pipes that it has as stdout and stderr, in place of ours.
+        is_alone: whether it is the only one, and has our stdin and our process group; otherwise
+            it has a group of its own, and /dev/null.
 
     Raises:
         OSError: the system has no process or descriptor to spare, or the arguments are too long.
@@ -141,6 +172,8 @@ def _start(command: UserCommand, output: CommandOutput | None) -> tuple[int, Fil
                 environment=command.environment,
                 passed=[write_end, *command.passed],
                 outputs=output.descriptors if output is not None else None,
+                has_input=is_alone,
+                in_own_group=not is_alone,
                 keeps_signal_mask=True,  # what comes before the exec is for the command
             )
     except BaseException:
@@ -154,17 +187,31 @@ def _start(command: UserCommand, output: CommandOutput | None) -> tuple[int, Fil
     return pid, report
 
 
-async def _read_report(report: FileIO) -> _Failure | None:
+async def read_report(report: FileIO) -> Failure | None:
     """Wait until the launcher has become the command (None), or cannot."""
     while True:
         await trio.lowlevel.wait_readable(report)
         data = report.read(MAX_REPORT_BYTES)  # a pipe does not part what is written at once
         if data is not None:
-            return _Failure.parse(data) if data else None
+            return Failure.parse(data) if data else None
 
 
-async def _pass_on(signals: SignalDescriptor, child: Child) -> None:
-    while True:
-        for each in await next_signal(signals):
-            if not each.for_whole_group:
-                child.send_signal(each.number)
+async def _pass_on(
+    signals: SignalDescriptor, child: Child, stop_grace: float, log: EventLog
+) -> None:
+    """Pass signals on for ever; from a SIGTERM on the command's time is counted."""
+    async with trio.open_nursery() as nursery:
+        is_counted = False
+        while True:
+            for each in await next_signal(signals):
+                if not each.for_whole_group:
+                    child.send_signal(each.number)
+                if each.number == signal.SIGTERM and not is_counted:
+                    is_counted = True
+                    nursery.start_soon(_kill_after, stop_grace, child, log)
+
+
+async def _kill_after(seconds: float, child: Child, log: EventLog) -> None:
+    await trio.sleep(seconds)
+    log.write("warning", "command_killed", {"after": seconds, "text": "it did not end by SIGTERM"})
+    child.send_signal(signal.SIGKILL)

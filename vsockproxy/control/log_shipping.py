@@ -41,10 +41,13 @@ SEND_BYTES: Final = 64 * 1024
 END_SECONDS: Final = 3.0
 """How long the end of the enclave's side waits for the parent to have the last lines."""
 
+LAST_BYTES: Final = 8 * 1024
+"""What is kept of what is left when half of that time is over, so that the end itself arrives."""
+
 _RECEIVE_BYTES: Final = 4096
 
 
-def through_workers(supervisor: Supervisor) -> Connect:
+def through_workers(supervisor: Supervisor, service: str = log_stream.SERVICE) -> Connect:
     """Streams that the workers open, one after the other: one end of a pair is handed to them."""
     turns = itertools.cycle(range(supervisor.workers))
 
@@ -53,7 +56,7 @@ def through_workers(supervisor: Supervisor) -> Connect:
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
         )
         supervisor.hand_over(next(turns), AcceptedConnection(Connection("streams", 0, 0), theirs))
-        return await open_service(ours, log_stream.SERVICE)
+        return await open_service(ours, service)
 
     return connect
 
@@ -75,6 +78,8 @@ class LogShipper:
         self._acknowledged = trio.Event()
         """Set when the parent has written something; replaced by whoever waits for the next."""
         self._is_unwanted = False
+        self._is_ending = False
+        self._conversation = trio.CancelScope()
 
     @property
     def dropped(self) -> int:
@@ -126,6 +131,8 @@ class LogShipper:
                 log.write("warning", "log_not_taken", {"text": text})
             if text is None and trio.current_time() - began > MOST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
+            if self._is_ending:
+                pause = FIRST_PAUSE_SECONDS
             await trio.sleep(UNWANTED_PAUSE_SECONDS if self._is_unwanted else pause)
             pause = min(2 * pause, MOST_PAUSE_SECONDS)
 
@@ -141,10 +148,12 @@ class LogShipper:
         except (VsockproxyError, OSError, trio.TooSlowError) as error:
             return str(error) or f"no answer for {OPEN_SECONDS:g} s"
         self._ring.begin()
-        async with stream, trio.open_nursery() as nursery:
-            nursery.start_soon(self._send, stream)
-            text = await self._hear(stream)
-            nursery.cancel_scope.cancel()
+        text = None
+        with trio.CancelScope() as self._conversation:
+            async with stream, trio.open_nursery() as nursery:
+                nursery.start_soon(self._send, stream)
+                text = await self._hear(stream)
+                nursery.cancel_scope.cancel()
         return text
 
     async def _send(self, stream: trio.abc.Stream) -> None:
@@ -172,6 +181,10 @@ class LogShipper:
     async def end(self, status: int, signal: int, uptime_seconds: float) -> bool:
         """Say that the enclave's side ends; wait until the parent knows, `END_SECONDS` at most.
 
+        The parent may be slow, or take so many lines a second and no more. Then the older part of
+        what it does not have yet is dropped, and what is on its way with it: a new stream has the
+        count, the last lines and the end.
+
         Args:
             status: what its process exits with.
             signal: the signal that ended the command, or 0.
@@ -184,8 +197,16 @@ class LogShipper:
             self.finish(source, label)
         self._ring.add_exit(status, signal, int(uptime_seconds * 1000), self._time_ms())
         self._changed.set()
-        with trio.move_on_after(0 if self._is_unwanted else END_SECONDS):
+        self._is_ending = True
+        await self._wait_for_delivery()
+        if not self._ring.is_delivered:
+            self._ring.keep_latest(LAST_BYTES)
+            self._conversation.cancel()
+            await self._wait_for_delivery()
+        return self._ring.is_delivered
+
+    async def _wait_for_delivery(self) -> None:
+        with trio.move_on_after(0 if self._is_unwanted else END_SECONDS / 2):
             while not self._ring.is_delivered:
                 self._acknowledged = trio.Event()
                 await self._acknowledged.wait()
-        return self._ring.is_delivered

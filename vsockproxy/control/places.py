@@ -19,6 +19,7 @@ from vsockproxy.worker_messages import (
     Message,
     MessageError,
     Reloaded,
+    Routed,
     Stopped,
 )
 
@@ -46,7 +47,7 @@ class AcceptedConnection:
     the connection waits: the worker is told the name of that moment.
     """
 
-    message: Connection
+    message: Connection | Routed
     socket: socket.socket
     endpoint: str | None = None
 
@@ -101,7 +102,7 @@ class Place:
         """How long nothing may be heard of the worker, in seconds."""
         return HUNG_SECONDS if self.is_ready else START_SECONDS
 
-    def named_now(self, connection: AcceptedConnection) -> Connection | None:
+    def named_now(self, connection: AcceptedConnection) -> Connection | Routed | None:
         """The message for a connection, with its listener's name of now; None if that is gone."""
         if connection.endpoint is None:
             return connection.message

@@ -2,18 +2,19 @@
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from vsockproxy.config import model
 from vsockproxy.config.document import Document
+from vsockproxy.control.ingress_relay import IngressRelay
 from vsockproxy.control.listeners import NamedListener
 from vsockproxy.control.logs import STDERR, Relay, Tap, open_log
-from vsockproxy.control.supervisor import Answer, Supervisor
+from vsockproxy.control.supervisor import Answer, MakeSockets, Supervisor
 from vsockproxy.control.watching import ServicesObserver, Watching
 from vsockproxy.control.worker_process import ExecutedWorker
 from vsockproxy.control.worker_start import StartedWorker, start_worker
@@ -26,7 +27,14 @@ from vsockproxy.worker_messages import (
 )
 from vsockproxy.worker_reports import ListenerState
 
-__all__ = ("NamedListener", "Service", "announce_ready", "run_services", "supervision")
+__all__ = (
+    "Companion",
+    "NamedListener",
+    "Service",
+    "announce_ready",
+    "run_services",
+    "supervision",
+)
 
 ONE_USER_TEXT: Final = "the admin endpoint runs in this unit, as the user that the workers have too"
 
@@ -44,10 +52,13 @@ class Service:
         first_workers: those that have been started already.
         log: how lines are written.
         answer: answers what workers ask of the supervisor; None if they have nothing to ask.
+        make_sockets: makes sockets of the command's network; None where there are no commands.
+        router: passes on what workers tell each other of ingress; None if they do not.
         tap: gets a copy of our log, if somebody wants it.
         services_module: the module that is executed as a process of services, which watches the
             workers; None if there is none.
         services_listeners: the listening sockets of that process.
+        companions: what else runs for as long as the workers do.
     """
 
     side: str
@@ -58,9 +69,12 @@ class Service:
     first_workers: Sequence[StartedWorker]
     log: model.Log
     answer: Answer | None = None
+    make_sockets: MakeSockets | None = None
+    router: IngressRelay | None = None
     tap: Tap | None = None
     services_module: str | None = None
     services_listeners: Sequence[NamedListener] = ()
+    companions: Sequence["Companion"] = ()
 
     @property
     def line_format(self) -> LineFormat:
@@ -68,6 +82,16 @@ class Service:
         if self.log.format == "auto":
             return "text" if os.isatty(STDERR) else "json"
         return self.log.format
+
+
+class Companion(Protocol):
+    """Something that runs beside the workers."""
+
+    async def run(self, service: Service, workers: Supervisor, relay: Relay, log: Log) -> None:
+        """Run until the workers have ended."""
+
+    async def ready(self, log: Log) -> None:
+        """Wait until the command may start."""
 
 
 @asynccontextmanager
@@ -105,6 +129,7 @@ async def supervision(
                         service.log.level,
                         summaries,
                         listeners_follow=passes_listeners and bool(sockets),
+                        workers=service.workers,
                         reports=service.services_module is not None,
                     )
                     for index in range(service.workers)
@@ -112,12 +137,19 @@ async def supervision(
                 document=document,
                 listeners=sockets if passes_listeners else (),
                 answer=service.answer,
+                make_sockets=service.make_sockets,
+                router=service.router,
                 log=log,
                 observer=watching if service.services_module is not None else None,
             )
+            if service.router is not None:
+                service.router.attach(supervisor)
+                nursery.start_soon(_until_the_end, service.router.run, supervisor)
             nursery.start_soon(supervisor.run)
             if service.services_module is not None:
                 nursery.start_soon(run_services, service, supervisor, watching, relay, log)
+            for companion in service.companions:
+                nursery.start_soon(companion.run, service, supervisor, relay, log)
             try:
                 yield supervisor, log
             finally:
@@ -171,6 +203,14 @@ def _listener_states(service: Service) -> list[ListenerState]:
         ListenerState(named.name, named.kind, str(named.listener.endpoint))
         for named in (*service.listeners, *service.services_listeners)
     ]
+
+
+async def _until_the_end(run: Callable[[], Awaitable[None]], supervisor: Supervisor) -> None:
+    """Run something for as long as there are workers."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await supervisor.has_ended.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def announce_ready(

@@ -2,8 +2,9 @@
 
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -35,9 +36,14 @@ from vsockproxy.worker_messages import (
     Named,
     NameOf,
     NumberName,
+    Offer,
     Ready,
+    RegionKnown,
     Reload,
     Reloaded,
+    Routed,
+    Sockets,
+    SocketsWanted,
     Statistics,
     Stop,
     StreamsListed,
@@ -52,6 +58,7 @@ __all__ = (
     "STOP_GRACE_SECONDS",
     "AcceptedConnection",
     "Answer",
+    "MakeSockets",
     "ReloadResult",
     "Supervisor",
     "SupervisorStatus",
@@ -59,6 +66,9 @@ __all__ = (
 
 Answer = Callable[[NumberName | NameOf], Named]
 """Answers a question of a worker, at once."""
+
+MakeSockets = Callable[[SocketsWanted], list[socket.socket]]
+"""Makes unconnected sockets in the command's network, at once."""
 
 STOP_GRACE_SECONDS: Final = 5.0
 """From the end of the time that open streams have to end until SIGKILL."""
@@ -120,8 +130,10 @@ class Supervisor:
             `document` has the one that counts, for whoever closes that.
         listeners: descriptors of the listeners, if it is the workers that accept.
         answer: answers what workers ask of this process; None if they have nothing to ask.
+        make_sockets: makes sockets of the command's network; None where there is none.
         log: gets one line for each death.
         observer: hears of deaths, and gets what workers report.
+        router: likewise, and gets what workers tell each other of ingress.
         kind: what the log calls these processes.
     """
 
@@ -133,16 +145,21 @@ class Supervisor:
         document: int,
         listeners: Sequence[int] = (),
         answer: Answer | None = None,
+        make_sockets: MakeSockets | None = None,
         log: EventLog,
         observer: Observer | None = None,
+        router: Observer | None = None,
         kind: Literal["worker", "service"] = "worker",
     ) -> None:
         self._observer = observer
+        self._router = router
+        self._observers = [each for each in (observer, router) if each is not None]
         self._kind = kind
         self.document = document
         self._launch = launch
         self._listeners = tuple(listeners)
         self._answer = answer
+        self._make_sockets = make_sockets
         self._log = log
         self._places = [Place(each, trio.current_time()) for each in configurations]
         for place in self._places:
@@ -339,8 +356,8 @@ class Supervisor:
             if place.crash_loop.died(place.alive_at):
                 fields = {"text": place.describe_crash_loop(end), **place.counters}
                 self._log.write("error", "crash_loop", fields)
-            if self._observer is not None:
-                self._observer.died(place.configuration.worker)
+            for observer in self._observers:
+                observer.died(place.configuration.worker)
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
@@ -414,9 +431,18 @@ class Supervisor:
                                 nursery.start_soon(self._deliver, place, process)
                             case NumberName() | NameOf() if self._answer is not None:
                                 await process.send(self._answer(message))
-                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
-                                worker = place.configuration.worker
-                                self._observer.received(worker, message, descriptors)
+                            case SocketsWanted() if self._make_sockets is not None:
+                                await _send_sockets(process, message, self._make_sockets)
+                            case Offer() | Routed() if self._router is not None:
+                                self._router.received(
+                                    place.configuration.worker, message, descriptors
+                                )
+                            case Statistics() | StreamsListed() | ListStreams() | RegionKnown() if (
+                                self._observer
+                            ):
+                                self._observer.received(
+                                    place.configuration.worker, message, descriptors
+                                )
                             case _:
                                 place.note(message)
         except* ChannelClosed:
@@ -436,8 +462,8 @@ class Supervisor:
             self._log.write("info", f"{self._kind}_replaced", fields)
         if all(each.is_ready for each in self._places):
             self.all_ready.set()
-        if self._observer is not None:
-            self._observer.changed()
+        for observer in self._observers:
+            observer.changed()
 
     async def _deliver(self, place: Place, process: WorkerProcess) -> None:
         while True:
@@ -455,3 +481,9 @@ class Supervisor:
             place.waiting.popleft()
             place.is_overflowing = False
             connection.socket.close()
+
+
+async def _send_sockets(process: WorkerProcess, wanted: SocketsWanted, make: MakeSockets) -> None:
+    with ExitStack() as made:
+        sockets = [*map(made.enter_context, make(wanted))]
+        await process.send(Sockets(wanted.ip_version), [each.fileno() for each in sockets])

@@ -19,7 +19,8 @@ class StreamRecord:
         enclave: the configured name of the enclave, if any.
         host: what was asked for, in normal form where it has one.
         port: what was asked for.
-        way: how the program came in: names, http_proxy, socks5, forward, streams, session.
+        way: how the program came in: names, http_proxy, socks5, forward, streams, session,
+            ingress.
         opened_at: seconds on the loop's clock.
     """
 
@@ -30,6 +31,8 @@ class StreamRecord:
     cid: int | None = None
     enclave: str | None = None
     stream: int | None = None
+    client: str | None = None
+    """Of ingress: where the connection from outside comes from."""
     address: str | None = None
     rule: str | None = None
     reason: str = ""
@@ -91,6 +94,7 @@ class StreamRecord:
             "stream": self.stream,
             "host": self.host,
             "port": self.port,
+            "client": self.client,
             "address": self.address,
             "rule": self.rule,
             "reason": self.reason,

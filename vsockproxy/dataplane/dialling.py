@@ -33,6 +33,7 @@ __all__ = (
     "DialError",
     "DialResult",
     "connect",
+    "connect_socket",
     "dial",
     "interleave",
     "peer_fault",
@@ -65,7 +66,7 @@ _UNIX_RETRY_MOST_SECONDS: Final = 0.1
 
 Kind = Literal["refused", "timed_out", "unreachable"]
 Socket = socket.socket
-SocketAddress = tuple[int, int] | str
+SocketAddress = tuple[int | str, int] | str
 
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
@@ -134,6 +135,29 @@ async def connect(
             raise DialError("timed_out", f"{endpoint}: {_silence(timeout_seconds)}") from None
         raise DialError(_kind(error.errno), f"{endpoint}: {_error_text(error.errno)}") from None
     return sock
+
+
+async def connect_socket(
+    sock: Socket, address: IpAddress, port: int, *, timeout_seconds: float
+) -> None:
+    """Connect a TCP socket that the caller has made, and tune it; closing it stays the caller's.
+
+    Raises:
+        DialError: the address did not accept within `timeout_seconds`.
+    """
+    destination = Destination(Host(format_ip(address), address), port)
+    try:
+        tune_tcp(sock)
+        async with asyncio.timeout(timeout_seconds):
+            await _establish(sock, (format_ip(address), port))
+    except OSError as error:
+        if error.errno is None:  # as in `connect`
+            text = f"{destination}: {_silence(timeout_seconds)}"
+            raise DialError("timed_out", text) from None
+        text = f"{destination}: {_error_text(error.errno)}"
+        raise DialError(_kind(error.errno), text) from None
+    if fault := peer_fault(sock, address, port):
+        raise DialError("refused", f"{destination}: {fault}")
 
 
 async def dial(

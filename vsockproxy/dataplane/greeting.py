@@ -16,7 +16,12 @@ def carrier_of(sock: socket.socket) -> Carrier:
 
 
 def make_hello(
-    instance: bytes, *, first_window_bytes: int, max_streams: int, refusal: str = ""
+    instance: bytes,
+    *,
+    first_window_bytes: int,
+    max_streams: int,
+    refusal: str = "",
+    services: frozenset[str] = frozenset(),
 ) -> Hello:
     """A hello with a fresh first sequence number."""
     return Hello(
@@ -25,6 +30,7 @@ def make_hello(
         first_window_bytes=first_window_bytes,
         max_streams=max_streams,
         refusal=refusal,
+        services=services,
     )
 
 

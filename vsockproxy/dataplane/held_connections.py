@@ -86,6 +86,10 @@ class HeldConnection:
         """The far end, to be passed to the program."""
         return self._far.fileno()
 
+    def arm_far(self) -> None:
+        """Have the far end reset the connection when it is closed, until its owner disarms it."""
+        arm_reset(self._far)
+
     async def let_go(self) -> socket.socket:
         """Make the far end writable; give the near end, without the filler, to the caller.
 

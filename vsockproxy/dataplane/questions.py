@@ -1,6 +1,7 @@
 """What a worker asks its supervisor: the names and addresses of the command's network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from vsockproxy.dataplane.loop import Future, Semaphore, new_future
 from vsockproxy.errors import VsockproxyError
@@ -8,6 +9,13 @@ from vsockproxy.worker_messages import ChannelClosed, FromWorker, Named, NameOf,
 
 QUESTIONS_AT_ONCE = 64
 """Questions that wait for their answer; further ones wait for their turn."""
+
+
+class Say(Protocol):
+    """Sends a message."""
+
+    def __call__(self, message: FromWorker, descriptors: Sequence[int] = ()) -> None:
+        """BlockingIOError when the channel is full, ChannelClosed when the supervisor is gone."""
 
 
 class SupervisorBusy(VsockproxyError):
@@ -19,10 +27,12 @@ class Questions:
 
     Args:
         say: sends a message; BlockingIOError when the channel is full.
+        pass_on: the same, with descriptors.
     """
 
-    def __init__(self, say: Callable[[FromWorker], None]) -> None:
+    def __init__(self, say: Callable[[FromWorker], None], pass_on: Say | None = None) -> None:
         self._say = say
+        self._pass_on = pass_on
         self._turns = Semaphore(QUESTIONS_AT_ONCE)
         self._waiting: dict[int, Future[Named]] = {}
         self._next = 0
@@ -42,6 +52,20 @@ class Questions:
             SupervisorBusy: it cannot be asked now.
         """
         return (await self._ask(lambda request: NameOf(request, address))).name
+
+    def tell(self, message: FromWorker, descriptors: Sequence[int] = ()) -> None:
+        """Send a message whose answer, if there is one, comes to the side.
+
+        Raises:
+            SupervisorBusy: it cannot be sent now.
+        """
+        try:
+            if descriptors and self._pass_on is not None:
+                self._pass_on(message, descriptors)
+            else:
+                self._say(message)
+        except (BlockingIOError, ChannelClosed) as error:
+            raise SupervisorBusy("the supervisor cannot be told") from error
 
     async def _ask(self, make: Callable[[int], FromWorker]) -> Named:
         async with self._turns:

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from vsockproxy.config.document import Document
@@ -21,9 +22,12 @@ from vsockproxy.worker_messages import (
     ListStreams,
     MessageError,
     Named,
+    Offer,
     Ready,
     Reload,
     Reloaded,
+    Routed,
+    Sockets,
     Statistics,
     Stop,
     Stopped,
@@ -62,6 +66,15 @@ class Side(Protocol):
 
     def connection(self, message: Connection, sock: socket.socket) -> None:
         """A connection that the supervisor accepted."""
+
+    def offered(self, message: Offer) -> None:
+        """What an enclave of another worker offers for ingress."""
+
+    def routed(self, message: Routed, sock: socket.socket) -> None:
+        """A connection of ingress that another worker has for one of this one's enclaves."""
+
+    def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
+        """Sockets that it had asked the supervisor for."""
 
     def connection_failed(self, text: str) -> None:
         """One could not be taken, and is closed; called once until one has been taken again."""
@@ -115,7 +128,7 @@ class Worker:
         self._configure: Configure | None = None
         self._document: Document | None = None
         self._listeners: list[socket.socket] = []
-        self._questions = Questions(lambda message: send(channel, message))
+        self._questions = Questions(partial(send, channel), partial(send, channel))
         self._stop = Event()
         self._drains_until = float("inf")
         """When what is still open is cut, on the loop's clock."""
@@ -239,6 +252,19 @@ class Worker:
                 self._begin_when_complete()
             elif isinstance(message, Named):
                 self._questions.answered(message)
+            elif isinstance(message, Sockets):
+                sockets = [socket.socket(fileno=number) for number in descriptors]
+                assert self._side is not None  # who asked is there
+                self._side.sockets(message, sockets)
+            elif isinstance(message, Offer):
+                if self._side is not None:
+                    self._side.offered(message)
+            elif isinstance(message, Routed):
+                routed = socket.socket(fileno=descriptors[0])
+                if self._side is None or self._stop.is_set():
+                    routed.close()
+                else:
+                    self._side.routed(message, routed)
             elif isinstance(message, Connection):
                 sock = socket.socket(fileno=descriptors[0])
                 self._is_failing = False

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Final, Literal
 
 from vsockproxy.config.document import Document
+from vsockproxy.config.field_types import Mode
 from vsockproxy.config.model import (
     FIRST_ENCLAVE_CID,
     AllowRule,
@@ -14,7 +15,6 @@ from vsockproxy.config.model import (
     DenyRule,
     EnclaveConfig,
     EnclaveEntry,
-    Mode,
     ParentConfig,
 )
 from vsockproxy.config.patterns import parse_pattern

@@ -7,6 +7,7 @@ ProtocolError
 │   └── HttpResponseError    the origin's fault
 ├── SocksError               the client's fault; carries the answer
 ├── QueryError               no DNS query; carries the answer, if there is one
+├── ProxyHeaderError         no PROXY protocol header of version 2 for TCP
 ├── RecordError              the parent's fault: no data of such a DNS record
 ├── LogStreamError           the fault of the other end of a log stream
 └── ClientHelloError         carries one of the reasons of a decision
@@ -85,6 +86,10 @@ class QueryError(ProtocolError):
     def __init__(self, answer: bytes | None, text: str) -> None:
         super().__init__(text)
         self.answer = answer
+
+
+class ProxyHeaderError(ProtocolError):
+    """Bytes that are no header of the PROXY protocol, version 2, for TCP."""
 
 
 class RecordError(ProtocolError):

@@ -37,7 +37,6 @@ class LogRing:
         "_most_bytes",
         "_position",
         "_sent",
-        "_sent_ever",
         "_unacknowledged",
         "_unsent",
         "dropped",
@@ -62,9 +61,8 @@ class LogRing:
         self._acknowledged = 0
         """The highest position that the parent has ever said."""
         self._sent = 0
-        """The number of the next record to send on this stream. If that is no longer here, DROPPED
-        stands for it."""
-        self._sent_ever = 0
+        """The number of the next record to send on this stream, or what it was on the one before
+        until the parent has spoken. If that record is no longer here, DROPPED stands for it."""
         self._position: int | None = None
         """The latest that the parent has said on this stream; None until it has."""
         self._batches: deque[tuple[int, int]] = deque()
@@ -90,7 +88,11 @@ class LogRing:
         self.next_sequence += 1
         self._unsent.append(record)
         self.size_bytes += len(record) + OVERHEAD_BYTES
-        while self.size_bytes > self._most_bytes and self.next_sequence - self._base > 1:
+        self.keep_latest(self._most_bytes)
+
+    def keep_latest(self, most_bytes: int) -> None:
+        """Drop the oldest records until the others cost no more than that; the latest one stays."""
+        while self.size_bytes > most_bytes and self.next_sequence - self._base > 1:
             self._forget_oldest()
             self.dropped += 1
 
@@ -114,7 +116,7 @@ class LogRing:
             LogStreamError: it cannot have: they were not sent, or it has said more before.
         """
         previous = self._position
-        if position > (self._sent_ever if previous is None else self._sent):
+        if position > self._sent:
             raise LogStreamError(f"the parent has {position} records, and was sent fewer")
         if previous is not None and position < previous:
             raise LogStreamError(f"the parent has {position} records, and had {previous}")
@@ -150,7 +152,6 @@ class LogRing:
             self._sent += 1
         if not taken:
             return b""
-        self._sent_ever = max(self._sent_ever, self._sent)
         self._batches.append((self._sent, length))
         self._in_flight_bytes += length
         return b"".join(taken)

@@ -165,6 +165,10 @@ class Open:
     port: int = 0
     dedicated: bool = False
     service: str = ""
+    client: str = ""
+    """For a service: where the connection behind the stream comes from, `ADDRESS:PORT`."""
+    server: str = ""
+    """For a service: the address that the client connected to, likewise."""
 
     def encode(self) -> bytes:
         """The payload of OPEN.
@@ -175,6 +179,10 @@ class Open:
         fields: dict[int, Any] = {}
         if self.service:
             fields[4] = _checked(self.service, MAX_HOST_BYTES, "the service of OPEN")
+            if self.client:
+                fields[5] = _checked(self.client, MAX_ADDRESS_BYTES, "the client of OPEN")
+            if self.server:
+                fields[6] = _checked(self.server, MAX_ADDRESS_BYTES, "the server of OPEN")
         else:
             fields[1] = _checked(self.host, MAX_HOST_BYTES, "the host of OPEN")
             fields[2] = _checked_number(self.port, "the port of OPEN")
@@ -190,7 +198,12 @@ class Open:
         if fields.has(4):
             if fields.has(1) or fields.has(2):
                 raise PeerProtocolError(ErrorCode.PROTOCOL, "OPEN names a service and a host")
-            return cls(dedicated=dedicated, service=fields.text(4, MAX_HOST_BYTES))
+            return cls(
+                dedicated=dedicated,
+                service=fields.text(4, MAX_HOST_BYTES),
+                client=fields.text(5, MAX_ADDRESS_BYTES, ""),
+                server=fields.text(6, MAX_ADDRESS_BYTES, ""),
+            )
         return cls(
             host=fields.text(1, MAX_HOST_BYTES),
             port=fields.integer(2, 1, 0xFFFF),

@@ -11,14 +11,20 @@ from typing import Any
 
 from vsockproxy.session.errors import ErrorCode, PeerProtocolError
 from vsockproxy.session.frames import MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES, SEQUENCE_MODULUS
-from vsockproxy.session.messages import TOKEN_BYTES, Fields, encode_map, printable
+from vsockproxy.session.messages import (
+    TOKEN_BYTES,
+    Fields,
+    encode_map,
+    is_printable,
+    printable,
+)
 
 SESSION_MAGIC = b"vsockpx\n"
 DEDICATED_MAGIC = b"vsockpd\n"
 MAGIC_BYTES = 8
 LENGTH = struct.Struct(">H")
 MAX_HELLO_BYTES = 16 * 1024
-"""An attestation document takes some 5 KiB; the rest of a hello under 200 bytes."""
+"""An attestation document takes some 5 KiB, services up to 2 KiB, the rest under 200 bytes."""
 
 INSTANCE_BYTES = 16
 LOWEST_VERSION = 1
@@ -28,6 +34,8 @@ KNOWN_FEATURES = frozenset({FEATURE_CRC32})
 MAX_FEATURES = 64
 MAX_FEATURE_BYTES = 32
 MAX_ATTESTATION_BYTES = 12 * 1024
+MAX_SERVICES = 32
+MAX_SERVICE_BYTES = 64
 LEAST_PAYLOAD_BYTES = 1024
 LARGEST_FIRST_WINDOW_BYTES = 1 << 30
 
@@ -52,6 +60,8 @@ class Hello:
     attestation: bytes | None = None
     refusal: str = ""
     """Not empty: this end does not want the session, and says why."""
+    services: frozenset[str] = frozenset()
+    """Names of what the other end may open streams to, with OPEN {service}."""
 
     def encode(self) -> bytes:
         """Magic, length and map, ready to be sent."""
@@ -66,6 +76,8 @@ class Hello:
             fields[6] = self.attestation
         if self.refusal:
             fields[7] = printable(self.refusal)
+        if self.services:
+            fields[8] = sorted(self.services)
         body = encode_map(fields)
         return SESSION_MAGIC + LENGTH.pack(len(body)) + body
 
@@ -87,6 +99,9 @@ class Hello:
         features = fields.items(2, MAX_FEATURES)
         if not all(isinstance(name, str) and len(name) <= MAX_FEATURE_BYTES for name in features):
             raise PeerProtocolError(ErrorCode.PROTOCOL, "the hello has a feature that is no name")
+        services = fields.items(8, MAX_SERVICES)
+        if not all(name and is_printable(name, MAX_SERVICE_BYTES) for name in services):
+            raise PeerProtocolError(ErrorCode.PROTOCOL, "the hello has a service that is no name")
         limits = fields.inner(3)
         instance = fields.octets(4, INSTANCE_BYTES, INSTANCE_BYTES)
         if instance is None:
@@ -102,6 +117,7 @@ class Hello:
             highest_version=versions[1],
             attestation=fields.octets(6, 1, MAX_ATTESTATION_BYTES),
             refusal=fields.text(7, MAX_TEXT_BYTES, ""),
+            services=frozenset(services),
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from enclave_side.links import Links
+from enclave_side.listening_programs import ListeningPrograms
 from enclave_side.opener import Opener
 from enclave_side.shim.streams import Streams
 from tests.support.observation import descriptors, plain_lines
@@ -304,7 +305,9 @@ def _serve_alone(
         listener.bind(path)
         listener.listen()
         opener = Opener(policy, links, log)
-        streams = Streams(opener, policy, links, log, most_requests=most_requests)
+        streams = Streams(
+            opener, policy, links, log, ListeningPrograms(()), most_requests=most_requests
+        )
         streams.listen(listener, print)
         done = loop.Event()
         stop_read, stop_write = os.pipe()

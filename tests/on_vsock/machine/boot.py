@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -23,6 +24,9 @@ INIT = Path(__file__).with_name("init.sh")
 _FOLLOW_SECONDS = 0.1
 """How often the output is looked at."""
 
+_INIT_ENDED = re.compile(rb"Attempted to kill init! exitcode=0x([0-9a-f]{8})")
+"""What the kernel says when PID 1 exits, with its wait status (kernel/exit.c, do_exit)."""
+
 _LAST_WORDS_SECONDS = 30
 """How long a command that was interrupted may still say what it did, and the machine power off."""
 
@@ -41,10 +45,18 @@ class Job:
     """What the machine has, as the kernel's `mem=` takes it: `2G`."""
     limit_seconds: int
     """The command is interrupted after that, as by Ctrl-C."""
+    is_init: bool = False
+    """Whether the command is PID 1 itself; the machine ends when it does, as the kernel has it."""
 
 
-def run(kernel: Kernel, job: Job, cache: Path) -> int:
-    """Boot, run `job`, power off; the command's output goes to our stdout as it comes.
+def run(kernel: Kernel, job: Job, cache: Path, output: BinaryIO | None = None) -> int:
+    """Boot, run `job`, power off; what the command writes goes to `output` as it comes.
+
+    Args:
+        kernel: what to boot.
+        job: what to run.
+        cache: where the machine keeps its files meanwhile.
+        output: our stdout if None.
 
     Returns:
         The command's exit status.
@@ -65,7 +77,7 @@ def run(kernel: Kernel, job: Job, cache: Path) -> int:
             guest = _start(kernel, job, folder, boot_log)
             try:
                 most_seconds = job.limit_seconds + 2 * _LAST_WORDS_SECONDS
-                _follow(guest, folder / "output", most_seconds)
+                _follow(guest, folder / "output", output or sys.stdout.buffer, most_seconds)
             finally:
                 _end(guest)
         status = _exit_status(folder)
@@ -89,6 +101,7 @@ def _write_job(folder: Path, kernel: Kernel, job: Job) -> None:
         "writable": f"({shlex.join(map(str, job.writable))})",
         "soft_files": str(soft_files),
         "hard_files": str(hard_files),
+        "is_init": "yes" if job.is_init else "''",
     }
     exports = [
         f"export {name}={shlex.quote(value)}"
@@ -96,12 +109,13 @@ def _write_job(folder: Path, kernel: Kernel, job: Job) -> None:
         if name.isidentifier()  # bash exports functions under other names
     ]
     timeout = f"timeout --signal=INT --kill-after={_LAST_WORDS_SECONDS} {job.limit_seconds}"
+    line = shlex.join(job.command)
     lines = {
         "settings": [f"{name}={value}" for name, value in settings.items()],
         "command": [
             *exports,
             'mkdir -p "$HOME"',
-            f"exec {timeout} {shlex.join(job.command)} </dev/null",
+            f"exec {line if job.is_init else f'{timeout} {line}'} </dev/null",
         ],
         "setup": [],
         "output": [],
@@ -136,14 +150,16 @@ def _start(kernel: Kernel, job: Job, folder: Path, boot_log: BinaryIO) -> subpro
     )
 
 
-def _follow(guest: subprocess.Popen[bytes], output: Path, most_seconds: float) -> None:
-    """Copy `output` to our stdout until the guest is gone or the time is over."""
+def _follow(
+    guest: subprocess.Popen[bytes], output: Path, to: BinaryIO, most_seconds: float
+) -> None:
+    """Copy `output` until the guest is gone or the time is over."""
     deadline = time.monotonic() + most_seconds
     with output.open("rb") as reader:
         while True:
             is_running = guest.poll() is None  # asked first: what it wrote last is still copied
-            shutil.copyfileobj(reader, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            shutil.copyfileobj(reader, to)
+            to.flush()
             if not is_running or time.monotonic() > deadline:
                 return
             time.sleep(_FOLLOW_SECONDS)
@@ -160,7 +176,8 @@ def _exit_status(folder: Path) -> int | None:
     try:
         return int((folder / "status").read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return None
+        ended = _INIT_ENDED.search((folder / "boot").read_bytes())
+        return int(ended[1], 16) >> 8 if ended else None
 
 
 def _last_words(folder: Path) -> str:

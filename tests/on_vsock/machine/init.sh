@@ -28,7 +28,7 @@ ln -sfn /proc/self/fd/1 /dev/stdout
 ln -sfn /proc/self/fd/2 /dev/stderr
 
 # What boot.py decided for this job.
-modules=() writable=() checkout='' soft_files='' hard_files=''
+modules=() writable=() checkout='' soft_files='' hard_files='' is_init=''
 # shellcheck source=/dev/null
 . /run/job/settings
 for module in "${modules[@]}"; do
@@ -49,6 +49,10 @@ for folder in "${writable[@]}"; do
 done
 
 cd "$checkout"
+if [[ $is_init ]]; then
+    trap - EXIT
+    exec bash /run/job/command >>/run/job/output 2>&1
+fi
 status=0
 bash /run/job/command >>/run/job/output 2>&1 || status=$?
 echo "$status" >/run/job/status

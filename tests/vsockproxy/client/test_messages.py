@@ -7,10 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsockproxy.client.messages import (
+    INCOMING,
+    LISTEN,
+    LISTENING,
     MAX_ANSWER_BYTES,
     MAX_REQUEST_BYTES,
     PENDING,
     Answer,
+    Incoming,
+    Listen,
+    Listening,
     Message,
     PacketError,
     Pending,
@@ -37,6 +43,10 @@ PACKETS: dict[str, tuple[Message, bytes]] = {
     "REFUSED": (Refusal("denied", "no"), raw(3, {1: "denied", 2: "no"})),
     "RESOLVE": (Resolve("kms.test", 28), raw(10, {1: "kms.test", 2: 28})),
     "RESOLVED": (Resolved(records=(b"abcd",), ttl_seconds=60), raw(11, {3: [b"abcd"], 4: 60})),
+    "LISTEN": (Listen("web"), raw(65, {1: "web"})),
+    "LISTENING": (Listening(), b"\x42"),
+    "INCOMING": (Incoming("192.0.2.1:2", "[::1]:3"), raw(67, {1: "192.0.2.1:2", 2: "[::1]:3"})),
+    "INCOMING from somewhere": (Incoming(), raw(67, {})),
     "RESOLVED with a reason": (Resolved("no_such_name"), raw(11, {1: "no_such_name", 4: 0})),
 }
 
@@ -50,8 +60,8 @@ def test_a_message_is_its_kind_and_its_map(message: Message, packet: bytes) -> N
         assert unpack_answer(packet) == message
 
 
-def test_no_frame_on_a_link_has_the_number_of_pending() -> None:
-    assert PENDING not in set(FrameType)
+def test_no_frame_on_a_link_has_a_number_of_ours() -> None:
+    assert set(FrameType).isdisjoint({PENDING, LISTEN, LISTENING, INCOMING})
 
 
 BAD_REQUESTS = {
@@ -68,6 +78,10 @@ BAD_REQUESTS = {
     "a host of 256 bytes": (raw(1, {1: "h" * 256, 2: 1}), "field 1 of OPEN must be printable"),
     "a line break in the host": (raw(1, {1: "a\n", 2: 1}), "field 1 of OPEN must be printable"),
     "a service that is not the parent's": (raw(1, {4: "web"}), "OPEN names a service"),
+    "a service without a name": (raw(65, {1: ""}), "field 1 of LISTEN must be printable"),
+    "a service of 65 letters": (raw(65, {1: "s" * 65}), "field 1 of LISTEN must be printable"),
+    "no service": (raw(65, {}), "field 1 of LISTEN must be printable"),
+    "LISTENING": (b"\x42", "a packet of kind 66, which is no request"),
     "a type of 0": (raw(10, {1: "a", 2: 0}), "field 2 of RESOLVE must be an integer"),
     "something behind the map": (raw(1, {1: "a", 2: 1}) + b"\0", "OPEN is not one map"),
     "a byte too many": (bytes(MAX_REQUEST_BYTES + 1), "a packet of more than 1025 bytes"),
@@ -87,6 +101,8 @@ BAD_ANSWERS = {
     "PENDING with a map": (raw(64, {}), "a packet of kind 64 and 2 bytes, which is no answer"),
     "a refusal without a reason": (raw(3, {}), "field 1 of REFUSED must be printable text"),
     "an address that is a number": (raw(2, {1: 1}), "field 1 of OPENED must be printable text"),
+    "LISTENING with a map": (raw(66, {}), "a packet of kind 66 and 2 bytes, which is no answer"),
+    "a client of 65 bytes": (raw(67, {1: "1" * 65}), "field 1 of INCOMING must be printable"),
     "a byte too many": (bytes(MAX_ANSWER_BYTES + 1), "a packet of more than 16385 bytes"),
 }
 

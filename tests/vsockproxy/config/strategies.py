@@ -23,11 +23,13 @@ from vsockproxy.config.model import (
     Command,
     DenyRule,
     EnclaveConfig,
+    EnclaveCredentials,
     EnclaveEntry,
     EnclaveForward,
     EnclaveLog,
     Limits,
     ParentConfig,
+    ParentCredentials,
     ParentForward,
     ParentLog,
     Resolver,
@@ -145,6 +147,12 @@ parent_configs = sections(
         hosts=st.dictionaries(names, st.lists(literals, min_size=1, max_size=2), max_size=2),
         timeout=st.sampled_from([0.1, 60.0]),
     ),
+    credentials=st.none()
+    | sections(
+        ParentCredentials,
+        cids=st.lists(cids, min_size=1, max_size=2),
+        socket=listeners("credentials", st.none()),
+    ),
     workers=st.integers(1, 256),
     limits=limits,
     log=sections(ParentLog, format=formats, level=levels, enclave_lines=st.integers(0, 1_000_000)),
@@ -172,6 +180,7 @@ enclave_configs = sections(
         to=destinations,
         carrier=st.sampled_from(["shared", "dedicated"]),
     ),
+    credentials=st.none() | sections(EnclaveCredentials, imds=st.booleans()),
     command=sections(
         Command,
         user=st.none() | labels | st.integers(0, 2**32 - 2),
@@ -186,6 +195,13 @@ enclave_configs = sections(
         to_parent=st.none() | st.booleans(),
         buffer=st.integers(2**16, 2**30),
     ),
+).map(
+    # They come over the stream socket.
+    lambda config: (
+        config
+        if config.shim.streams is not None
+        else msgspec.structs.replace(config, credentials=None)
+    )
 )
 aws_allowlists = sections(
     AwsAllowlist, allowlist=lists(sections(AwsRule, address=hosts, port=ports))

@@ -26,6 +26,16 @@ def changes(old: str, new: str) -> list[str]:
 A = "{address: a.b, port: 443}"
 
 CASES = {
+    "credentials for another enclave": (
+        "credentials: {cids: [16, 17]}",
+        "\ncredentials: {cids: [17, 18]}",
+        [
+            "old.yaml:2: credentials.cids: newly forbidden: the credentials of the instance's "
+            "role: for CID 16",
+            "new.yaml:3: credentials.cids: newly allowed: the credentials of the instance's "
+            "role: for CID 18",
+        ],
+    ),
     "nothing": ("", "", []),
     "the same rule": (f"allowlist: [{A}]", f"allowlist: [{A}]", []),
     "the same ports, written otherwise": (

@@ -18,6 +18,8 @@ def warnings(parents: list[Document], enclaves: list[Document]) -> list[str]:
 
 
 AGREEING = {
+    "credentials for some enclave": ("credentials: {cids: [16]}", "credentials: {}"),
+    "credentials that no enclave asks for": ("credentials: {cids: [16]}", ""),
     "nothing on either side": ("", ""),
     "the same rule": (
         "allowlist: [{address: a.b, port: 443}]",
@@ -120,6 +122,14 @@ DIFFERING = {
             "allow it there, or remove it here",
             "parent.yaml:2: allowlist[0]: 0.0.0.0/0 port 1 is not allowed by enclave.yaml: "
             "allow it there, or remove it here",
+        ],
+    ),
+    "credentials that the parent gives to nobody": (
+        "",
+        "credentials: {}",
+        [
+            "enclave.yaml:2: credentials: credentials are given to no enclave by parent.yaml: "
+            "add credentials there, or remove it here"
         ],
     ),
     "a denial on one side": (

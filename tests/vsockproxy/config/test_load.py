@@ -229,8 +229,8 @@ PARENT_VALUES = {
     "an unknown key like nothing": (
         "xyzzy: 1",
         "xyzzy: unknown key: remove it, or write one of listen, version, allowlist, denylist, "
-        "mode, mixed, require_tls, enclaves, forwards, ingress, resolver, workers, limits, "
-        "drain, forbidden_streams, admin, log",
+        "mode, mixed, require_tls, enclaves, forwards, ingress, resolver, credentials, workers, "
+        "limits, drain, forbidden_streams, admin, log",
     ),
     "an unknown key with a hyphen": (
         "require-tls: true",
@@ -355,10 +355,6 @@ PARENT_VALUES = {
     "a forward where the parent listens": (
         "forwards: [{listen: 'vsock://3:5000', to: 'a.b:1'}]",
         "forwards[0].listen: vsock://3:5000 is taken by listen: write another address or port",
-    ),
-    "a TCP port with the number of a vsock port": (
-        "ingress: [{listen: 'tcp://0.0.0.0:5000', service: web}]",
-        "ingress: not in this version: remove it",
     ),
     "two forwards on one socket": (
         "forwards: [{listen: 'unix:///a', to: 'a.b:1'}, {listen: 'unix:///a?cid=5', to: 'a.b:1'}]",
@@ -801,7 +797,8 @@ ENCLAVE_VALUES = {
     "a key of the parent's file": (
         "mixed: drop",
         "mixed: unknown key: remove it, or write one of parent, version, allowlist, denylist, "
-        "mode, require_tls, links, workers, shim, forwards, ingress, command, limits, log",
+        "mode, require_tls, links, workers, shim, forwards, ingress, credentials, command, "
+        "commands, machine, limits, log",
     ),
 }
 

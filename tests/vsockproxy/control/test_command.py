@@ -226,6 +226,27 @@ async def test_signals_are_passed_on(
     assert got.read_text() == f"{name}\n"
 
 
+async def test_a_command_that_ignores_sigterm_is_killed_after_its_grace(
+    signals: SignalDescriptor, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    os.mkfifo(ready)
+    script = f"trap '' TERM; echo > {ready}; for i in $(seq 999); do sleep 0.02; done"
+    command = replace(user_command("sh", "-c", script), stop_grace=0.1)
+    results: list[tuple[int, RecordingLog]] = []
+    async with trio.open_nursery() as nursery:
+
+        async def run_it() -> None:
+            results.append(await run(command, signals))
+
+        nursery.start_soon(run_it)
+        await trio.to_thread.run_sync(ready.read_text)
+        signal.raise_signal(signal.SIGTERM)
+    ((code, log),) = results
+    assert code == 137
+    assert [fields["after"] for fields in log.events("command_killed")] == [0.1]
+
+
 async def test_only_signals_that_end_a_program_end_the_wait(signals: SignalDescriptor) -> None:
     signal.raise_signal(signal.SIGWINCH)
     signal.raise_signal(signal.SIGUSR1)

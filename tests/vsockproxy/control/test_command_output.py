@@ -3,22 +3,24 @@
 import os
 import pty
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 import trio
 
+from enclave_side.fence import plan_fence
 from tests.support.launching import UNFENCED
 from tests.support.supervision import RecordingLog
 from tests.support.temporary_signals import unchanged_signal_mask
+from vsockproxy.config.model import Command
 from vsockproxy.control.command import UserCommand, run_command
 from vsockproxy.control.command_output import CommandOutput, open_output
 from vsockproxy.protocols.log_stream import Source
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
 
 DEADLINE_SECONDS = 30
+NOBODY = "nobody"
 
 
 class Copies:
@@ -185,9 +187,17 @@ async def test_it_leaves_no_descriptor(signals: SignalDescriptor) -> None:
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-async def test_a_command_that_opens_its_stderr_anew_may(signals: SignalDescriptor) -> None:
-    copies = Copies()
-    script = f"{sys.executable} -c \"open('/dev/stderr', 'w').write('again')\""
-    async with run(script, signals, copies, RecordingLog()) as (status, _):
-        assert status == 0
-    assert copies.stderr == b"again"
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_a_command_of_another_user_may_open_its_stderr_anew(
+    signals: SignalDescriptor,
+) -> None:
+    fence = plan_fence(Command(user=NOBODY))
+    assert fence.account is not None
+    owner = (fence.account.user, fence.account.group)
+    copies, log = Copies(), RecordingLog()
+    arguments = ("sh", "-c", "echo again > /dev/stderr")
+    command = UserCommand(arguments, dict(os.environ), 1000, fence.launcher())
+    with trio.fail_after(DEADLINE_SECONDS):
+        async with open_output(copies.receive, owner, log) as output:
+            assert await run_command(command, signals=signals, log=log, output=output) == 0
+    assert copies.stderr == b"again\n"

@@ -10,6 +10,7 @@ from tests.support.supervision import RecordingLog
 from vsockproxy.client.errors import OpeningCut
 from vsockproxy.control.log_shipping import (
     END_SECONDS,
+    LAST_BYTES,
     MOST_PAUSE_SECONDS,
     OPEN_SECONDS,
     UNWANTED_PAUSE_SECONDS,
@@ -258,16 +259,49 @@ async def test_the_end_waits_for_the_parent_to_have_it(
         async def hear() -> None:
             assert await stream.next() == line(0, b"no end of line")
             assert await stream.next() == Exit(1, 143, 15, 61_500, NOW_MS)
-            await trio.sleep(1)
+            await trio.sleep(0.5)
             await stream.say(1)
-            await trio.sleep(1)
+            await trio.sleep(0.5)
             await stream.say(2)
 
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hear)
             assert await shipper.end(143, 15, 61.5)
-        assert trio.current_time() - began == pytest.approx(2)
+        assert trio.current_time() - began == pytest.approx(1)
+
+    await run(script)
+
+
+async def test_a_parent_that_is_slow_gets_the_end_on_a_stream_of_its_own(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def script(shipper: LogShipper, parent: Parent, log: RecordingLog) -> None:
+        lines = 10_000
+        shipper.receive(Source.STDOUT, b"x\n" * lines)
+        stream = await accept(parent)
+        await stream.say(0)
+        assert (await stream.next()).sequence == 0
+        await stream.say(1)
+
+        async def hear() -> None:
+            assert await stream.is_closed()
+            again = await accept(parent)
+            await again.say(1)
+            dropped = await again.next()
+            assert isinstance(dropped, Dropped)
+            assert dropped.sequence == 1
+            assert lines - dropped.count < LAST_BYTES / 50
+            for number in range(1 + dropped.count, lines):
+                assert await again.next() == line(number, b"x")
+            assert isinstance(await again.next(), Exit)
+            await again.say(lines + 1)
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear)
+            assert await shipper.end(0, 0, 1.0)
+        assert trio.current_time() - began < END_SECONDS
 
     await run(script)
 

@@ -19,9 +19,12 @@ from vsockproxy.worker_messages import (
     FromWorker,
     Heartbeat,
     ListStreams,
+    Offer,
     Ready,
     Reload,
     Reloaded,
+    Routed,
+    Sockets,
     Statistics,
     Stop,
     Stopped,
@@ -54,6 +57,15 @@ class ScriptedSide:
 
     def connection_failed(self, text: str) -> None:
         raise AssertionError(text)
+
+    def offered(self, message: Offer) -> None:
+        raise AssertionError(message)
+
+    def routed(self, message: Routed, sock: socket.socket) -> None:
+        raise AssertionError(message)
+
+    def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
+        raise AssertionError(message)
 
     async def report(self) -> Report:
         return Report([], [], 0, [], self.load.streams)

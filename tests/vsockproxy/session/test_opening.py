@@ -172,6 +172,12 @@ def test_the_largest_length_waits_for_more() -> None:
         pytest.param(hello_with(f7=""), "field 7", id="an empty refusal"),
         pytest.param(hello_with(f7="x" * 513), "field 7", id="a refusal of 513 bytes"),
         pytest.param(hello_with(f7="a\nb"), "field 7", id="a refusal of two lines"),
+        pytest.param(hello_with(f8={}), "field 8", id="services that are no list"),
+        pytest.param(hello_with(f8=["s"] * 33), "field 8", id="33 services"),
+        pytest.param(hello_with(f8=["s" * 65]), "no name", id="a service of 65 letters"),
+        pytest.param(hello_with(f8=[""]), "no name", id="a service without a name"),
+        pytest.param(hello_with(f8=["a\nb"]), "no name", id="a service of two lines"),
+        pytest.param(hello_with(f8=[b"s"]), "no name", id="a service of bytes"),
         pytest.param(with_head(b"\x80"), "not one map", id="a list"),
         pytest.param(with_head(HELLO + b"\0"), "not one map", id="something behind the map"),
         pytest.param(with_head(HELLO[:-1]), "no CBOR", id="a map cut short"),
@@ -200,8 +206,14 @@ def test_limits_at_their_bounds_are_taken(limits: dict[int, int]) -> None:
 
 @covers("W-007")
 def test_keys_of_later_versions_are_ignored() -> None:
-    data = hello_with(f8="later", f9={1: [None, True]}, f3={1: 16384, 2: 100, 3: 65535, 4: 9})
+    data = hello_with(f9={1: [None, True]}, f10="later", f3={1: 16384, 2: 100, 3: 65535, 4: 9})
     assert read(data) == read(with_head(HELLO))
+
+
+def test_a_hello_names_services() -> None:
+    named = replace(make_hello(is_initiator=True), services=frozenset({"web", "admin"}))
+    assert read(named.encode()) == named
+    assert read(hello_with(f8=["web", "admin"])) != read(hello_with())
 
 
 @covers("W-005")

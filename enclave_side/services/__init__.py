@@ -1,0 +1,1 @@
+"""Services of the enclave: processes of their own, on trio."""

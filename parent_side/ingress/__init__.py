@@ -1,0 +1,1 @@
+"""Connections from outside to the services that enclaves offer."""

@@ -1,0 +1,70 @@
+import pytest
+
+from vsockproxy.addresses import TcpAddress, UnixAddress
+from vsockproxy.config.load import ConfigErrors, parse
+from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials, ParentConfig
+
+PARENT = "listen: vsock://any:5000\n"
+ENCLAVE = "parent: vsock://3:5000\n"
+
+WRONG = {
+    "no enclave": (
+        PARENT + "credentials: {}\n",
+        "f:2: credentials.cids: missing: write a list, each item an integer within 0-4294967294",
+    ),
+    "an empty list of enclaves": (
+        PARENT + "credentials: {cids: []}\n",
+        "f:2: credentials.cids: the list is empty: "
+        "write a list, each item an integer within 0-4294967294, or remove the key",
+    ),
+    "a source without an owner": (
+        PARENT + "credentials: {cids: [16], socket: 'tcp://127.0.0.1:80'}\n",
+        "f:2: credentials.socket: whoever may connect there has the instance's role: only a unix "
+        "socket says who: write unix:///run/vsockproxy-credentials/credentials.sock",
+    ),
+    "an endpoint that SDKs do not take": (
+        ENCLAVE + "credentials: {listen: '10.0.0.1:80'}\n",
+        "f:2: credentials.listen: 10.0.0.1 is no loopback address, and SDKs take no other: "
+        "write 127.0.0.1:80",
+    ),
+    "a port that is taken": (
+        ENCLAVE + "credentials: {listen: '127.0.0.1:3128'}\n",
+        "f:2: credentials.listen: tcp://127.0.0.1:3128 is taken by shim.http_proxy: "
+        "write another address or port",
+    ),
+    "no stream socket": (
+        ENCLAVE + "credentials: {}\nshim: {streams: null}\n",
+        "f:2: credentials: credentials come over the stream socket, which shim.streams: null "
+        "turns off: remove shim.streams: null",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), WRONG.values(), ids=WRONG)
+def test_what_cannot_work_is_reported(text: str, line: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        parse(text.encode(), "f")
+    assert str(caught.value) == line
+
+
+def test_a_region_that_is_none_is_reported() -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        parse((ENCLAVE + "credentials: {region: Ireland}\n").encode(), "f")
+    assert "credentials.region" in str(caught.value)
+
+
+def test_defaults() -> None:
+    config = parse((PARENT + "credentials: {cids: [16, 17]}\n").encode(), "f").config
+    assert isinstance(config, ParentConfig)
+    assert config.credentials is not None
+    assert config.credentials.socket == UnixAddress("/run/vsockproxy-credentials/credentials.sock")
+    config = parse((ENCLAVE + "credentials: {}\n").encode(), "f").config
+    assert isinstance(config, EnclaveConfig)
+    assert config.credentials == EnclaveCredentials(TcpAddress("127.0.0.1", 3129))
+
+
+@pytest.mark.parametrize("text", [PARENT, ENCLAVE])
+def test_without_the_key_there_are_none(text: str) -> None:
+    config = parse(text.encode(), "f").config
+    assert isinstance(config, ParentConfig | EnclaveConfig)
+    assert config.credentials is None

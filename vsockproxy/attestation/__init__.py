@@ -1,0 +1,1 @@
+"""What the Nitro Secure Module (NSM) says and is told: bytes in, values out."""

@@ -1,0 +1,103 @@
+"""The types that fields of both configuration files are made of."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+__all__ = (
+    "AbsolutePath",
+    "ContextId",
+    "HostName",
+    "Mode",
+    "Name",
+    "Port",
+    "PortRange",
+    "Ports",
+    "PositiveSeconds",
+    "ProxyProtocol",
+    "RegionName",
+    "Seconds",
+    "SettingName",
+    "SocketPath",
+    "UserNumber",
+    "VariableName",
+    "Word",
+)
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+PortRange = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$", description="a range, as 6432-6440")
+]
+Ports = Annotated[list[Port | PortRange], msgspec.Meta(min_length=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+ContextId = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFE)]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="a name of up to 64 letters, digits, '_', '.' and '-'",
+    ),
+]
+SocketPath = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^/[!-~]*[!-.0-~](?![\s\S])",  # where Python's $ would let a line break pass
+        max_length=107,  # sun_path of sockaddr_un has 108, one of them the closing NUL (unix(7))
+        description="the absolute path of a socket, at most 107 characters without spaces",
+    ),
+]
+UserNumber = Annotated[
+    int,
+    msgspec.Meta(
+        ge=0,
+        le=0xFFFF_FFFE,  # the last one means "no user" (setresuid(2))
+        description="a user's number within 0-4294967294",
+    ),
+]
+Mode = Literal["enforce", "report"]
+HostName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?![\s\S])",
+        description="a host name of up to 63 letters, digits and '-'",  # __NEW_UTS_LEN is 64
+    ),
+]
+RegionName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}(?![\s\S])",
+        description="a region's name, as eu-west-1",
+    ),
+]
+ProxyProtocol = Literal["none", "v2"]
+AbsolutePath = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^/[^\x00]*(?![\s\S])",
+        max_length=4095,  # PATH_MAX of include/uapi/linux/limits.h counts the closing NUL
+        description="an absolute path",
+    ),
+]
+Word = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[^\x00]*(?![\s\S])",  # exec takes texts that end with a NUL
+        description="text without NUL",
+    ),
+]
+VariableName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[^=\x00]+(?![\s\S])",
+        description="the name of an environment variable",
+    ),
+]
+SettingName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z][a-z0-9_]*(\.[A-Za-z0-9_-]+)+(?![\s\S])",
+        max_length=200,
+        description="a setting of the kernel, as net.core.somaxconn",
+    ),
+]

@@ -1,0 +1,108 @@
+"""Keeps the enclave's process for credentials running, and tells the command of it."""
+
+import os
+from collections.abc import MutableMapping, Sequence
+from typing import Final
+
+import trio
+
+from vsockproxy.control.logs import Relay
+from vsockproxy.control.services import NamedListener, Service
+from vsockproxy.control.supervisor import Supervisor
+from vsockproxy.control.worker_process import ExecutedWorker
+from vsockproxy.control.worker_start import start_worker
+from vsockproxy.credentials.locations import REGION_VARIABLES
+from vsockproxy.log import Log
+from vsockproxy.worker_messages import (
+    INSTANCE_BYTES,
+    Configure,
+    FromWorker,
+    RegionKnown,
+    document_descriptor,
+)
+
+__all__ = ("CredentialsProcess",)
+
+REGION_SECONDS: Final = 5.0
+"""How long the command's start waits for the region: a link, and an answer of the parent."""
+
+
+class CredentialsProcess:
+    """A companion of the enclave's workers (`services.Companion`).
+
+    Args:
+        module: what is executed.
+        listeners: its listening sockets.
+        secret: what requests have to show, from start to end.
+        environment: the command's, which gets the region when it is known. What it says of one
+            already stays.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        listeners: Sequence[NamedListener],
+        secret: str,
+        environment: MutableMapping[str, str],
+    ) -> None:
+        self._module = module
+        self._listeners = listeners
+        self._secret = secret
+        self._environment = environment
+        self._region_known = trio.Event()
+        if any(environment.get(name) for name in REGION_VARIABLES):
+            self._region_known.set()
+
+    async def run(self, service: Service, workers: Supervisor, relay: Relay, log: Log) -> None:
+        """Keep it running until the workers have ended."""
+        document = document_descriptor(service.document)
+        process = Supervisor(
+            launch=lambda: ExecutedWorker(start_worker(self._module), relay),
+            configurations=[
+                Configure(
+                    0,
+                    bytes(INSTANCE_BYTES),
+                    service.line_format,
+                    service.log.level,
+                    [named.summary for named in self._listeners],
+                    listeners_follow=True,
+                    secret=self._secret.encode("ascii"),
+                )
+            ],
+            document=document,
+            listeners=[named.listener.socket.fileno() for named in self._listeners],
+            log=log,
+            observer=self,
+            kind="service",
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(process.run)
+                await workers.has_ended.wait()
+                process.stop()
+        finally:
+            os.close(document)
+
+    async def ready(self, log: Log) -> None:
+        """Wait until the command may start: until the region is known, or for a while."""
+        with trio.move_on_after(REGION_SECONDS) as waiting:
+            await self._region_known.wait()
+        if waiting.cancelled_caught:
+            text = f"the parent named none in {REGION_SECONDS:g} s: write credentials.region"
+            log.warning("region_unknown", text=text)
+
+    # ------------------------------------------------------- as the process's observer
+
+    def changed(self) -> None:
+        """Nothing: its sockets are here, so programs only wait meanwhile."""
+
+    def died(self, worker: int) -> None:
+        """Nothing: another one is started."""
+
+    def received(self, worker: int, message: FromWorker, descriptors: tuple[int, ...]) -> None:
+        """The region."""
+        del worker, descriptors
+        if isinstance(message, RegionKnown) and not self._region_known.is_set():
+            for name in REGION_VARIABLES:
+                self._environment.setdefault(name, message.region)
+            self._region_known.set()

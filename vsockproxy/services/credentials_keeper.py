@@ -1,0 +1,183 @@
+"""Keeps credentials fresh in the background, wherever they come from."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import trio
+
+from vsockproxy.control.logs import EventLog
+from vsockproxy.credentials.documents import Credentials
+from vsockproxy.credentials.endpoints import Holding
+from vsockproxy.credentials.errors import CredentialsError
+from vsockproxy.credentials.rotation import next_fetch, retry_delay
+from vsockproxy.log_lines import Level
+
+__all__ = ("CredentialsKeeper", "Fetch", "FetchRegion")
+
+Fetch = Callable[[], Awaitable[Credentials]]
+"""Fetches the latest credentials; CredentialsError if there are none."""
+
+FetchRegion = Callable[[], Awaitable[str]]
+"""Fetches the region's name; CredentialsError if it cannot be had."""
+
+_T = TypeVar("_T")
+
+FETCH_SECONDS: Final = 15.0
+"""Time for one fetch."""
+
+CLOCK_SECONDS: Final = 30.0
+"""How often the wall clock is looked at."""
+
+HURRY_SECONDS: Final = 1.0
+"""Least time between a fetch that failed and one that somebody's need brings forward."""
+
+
+class CredentialsKeeper:
+    """Fetches credentials, and the region once, before they are needed; `run` does the work.
+
+    What is held stays good until it expires, whatever happens to later fetches.
+
+    Args:
+        fetch: fetches credentials.
+        fetch_region: fetches the region; None where it is known.
+        log: a line for each first success, change of the role, and beginning trouble.
+        region: the region, where it is known.
+        wall_clock: seconds since the epoch.
+        chance: a random number from 0 up to 1.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        fetch_region: FetchRegion | None,
+        log: EventLog,
+        *,
+        region: str | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._fetch = fetch
+        self._fetch_region = fetch_region
+        self._log = log
+        self._wall_clock = wall_clock
+        self._chance = chance
+        self._region = region
+        self._credentials: Credentials | None = None
+        self._fetched_at = 0.0
+        self._troubles: dict[str, str] = {}
+        """What the last fetch of each thing failed with."""
+        self._reported: dict[str, tuple[Level, str]] = {}
+        self._hurry = trio.Event()
+        self._rests_since = 0.0
+        self.has_tried = trio.Event()
+        """Set once everything has been asked for."""
+        self.changed = trio.Event()
+        """Set when something has changed, and replaced by a fresh one then."""
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._wall_clock()
+
+    @property
+    def holding(self) -> Holding:
+        """What there is at the moment."""
+        trouble = self._troubles.get("credentials") or self._troubles.get("region") or ""
+        return Holding(self._credentials, self._region, self._fetched_at, trouble)
+
+    async def run(self) -> None:
+        """Fetch until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_credentials)
+            if self._fetch_region is not None and self._region is None:
+                nursery.start_soon(self._find_region, self._fetch_region)
+
+    async def _keep_credentials(self) -> None:
+        failures = 0
+        while True:
+            try:
+                self._take(await _within_time(self._fetch))
+            except CredentialsError as error:
+                failures += 1
+                self._report("credentials", str(error))
+                delay = retry_delay(failures, self._chance())
+            else:
+                failures = 0
+                assert self._credentials is not None  # it was taken
+                delay = next_fetch(self._credentials.expires_at, self.now, self._chance())
+            self._tell()
+            await self._rest(delay)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, by the wall clock: what is held expires by it, suspended or set meanwhile."""
+        self._rests_since = self.now
+        self._hurry = trio.Event()
+        until = self.now + seconds
+        while (left := until - self.now) > 0 and not self._hurry.is_set():
+            with trio.move_on_after(min(left, CLOCK_SECONDS)):
+                await self._hurry.wait()
+
+    def hurry(self) -> None:
+        """Fetch now, as somebody needs what is not there; at most once a second."""
+        if self.now - self._rests_since >= HURRY_SECONDS:
+            self._hurry.set()
+
+    async def _find_region(self, fetch_region: FetchRegion) -> None:
+        failures = 0
+        while self._region is None:
+            try:
+                self._region = await _within_time(fetch_region)
+            except CredentialsError as error:
+                failures += 1
+                self._report("region", str(error))
+                await trio.sleep(retry_delay(failures, self._chance()))
+            else:
+                self._troubles.pop("region", None)
+                self._log.write("info", "region_known", {"region": self._region})
+                self._tell()
+
+    def _take(self, credentials: Credentials) -> None:
+        if credentials.expires_at <= self.now:
+            raise CredentialsError("credentials came that have expired: is the clock right?")
+        held = self._credentials
+        self._credentials = credentials
+        self._fetched_at = self.now
+        had_trouble = self._troubles.pop("credentials", None)
+        self._reported.pop("credentials", None)
+        fields: dict[str, object] = {
+            "role": credentials.role,
+            "access_key_id": credentials.access_key_id,
+            "expires_in": round(credentials.expires_at - self.now),
+        }
+        if held is not None and held.role != credentials.role:
+            self._log.write("warning", "role_changed", {"former_role": held.role, **fields})
+        elif held is None or had_trouble is not None:
+            self._log.write("info", "credentials_fetched", fields)
+        elif held.access_key_id != credentials.access_key_id:
+            self._log.write("debug", "credentials_renewed", fields)
+
+    def _report(self, what: str, text: str) -> None:
+        """Keep the text of a failure, and log it unless that was the last thing to say."""
+        self._troubles[what] = text
+        held = self._credentials
+        good_for = round(held.expires_at - self.now) if held is not None else None
+        is_without = what == "credentials" and (good_for is None or good_for <= 0)
+        level: Level = "error" if is_without else "warning"
+        if self._reported.get(what) != (level, text):
+            self._reported[what] = (level, text)
+            fields: dict[str, object] = {"what": what, "text": text, "good_for": good_for}
+            self._log.write(level, "fetch_failed", fields)
+
+    def _tell(self) -> None:
+        if "credentials" in self._troubles or self._credentials is not None:
+            self.has_tried.set()
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
+
+
+async def _within_time(fetch: Callable[[], Awaitable[_T]]) -> _T:
+    with trio.move_on_after(FETCH_SECONDS):
+        return await fetch()
+    raise CredentialsError(f"no answer in {FETCH_SECONDS:g} s")
