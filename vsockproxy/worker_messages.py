@@ -78,7 +78,7 @@ has had before. `list_streams` goes from the services to every worker, each `str
 import os
 import socket
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any, Final, Literal
 
@@ -90,6 +90,13 @@ from vsockproxy.config.document import Document
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.ingress_messages import Offer, Routed, Sockets, SocketsWanted
 from vsockproxy.log_lines import Level, LineFormat
+from vsockproxy.passed_descriptors import (
+    ancillary_of,
+    descriptors_in,
+    empty_memory,
+    memory_descriptor,
+    write_memory,
+)
 
 __all__ = (
     "DRAIN_SECONDS",
@@ -129,7 +136,6 @@ __all__ = (
     "WorkerStatistics",
     "document_descriptor",
     "empty_document_descriptor",
-    "memory_descriptor",
     "read_document",
     "receive",
     "send",
@@ -376,7 +382,7 @@ def send(channel: socket.socket, message: Message, descriptors: Sequence[int] = 
         raise MessageError(f"a message of {len(data)} bytes, more than {MAX_MESSAGE_BYTES}")
     _check_descriptors(message, len(descriptors))
     try:
-        channel.sendmsg([data], _ancillary(descriptors), socket.MSG_NOSIGNAL)
+        channel.sendmsg([data], ancillary_of(descriptors), socket.MSG_NOSIGNAL)
     except (BrokenPipeError, ConnectionResetError) as error:
         raise ChannelClosed("the worker channel is closed") from error
 
@@ -395,7 +401,7 @@ def receive(channel: socket.socket) -> tuple[Message, tuple[int, ...]]:
         )
     except ConnectionResetError as error:
         raise ChannelClosed("the worker channel is closed") from error
-    descriptors = _descriptors(ancillary)
+    descriptors = descriptors_in(ancillary)
     with ExitStack() as undo:
         for descriptor in descriptors:
             undo.callback(os.close, descriptor)
@@ -409,24 +415,6 @@ def receive(channel: socket.socket) -> tuple[Message, tuple[int, ...]]:
         _check_descriptors(message, len(descriptors))
         undo.pop_all()
     return message, descriptors
-
-
-# socket.send_fds and socket.recv_fds of Python 3.11 drop their flags, without which descriptors
-# would stay open at exec.
-
-
-def _ancillary(descriptors: Sequence[int]) -> list[tuple[int, int, bytes]]:
-    if not descriptors:
-        return []
-    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors).tobytes())]
-
-
-def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[int, ...]:
-    found = array("i")
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            found.frombytes(content[: len(content) - len(content) % found.itemsize])
-    return tuple(found)
 
 
 def _parse(data: bytes) -> Message:
@@ -463,40 +451,14 @@ def document_descriptor(document: Document) -> int:
     return memory_descriptor("vsockproxy-document", cbor2.dumps(document.to_builtins()))
 
 
-def memory_descriptor(name: str, data: bytes) -> int:
-    """Write bytes where another process can read them; the caller closes the descriptor."""
-    descriptor = _empty_descriptor(name)
-    try:
-        _write_all(descriptor, data)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
 def empty_document_descriptor() -> int:
     """Room for a document that another process is to write; the caller closes the descriptor."""
-    return _empty_descriptor("vsockproxy-document")
+    return empty_memory("vsockproxy-document")
 
 
 def write_document(descriptor: int, document: Document) -> None:
     """Write a document into an empty descriptor."""
-    _write_all(descriptor, cbor2.dumps(document.to_builtins()))
-
-
-def _empty_descriptor(name: str) -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create(name, os.MFD_CLOEXEC)
-    import tempfile  # a Python that was built for an old C library
-
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    written = 0
-    while written < len(data):
-        written += os.pwrite(descriptor, data[written:], written)
+    write_memory(descriptor, cbor2.dumps(document.to_builtins()))
 
 
 def read_document(descriptor: int) -> Document:

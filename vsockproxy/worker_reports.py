@@ -18,7 +18,8 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from vsockproxy.metrics import Packed
-from vsockproxy.worker_messages import MessageError, Record, memory_descriptor
+from vsockproxy.passed_descriptors import memory_descriptor
+from vsockproxy.worker_messages import MessageError, Record
 
 __all__ = (
     "MAX_ENCLAVES",

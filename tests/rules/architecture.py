@@ -39,6 +39,7 @@ _SYSTEM = frozenset(
         "vsockproxy.log",
         "vsockproxy.log_lines",
         "vsockproxy.metrics",
+        "vsockproxy.passed_descriptors",
         "vsockproxy.processes",
         "vsockproxy.signals",
         "vsockproxy.ingress_messages",
@@ -66,16 +67,24 @@ LAYERS = _layers(
     Layer("vsockproxy.log_lines", is_pure=True),
     Layer("vsockproxy.log_schema", frozenset({"vsockproxy.log_lines"})),
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
+    Layer("vsockproxy.passed_descriptors"),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.diagnosis"),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer(
         "vsockproxy.worker_messages",
-        _CONFIGURED | {"vsockproxy.log_lines", "vsockproxy.ingress_messages"},
+        _CONFIGURED
+        | {
+            "vsockproxy.ingress_messages",
+            "vsockproxy.log_lines",
+            "vsockproxy.passed_descriptors",
+        },
     ),
     Layer(
-        "vsockproxy.worker_reports", _VALUES | {"vsockproxy.metrics", "vsockproxy.worker_messages"}
+        "vsockproxy.worker_reports",
+        _VALUES
+        | {"vsockproxy.metrics", "vsockproxy.passed_descriptors", "vsockproxy.worker_messages"},
     ),
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM | {"vsockproxy.client.for_trio"}),
@@ -115,7 +124,6 @@ HOMES = {
         "vsockproxy.session",
         "vsockproxy.attestation",
         "vsockproxy.worker_messages",
-        "vsockproxy.worker_reports",
     },
     "cryptography": {"vsockproxy.attestation.documents"},
     "msgspec": {

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from vsockproxy.worker_messages import MessageError, memory_descriptor
+from vsockproxy.passed_descriptors import memory_descriptor
+from vsockproxy.worker_messages import MessageError
 from vsockproxy.worker_reports import (
     MAX_REPORT_BYTES,
     EnclaveState,

@@ -13,6 +13,7 @@ from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.control.watching import REPORT_SECONDS, ServicesObserver, Watching
 from vsockproxy.log import Log
 from vsockproxy.metrics import Counters
+from vsockproxy.passed_descriptors import memory_descriptor
 from vsockproxy.worker_messages import (
     Configure,
     ListStreams,
@@ -23,7 +24,6 @@ from vsockproxy.worker_messages import (
     SupervisionChanged,
     ToWorker,
     WorkerStatistics,
-    memory_descriptor,
 )
 from vsockproxy.worker_reports import Report, Supervision, read_report, report_descriptor
 
