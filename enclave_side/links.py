@@ -20,6 +20,7 @@ from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.time_limits import look_seconds
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
+from vsockproxy.policy import Admission
 from vsockproxy.session import (
     DedicatedPreface,
     PeerProtocolError,
@@ -64,6 +65,7 @@ class Links:
         limits: streams, budget and times.
         log: for links that come and go.
         services: what the parent may open streams to.
+        workers: how many of them share what limits allow by the second and by rule.
     """
 
     def __init__(
@@ -74,9 +76,12 @@ class Links:
         limits: Limits,
         log: Log,
         services: Services | None = None,
+        *,
+        workers: int = 1,
     ) -> None:
         self.parent = parent
         self.limits = limits
+        self.admission = Admission(limits.rate, share=workers)
         self.budget = ReceiveBudget(limits.receive_budget, limits.streams)
         self._count = count
         self._instance = instance
@@ -151,9 +156,10 @@ class Links:
             record_type: a DNS type number.
 
         Raises:
-            Refused: with parent_away, or with limit when too many questions are open.
+            Refused: with parent_away, or with limit when too many questions are open or come.
             ConnectionResetError: the link ended before the answer.
         """
+        self.admission.admit_lookup(now())
         up = [link for link in self._links if not link.is_closed]
         link = random.choice(up) if up else await self.pick()
         return await link.resolve(Resolve(name, record_type))

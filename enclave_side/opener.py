@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Never
@@ -14,11 +15,11 @@ from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.loop import now, timeout
 from vsockproxy.dataplane.sockets import receive
 from vsockproxy.dataplane.stream_end import ENDED_LINK_LOST, StreamEnd
+from vsockproxy.dataplane.tls_first_bytes import read_client_hello
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
-from vsockproxy.policy import Decision, Policy
-from vsockproxy.protocols.client_hello import ClientHelloReader, check_server_name
-from vsockproxy.protocols.errors import NotTls, SniMismatch
+from vsockproxy.policy import Decision, Place, Policy
+from vsockproxy.protocols.errors import ClientHelloError, NotTls
 from vsockproxy.session import ErrorCode, Open, Opened
 
 READ_BYTES = 16 * 1024
@@ -48,6 +49,7 @@ class Opener:
 
     def __init__(self, policy: Policy, links: Links, log: Log) -> None:
         self._policy = policy
+        self._admission = links.admission
         self._links = links
         self._log = log
         self.limits = links.limits
@@ -92,7 +94,12 @@ class Opener:
         """
         record = destined.record
         request = Open(destined.host.text, destined.port, dedicated=is_dedicated)
-        end, answer = await self._open(record, request)
+        try:
+            self._admission.admit_stream(now())
+            place = self._admission.enter(destined.decision.rule, now())
+        except Refused as refused:
+            self._refuse(record, refused.reason, refused.text)
+        end, answer = await self._open(record, request, place)
         record.address = answer.address or None
         record.allow_later(destined.decision.reason)
         if is_final:
@@ -114,7 +121,7 @@ class Opener:
         Raises:
             Refused: by the parent, for lack of a link, or by a limit.
         """
-        end, _ = await self._open(None, Open(service=service))
+        end, _ = await self._open(None, Open(service=service), Place())
         return end
 
     def refuse_service(self, service: str, way: str, text: str) -> Never:
@@ -126,16 +133,21 @@ class Opener:
         record = StreamRecord(host=service, port=0, way=way, opened_at=now())
         self._refuse(record, "not_listed", text)
 
-    async def _open(self, record: StreamRecord | None, request: Open) -> tuple[StreamEnd, Opened]:
-        try:
-            link = await self._links.pick()
-            end = link.open(request, self._closed(record))
-            if record is not None:
-                record.stream = end.stream.id
-                record.totals = partial(_totals, end)
-            link.flush()
-        except Refused as refused:
-            self._refuse(record, refused.reason, refused.text)
+    async def _open(
+        self, record: StreamRecord | None, request: Open, place: Place
+    ) -> tuple[StreamEnd, Opened]:
+        with ExitStack() as undo:
+            undo.callback(place.leave)
+            try:
+                link = await self._links.pick()
+                end = link.open(request, self._closed(record, place))
+                if record is not None:
+                    record.stream = end.stream.id
+                    record.totals = partial(_totals, end)
+                link.flush()
+            except Refused as refused:
+                self._refuse(record, refused.reason, refused.text)
+            undo.pop_all()
         try:
             async with timeout(self.limits.connect + ANSWER_MARGIN_SECONDS):
                 answer = await end.opened()
@@ -181,28 +193,22 @@ class Opener:
             Refused: with not_tls or sni_mismatch; the decision line is written.
             OSError: the program went away first.
         """
-        reader = ClientHelloReader()
+
+        async def read() -> bytes:
+            data = await receive(sock, READ_BYTES)
+            if not data:
+                raise ConnectionResetError("the program closed before a ClientHello")
+            return data
+
         try:
-            async with timeout(self.limits.handshake):
-                hello = reader.receive(first_bytes) if first_bytes else None
-                while hello is None:
-                    data = await receive(sock, READ_BYTES)
-                    if not data:
-                        raise ConnectionResetError("the program closed before a ClientHello")
-                    hello = reader.receive(data)
-            check_server_name(hello, destined.host)
-        except NotTls as error:
-            self._refuse(destined.record, "not_tls", f"{error}: {self._plain_mend(destined)}")
-        except SniMismatch as error:
-            self._refuse(destined.record, "sni_mismatch", str(error))
-        except TimeoutError:
-            self._refuse(
-                destined.record,
-                "not_tls",
-                f"no ClientHello for {self.limits.handshake:g} s: {self._plain_mend(destined)}",
+            received = await read_client_hello(
+                read, destined.host, self.limits.handshake, first_bytes
             )
+        except ClientHelloError as error:
+            mend = f": {self._plain_mend(destined)}" if isinstance(error, NotTls) else ""
+            self._refuse(destined.record, error.reason, f"{error}{mend}")
         destined.record.confirm(self._log)
-        return reader.received
+        return received
 
     def refuse_plain(self, destined: Destined) -> None:
         """Refuse a request that is known to be no TLS.
@@ -224,8 +230,9 @@ class Opener:
             record.decide(self._log, allowed=False, reason=reason, text=text)
         raise Refused(reason, text)
 
-    def _closed(self, record: StreamRecord | None) -> Callable[[StreamEnd], None]:
+    def _closed(self, record: StreamRecord | None, place: Place) -> Callable[[StreamEnd], None]:
         def closed(end: StreamEnd) -> None:
+            place.leave()
             if record is not None:
                 record.close(
                     self._log,

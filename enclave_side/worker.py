@@ -19,6 +19,7 @@ from enclave_side.shim.socks5 import Socks5Proxy
 from enclave_side.shim.streams import Streams
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig
+from vsockproxy.control.worker_start import count_workers
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.reporting import Linked, list_streams, make_report
 from vsockproxy.dataplane.sockets import Acceptor
@@ -76,6 +77,7 @@ class EnclaveSide:
             config.limits,
             self._log,
             self._ingress,
+            workers=count_workers(config.workers),
         )
         policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)

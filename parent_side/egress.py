@@ -3,18 +3,21 @@
 import socket
 from functools import partial
 
-from parent_side.enclave import Enclave, Read
-from parent_side.reach import Reach, Reached, forbids
+from parent_side.enclave import Enclave
+from parent_side.reach import Decided, Reach, Reached, forbids
 from vsockproxy.activity import Totals
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
-from vsockproxy.dataplane.loop import CancelledError, now, spawn, timeout
+from vsockproxy.dataplane.loop import CancelledError, now, spawn
 from vsockproxy.dataplane.stream_end import ENDED_POLICY, StreamEnd
+from vsockproxy.dataplane.tls_first_bytes import Read, read_client_hello
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
-from vsockproxy.protocols.client_hello import ClientHelloReader, check_server_name
-from vsockproxy.protocols.errors import NotTls, SniMismatch
+from vsockproxy.protocols.errors import ClientHelloError
 from vsockproxy.session import ErrorCode, Open, Opened
+
+GIVEN_UP = "it ended before it was connected"
+"""In the decision line of a stream that its enclave gave up during the lookup or the dial."""
 
 
 class Egress:
@@ -35,20 +38,31 @@ class Egress:
     def serve(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """Serve one stream; returns at once."""
         record = self._record(enclave, end, request)
+        try:
+            decided = self._reach.decide(enclave.policy, record, enclave.admission)
+        except Refused as refused:
+            if end.stream.is_dedicated:
+                enclave.dedicated_streams -= 1
+            record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
+            end.refuse(refused.reason, refused.text)
+            return
         record.totals = partial(_totals, end)
         end.hold()
-        task = spawn(self._serve(enclave, end, record), f"stream {end.stream.id}")
+        task = spawn(self._serve(enclave, end, record, decided), f"stream {end.stream.id}")
         # Not in the task itself: one that is cancelled before its first step runs no `finally`.
         task.add_done_callback(lambda _: end.let_go())
 
         self._open[end] = enclave, record
 
         def closed(end: StreamEnd) -> None:
+            decided.place.leave()
             del self._open[end]
             if end.stream.is_dedicated:
                 enclave.dedicated_streams -= 1
             if not task.done():
                 task.cancel()
+            if not record.is_reached:
+                record.confirm(self._log, GIVEN_UP)
             record.close(
                 self._log,
                 ended=end.ended,
@@ -96,13 +110,14 @@ class Egress:
             stream=end.stream.id,
         )
 
-    async def _serve(self, enclave: Enclave, end: StreamEnd, record: StreamRecord) -> None:
+    async def _serve(
+        self, enclave: Enclave, end: StreamEnd, record: StreamRecord, decided: Decided
+    ) -> None:
         sock: socket.socket | None = None
         try:
             try:
-                policy = enclave.policy
-                reached = await self._reach.reach(policy, record, enclave.cid)
-                if enclave.policy is not policy:
+                reached = await self._reach.reach(decided, record, enclave.cid)
+                if enclave.policy is not decided.policy:
                     self._reach.judge_again(enclave.policy, record, reached)
             except Refused as refused:
                 record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
@@ -110,10 +125,7 @@ class Egress:
                 return
             sock = reached.socket
             arm_reset(sock)
-            record.address = str(reached.address)
-            record.allow_later(reached.decision.reason)
-            address = f"[{reached.address}]" if reached.address.version == 6 else record.address
-            text = f"{address}:{reached.port}"
+            text = str(reached.target)
             needs_tls = enclave.policy.requires_tls(reached.decision.rule)
             if not needs_tls:
                 record.confirm(self._log)
@@ -158,24 +170,16 @@ class Egress:
         Raises:
             ConnectionResetError: they are not, or did not come; the stream is reset.
         """
-        reader = ClientHelloReader()
         try:
-            async with timeout(self.handshake_seconds):
-                hello = reader.receive(first_bytes) if first_bytes else None
-                while hello is None:
-                    data = await read()
-                    if not data:
-                        raise NotTls("the program closed before a ClientHello")
-                    hello = reader.receive(data)
-            check_server_name(hello, reached.host)
-        except (NotTls, SniMismatch, TimeoutError) as error:
-            reason = "sni_mismatch" if isinstance(error, SniMismatch) else "not_tls"
-            text = str(error) or f"no ClientHello for {self.handshake_seconds:g} s"
-            record.decide(self._log, allowed=False, reason=reason, text=text)
+            received = await read_client_hello(
+                read, reached.host, self.handshake_seconds, first_bytes
+            )
+        except ClientHelloError as error:
+            record.decide(self._log, allowed=False, reason=error.reason, text=error.text)
             end.reset(ErrorCode.NOT_TLS)
-            raise ConnectionResetError(text) from error
+            raise ConnectionResetError(error.text) from error
         record.confirm(self._log)
-        return reader.received
+        return received
 
 
 def _totals(end: StreamEnd) -> Totals:

@@ -9,11 +9,11 @@ from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.link import Link
 from vsockproxy.dataplane.loop import call_later
 from vsockproxy.dataplane.stream_end import ENDED_TIMED_OUT, StreamEnd
-from vsockproxy.policy import Policy
+from vsockproxy.dataplane.tls_first_bytes import Read
+from vsockproxy.policy import Admission, Policy
 from vsockproxy.session import ErrorCode, Opened, ReceiveBudget
 from vsockproxy.session.messages import TOKEN_BYTES
 
-Read = Callable[[], Awaitable[bytes]]
 Check = Callable[[Read, bytes], Awaitable[bytes]]
 
 
@@ -53,6 +53,7 @@ class Enclave:
     name: str | None
     policy: Policy
     budget: ReceiveBudget
+    admission: Admission = field(default_factory=Admission)
     links: set[Link] = field(default_factory=set)
     services: frozenset[str] = frozenset()
     """What it offers, as its latest hello says."""

@@ -30,7 +30,7 @@ from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.time_limits import look_seconds
 from vsockproxy.log import Log
-from vsockproxy.policy import Policy, may_connect
+from vsockproxy.policy import Admission, Policy, may_connect
 from vsockproxy.session import (
     DedicatedPreface,
     ErrorCode,
@@ -48,6 +48,8 @@ GREETINGS_AT_ONCE = 256
 LINKS_AT_ONCE = 1024
 """Links of one enclave: each has buffers of its own, which no budget counts."""
 
+ADMISSIONS_KEPT = 1024
+"""CIDs whose use of limits is remembered; beyond that, those that used nothing are forgotten."""
 ANY_ENCLAVE = -1
 NO_ENCLAVE = -2
 """Stand for the CIDs of enclaves without an entry, and for those that may not connect."""
@@ -81,6 +83,7 @@ class Enclaves:
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
         self.limits: Limits = config.limits
+        self._config = config
         self._document = document
         self._entries: dict[int, EnclaveEntry] = {entry.cid: entry for entry in config.enclaves}
         self._egress = egress
@@ -92,6 +95,8 @@ class Enclaves:
         self._known: WeakSet[Link] = WeakSet()
         """Links that are up, or gone while bytes that came over them still wait to be taken."""
         self._policies: dict[int, Policy] = {}
+        self._admissions: dict[int, Admission] = {}
+        """By CID, and for longer than a link is up: to come back makes nobody faster."""
         self._greetings: dict[int, int] = {}
         self._crowded: set[int] = set()
         """CIDs with too many greetings, of which the log knows."""
@@ -111,6 +116,25 @@ class Enclaves:
         if policy is None:
             policy = self._policies[key] = Policy.compile(self._document, cid=cid)
         return policy
+
+    def limits_of(self, cid: int) -> Limits:
+        """The limits of one enclave."""
+        return self._config.limits_of(cid)
+
+    def admission_of(self, cid: int) -> Admission:
+        """What one enclave has open and how fast it opens, over all its links and raw ports."""
+        admission = self._admissions.get(cid)
+        if admission is None:
+            if len(self._admissions) >= ADMISSIONS_KEPT:
+                self._forget_idle_admissions()
+            admission = self._admissions[cid] = Admission(self.limits_of(cid).rate)
+        return admission
+
+    def _forget_idle_admissions(self) -> None:
+        time = now()
+        for cid, admission in list(self._admissions.items()):
+            if cid not in self._enclaves and admission.is_idle(time):
+                del self._admissions[cid]
 
     def name_of(self, cid: int) -> str | None:
         """The configured name of an enclave."""
@@ -135,15 +159,19 @@ class Enclaves:
         config = document.config
         assert isinstance(config, ParentConfig)  # as for `compile`
         self.limits = config.limits
+        self._config = config
         self._document = document
         self._entries = {entry.cid: entry for entry in config.enclaves}
         self._policies = policies
+        for cid, admission in self._admissions.items():
+            admission.rate = self.limits_of(cid).rate
         for enclave in self._enclaves.values():
             enclave.policy = self.policy_for(enclave.cid)
             enclave.name = self.name_of(enclave.cid)
             # What a session has been told of `streams` holds for it; less is refused by the budget.
-            enclave.budget.total_bytes = config.limits.receive_budget
-            enclave.budget.max_streams = config.limits.streams
+            limits = self.limits_of(enclave.cid)
+            enclave.budget.total_bytes = limits.receive_budget
+            enclave.budget.max_streams = limits.streams
             if not may_connect(document, enclave.cid):
                 for link in list(enclave.links):
                     link.go_away("this CID may not connect any more")
@@ -217,8 +245,9 @@ class Enclaves:
                 del self._greetings[cid]
 
     async def _begin(self, sock: socket.socket, cid: int, remote: Hello, rest: bytes) -> None:
+        streams = self.limits_of(cid).streams
         hello = make_hello(
-            self._instance, first_window_bytes=FIRST_WINDOW_BYTES, max_streams=self.limits.streams
+            self._instance, first_window_bytes=FIRST_WINDOW_BYTES, max_streams=streams
         )
         try:
             agree_on_version(hello, remote)
@@ -268,7 +297,8 @@ class Enclaves:
             instance,
             self.name_of(cid),
             self.policy_for(cid),
-            ReceiveBudget(self.limits.receive_budget, self.limits.streams),
+            ReceiveBudget(self.limits.receive_budget, self.limits_of(cid).streams),
+            self.admission_of(cid),
         )
         return enclave
 

@@ -8,17 +8,18 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
-from parent_side.reach import IpVersion, Reach, forbids
+from parent_side.reach import Decided, IpVersion, Reach, forbids
 from vsockproxy import metrics
 from vsockproxy.activity import Totals
-from vsockproxy.addresses import Destination, Host
+from vsockproxy.addresses import Destination
 from vsockproxy.config.model import Limits
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.greeting import carrier_of
-from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
+from vsockproxy.dataplane.loop import now, sleep, spawn
 from vsockproxy.dataplane.socket_relay import SocketRelay
 from vsockproxy.dataplane.sockets import receive
 from vsockproxy.dataplane.stream_end import (
@@ -29,11 +30,11 @@ from vsockproxy.dataplane.stream_end import (
     ENDED_TIMED_OUT,
 )
 from vsockproxy.dataplane.time_limits import look_seconds
+from vsockproxy.dataplane.tls_first_bytes import read_client_hello
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
-from vsockproxy.policy import Policy
-from vsockproxy.protocols.client_hello import ClientHelloReader, check_server_name
-from vsockproxy.protocols.errors import ClientHelloError, NotTls
+from vsockproxy.policy import Admission, Place, Policy
+from vsockproxy.protocols.errors import ClientHelloError
 
 READ_BYTES = 16 * 1024
 """For the first bytes, where they have to be a ClientHello."""
@@ -55,7 +56,7 @@ class Forwards:
     Args:
         reach: decides, resolves and dials.
         policy_for: the lists of an enclave, by its CID.
-        limits: `streams` is for the connections of one enclave that may be open at once.
+        limits: the file's, for times; how many connections may be open is the enclave's own limit.
         log: for the audit lines.
     """
 
@@ -108,6 +109,8 @@ class Forwards:
         to: Destination,
         cid: int,
         name: str | None,
+        limits: Limits,
+        admission: Admission,
         *,
         ip_version: IpVersion | None = None,
     ) -> None:
@@ -118,6 +121,8 @@ class Forwards:
             to: what it leads to.
             cid: the enclave's CID.
             name: its configured name, if any.
+            limits: its limits.
+            admission: what it has open and how fast it opens.
             ip_version: the only version of addresses that is dialled; None for both.
         """
         record = StreamRecord(
@@ -128,28 +133,32 @@ class Forwards:
             cid=cid,
             enclave=name,
         )
-        if self._open.get(cid, 0) >= self.limits.streams:
-            self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("streams",))
-            text = f"{self.limits.streams} connections are open"
-            record.decide(self._log, allowed=False, reason="limit", text=text)
+        try:
+            if self._open.get(cid, 0) >= limits.streams:
+                self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("streams",))
+                raise Refused("limit", f"{limits.streams} connections are open")
+            decided = self._reach.decide(self._policy_for(cid), record, admission)
+        except Refused as refused:
+            record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
             sock.close()
             return
         self._open[cid] = self._open.get(cid, 0) + 1
-        spawn(self._serve(sock, cid, record, ip_version), f"forward to {to}")
+        spawn(self._serve(sock, cid, record, decided, ip_version), f"forward to {to}")
 
     async def _serve(
         self,
         sock: socket.socket,
         cid: int,
         record: StreamRecord,
+        decided: Decided,
         ip_version: IpVersion | None,
     ) -> None:
         with ExitStack() as undo:
-            undo.callback(self._leave, cid)
+            undo.callback(self._leave, cid, decided.place)
             undo.callback(sock.close)
-            policy = self._policy_for(cid)
+            policy = decided.policy
             try:
-                reached = await self._reach.reach(policy, record, cid, ip_version=ip_version)
+                reached = await self._reach.reach(decided, record, cid, ip_version=ip_version)
                 if self._policy_for(cid) is not policy:
                     policy = self._policy_for(cid)
                     self._reach.judge_again(policy, record, reached)
@@ -157,12 +166,12 @@ class Forwards:
                 record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
                 return
             undo.callback(reset_socket, reached.socket)
-            record.address = str(reached.address)
-            record.allow_later(reached.decision.reason)
             first_bytes = b""
             if policy.requires_tls(reached.decision.rule):
                 try:
-                    first_bytes = await self._read_client_hello(sock, reached.host)
+                    first_bytes = await read_client_hello(
+                        partial(receive, sock, READ_BYTES), reached.host, self.limits.handshake
+                    )
                 except (ClientHelloError, OSError) as error:
                     if isinstance(error, ClientHelloError):
                         reason, text = error.reason, error.text
@@ -177,7 +186,7 @@ class Forwards:
 
         def closed(is_clean: bool) -> None:
             relayed = self._relays.pop(relay)
-            self._leave(cid)
+            self._leave(cid, decided.place)
             cut = ENDED_TIMED_OUT if relay.has_timed_out else relayed.ended
             ended = ENDED_FINISHED if is_clean else cut
             self._close(record, ended, relay.inward.total_bytes, relay.outward.total_bytes)
@@ -193,27 +202,6 @@ class Forwards:
         self._relays[relay] = _Relayed(cid, record)
         relay.start()
 
-    async def _read_client_hello(self, sock: socket.socket, host: Host) -> bytes:
-        """The connection's first bytes, once they are a ClientHello for `host`.
-
-        Raises:
-            ClientHelloError: they are not, or did not come.
-            OSError: the connection failed.
-        """
-        reader = ClientHelloReader()
-        hello = None
-        try:
-            async with timeout(self.limits.handshake):
-                while hello is None:
-                    data = await receive(sock, READ_BYTES)
-                    if not data:
-                        raise NotTls("the program closed before a ClientHello")
-                    hello = reader.receive(data)
-        except TimeoutError as error:
-            raise NotTls(f"no ClientHello for {self.limits.handshake:g} s") from error
-        check_server_name(hello, host)
-        return reader.received
-
     async def _watch_times(self) -> None:
         while True:
             await sleep(look_seconds(self.limits))
@@ -223,7 +211,8 @@ class Forwards:
     def _close(self, record: StreamRecord, ended: str, bytes_out: int, bytes_in: int) -> None:
         record.close(self._log, ended=ended, bytes_out=bytes_out, bytes_in=bytes_in, now=now())
 
-    def _leave(self, cid: int) -> None:
+    def _leave(self, cid: int, place: Place) -> None:
+        place.leave()
         self._open[cid] -= 1
         if not self._open[cid]:
             del self._open[cid]

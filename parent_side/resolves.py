@@ -8,7 +8,7 @@ the DNS, those that its streams have too.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from parent_side.enclave import Enclave
 from parent_side.lookup_cache import (
@@ -24,11 +24,14 @@ from parent_side.resolver import LookupFailed, NoSuchName, Resolver
 from vsockproxy import metrics
 from vsockproxy.addresses import Host
 from vsockproxy.dataplane.link import Link
-from vsockproxy.dataplane.loop import Task, spawn
+from vsockproxy.dataplane.loop import Task, now, spawn
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.policy import Decision, Policy, Reason
 from vsockproxy.session.messages import Resolve, Resolved
+
+if TYPE_CHECKING:  # a worker without a proxy does without h11
+    from parent_side.upstream_proxy import UpstreamProxy
 
 __all__ = ("QUESTIONS_AT_ONCE", "NameAnswers")
 
@@ -61,12 +64,22 @@ class NameAnswers:
     Args:
         resolver: looks names up.
         log: for the lines.
+        upstream: the proxy that destinations are reached through; names that it looks up itself
+            have an answer without addresses.
         at_once: lookups of one enclave.
     """
 
-    def __init__(self, resolver: Resolver, log: Log, *, at_once: int = QUESTIONS_AT_ONCE) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        log: Log,
+        upstream: "UpstreamProxy | None" = None,
+        *,
+        at_once: int = QUESTIONS_AT_ONCE,
+    ) -> None:
         self._at_once = at_once
         self.resolver = resolver
+        self.upstream = upstream
         self._log = log
         self._tasks: dict[Link, set[Task[Resolved]]] = {}
         self._counts: dict[int, int] = {}
@@ -85,9 +98,16 @@ class NameAnswers:
             decision,
         )
         try:
+            try:
+                enclave.admission.admit_lookup(now())
+            except Refused:
+                self._log.activity.counters.add(metrics.LIMIT_REFUSALS, ("rate",))
+                raise
             if not decision.allowed or host is None:
                 raise Refused(decision.reason, decision.text)
-            if not _needs_lookup(enclave.policy, decision, host, kind):
+            if not _needs_lookup(enclave.policy, decision, host, kind) or (
+                kind in _VERSIONS and self.upstream is not None and self.upstream.looks_up(host)
+            ):
                 self._answer(asked, Resolved(ttl_seconds=LONGEST_ANSWER_SECONDS))
                 return
             count = self._counts.get(enclave.cid, 0)

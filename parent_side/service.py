@@ -21,6 +21,7 @@ from vsockproxy.control.listeners import ListenerSet, WantedListener, socket_key
 from vsockproxy.control.notify import NotifySettings
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import ListenError
+from vsockproxy.upstream_credentials import credentials_fault
 from vsockproxy.worker_messages import read_document
 
 __all__ = ("WORKER_MODULE", "main", "run", "serve", "wanted_listeners")
@@ -30,6 +31,9 @@ SERVICES_MODULE: Final = "parent_side.services.admin"
 
 FAILED: Final = 1
 """Exit code where a listener cannot be bound."""
+
+UNUSABLE: Final = 2
+"""Exit code where a file that the configuration names cannot be used."""
 
 
 def wanted_listeners(document: Document) -> list[WantedListener]:
@@ -69,6 +73,9 @@ def run(
         is_service: as for `serve`.
         worker_module: the module that is executed as a worker.
     """
+    if (fault := credentials_fault(document)) is not None:
+        processes.tell(fault)
+        return UNUSABLE
     try:
         return serve(
             document,
@@ -105,6 +112,9 @@ def serve(
     config = document.config
     assert isinstance(config, ParentConfig)
     processes.raise_descriptor_limit()
+    if file is not None:
+        # Until the supervisor takes it, and in the workers: `systemctl kill` tells them all.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with ExitStack() as stack:
         # First of all: no child may take what systemd says for its own.
         notify = NotifySettings.take(os.environ, os.getpid()) if is_service else NotifySettings()

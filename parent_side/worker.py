@@ -3,7 +3,8 @@
 import re
 import socket
 from collections.abc import Iterable
-from typing import Final
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
 
 from parent_side.clock import ClockService
 from parent_side.credentials_relay import CredentialsRelay
@@ -19,6 +20,7 @@ from parent_side.resolves import NameAnswers
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.credentials.locations import SERVICE as CREDENTIALS_SERVICE
+from vsockproxy.dataplane.dialling import SourceAddresses
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.dataplane.reporting import list_streams, make_report
 from vsockproxy.dataplane.worker import Load, run_worker
@@ -35,6 +37,9 @@ from vsockproxy.worker_messages import (
     Sockets,
 )
 from vsockproxy.worker_reports import Report, StreamPage
+
+if TYPE_CHECKING:
+    from parent_side.upstream_proxy import UpstreamProxy
 
 _FORWARD = re.compile(r"forwards\[(\d+)\]")
 _IP_VERSIONS: Final[dict[ListenerKind, IpVersion]] = {"forward_ipv4": 4, "forward_ipv6": 6}
@@ -56,9 +61,17 @@ class ParentSide:
         self._config = config
         resolver = Resolver(config.resolver)
         counters = log.activity.counters
-        self._reach = reach = Reach(resolver, config.limits.connect, counters)
+        source_addresses = _source_addresses(config)
+        upstream = _upstream_proxy(config, resolver, log)
+        self._reach = reach = Reach(
+            resolver,
+            config.limits.connect,
+            counters,
+            upstream=upstream,
+            source_addresses=source_addresses,
+        )
         self._egress = egress = Egress(reach, config.limits.handshake, log)
-        self._name_answers = NameAnswers(resolver, log)
+        self._name_answers = NameAnswers(resolver, log, upstream)
         self.logs = EnclaveLogs(log, config.log.enclave_lines)
         self._credentials = CredentialsRelay(config.credentials, log)
         services: dict[str, ServiceHandler] = {
@@ -90,7 +103,9 @@ class ParentSide:
         cid = message.cid
         name = self._enclaves.name_of(cid)
         ip_version = self._ip_versions[message.listener]
-        self._forwards.connected(sock, to, cid, name, ip_version=ip_version)
+        limits = self._enclaves.limits_of(cid)
+        admission = self._enclaves.admission_of(cid)
+        self._forwards.connected(sock, to, cid, name, limits, admission, ip_version=ip_version)
 
     def offered(self, message: Offer) -> None:
         """What an enclave of another worker offers for ingress."""
@@ -149,6 +164,10 @@ class ParentSide:
         self._ip_versions = ip_versions
         self._log.threshold = message.log_level
         self._reach.resolver = self._name_answers.resolver = resolver
+        # Its credentials are read again, too.
+        upstream = _upstream_proxy(config, resolver, self._log)
+        self._reach.upstream = self._name_answers.upstream = upstream
+        self._reach.source_addresses = _source_addresses(config)
         self._reach.connect_seconds = config.limits.connect
         self._egress.handshake_seconds = config.limits.handshake
         self._forwards.limits = config.limits
@@ -170,6 +189,23 @@ class ParentSide:
         """The enclaves that are connected, and the streams that are open."""
         streams = self._egress.streams + self._forwards.streams + self._ingress.streams
         return Load(self._enclaves.connected_enclaves, streams)
+
+
+def _source_addresses(config: ParentConfig) -> SourceAddresses | None:
+    if config.source_address is None:
+        return None
+    return {address.version: address for address in map(ip_address, config.source_address)}
+
+
+def _upstream_proxy(config: ParentConfig, resolver: Resolver, log: Log) -> "UpstreamProxy | None":
+    if config.upstream_proxy is None:
+        return None
+    # Here, because most have none, and this brings h11.
+    from parent_side.upstream_proxy import UpstreamProxy
+
+    return UpstreamProxy(
+        config.upstream_proxy, resolver, config.limits.connect, _source_addresses(config), log
+    )
 
 
 def _ip_versions(listeners: Iterable[ListenerSummary]) -> dict[str, IpVersion | None]:

@@ -126,7 +126,7 @@ RESOLVES: Final = Metric(
 LIMIT_REFUSALS: Final = Metric(
     "vsockproxy_limit_refusals_total",
     "counter",
-    "What a limit refused: streams, dedicated, lookups, greetings, links, credentials",
+    "What a limit refused: streams, dedicated, lookups, greetings, links, credentials, rate, rule",
     ("limit",),
 )
 ENCLAVE_EXITS: Final = Metric(

@@ -147,28 +147,6 @@ def test_a_second_signal_cuts_at_once(kind: LinkKind, stopped: str) -> None:
         assert time.monotonic() - began_at < AT_ONCE_SECONDS
 
 
-def test_an_enclave_without_a_command_refuses_programs_while_it_drains(kind: LinkKind) -> None:
-    with ExchangePair(kind) as rig:
-        rig.origin.handler = echo
-        with rig.connect("shared") as sock:
-            converse(sock)
-            rig.enclave.process.send_signal(signal.SIGTERM)
-            rig.enclave.wait_for_event("stopping")
-            deadline = time.monotonic() + 10
-            while True:
-                assert time.monotonic() < deadline
-                try:
-                    rig.connect("shared").close()
-                except ConnectionRefusedError:
-                    break
-                except ConnectionResetError:
-                    continue
-            converse(sock)
-            sock.shutdown(socket.SHUT_WR)
-            assert sock.recv(1) == b""
-        assert rig.enclave.process.wait(20) == 0
-
-
 def test_a_parent_without_streams_ends_at_once(kind: LinkKind) -> None:
     with ExchangePair(kind) as rig:
         rig.complete("shared", 4, (1000, 1000))

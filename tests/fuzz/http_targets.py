@@ -8,8 +8,10 @@ import h11
 from tests.fuzz.target import Cut, Target, in_pieces, same_however_cut, whole
 from tests.vsockproxy.protocols.recorded_requests import CONNECTS, FORWARDS
 from tests.vsockproxy.protocols.refused_requests import REFUSED
-from vsockproxy.protocols.errors import HttpError, HttpRequestError
+from vsockproxy.addresses import parse_destination
+from vsockproxy.protocols.errors import HttpError, HttpRequestError, HttpResponseError
 from vsockproxy.protocols.http_answers import refusal
+from vsockproxy.protocols.http_connect import ConnectExchange
 from vsockproxy.protocols.http_exchange import ForwardedExchange
 from vsockproxy.protocols.http_proxy import ConnectRequest, ForwardRequest, ProxyRequestReader
 
@@ -132,6 +134,29 @@ def _as_the_client_reads(sent: bytes, method: str) -> tuple[bytes, bool]:
     return payload, is_whole
 
 
+def _ask_for_tunnel(pieces: Iterable[bytes]) -> tuple[int, bytes] | str:
+    exchange = ConnectExchange(parse_destination("kms.example:443"), b"Basic dTpw")
+    rest = iter(pieces)
+    try:
+        for piece in rest:
+            if (answer := exchange.receive(piece)) is not None:
+                assert "\n" not in answer.text
+                return answer.status, answer.trailing + b"".join(rest)
+    except HttpResponseError as error:
+        return error.text
+    return "more"
+
+
+def _execute_connect(data: bytes) -> str:
+    outcome = same_however_cut(lambda cut: _ask_for_tunnel(cut(data)))
+    if isinstance(outcome, str):
+        assert "\n" not in outcome
+        return outcome
+    status, trailing = outcome
+    assert data.endswith(trailing)
+    return str(status)
+
+
 _RESPONSES = (
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n\r\n",
@@ -166,5 +191,18 @@ HTTP_EXCHANGE = Target(
         for response in _RESPONSES
     ),
     dictionary=(*_DICTIONARY, _BETWEEN),
+    most_memory_factor=_MEMORY_OF_A_HEAD,
+)
+
+HTTP_CONNECT = Target(
+    "http_connect",
+    _execute_connect,
+    corpus=(
+        *_RESPONSES,
+        b"HTTP/1.0 200 Connection established\r\nVia: 1.0 proxy\r\n\r\nstream",
+        b'HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm="x"\r\n\r\n',
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    ),
+    dictionary=_DICTIONARY,
     most_memory_factor=_MEMORY_OF_A_HEAD,
 )

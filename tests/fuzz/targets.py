@@ -1,7 +1,7 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
-from tests.fuzz.http_targets import HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
 from tests.fuzz.record_reply_targets import RECORD_REPLY
@@ -17,6 +17,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         HTTP_PROXY,
         HTTP_EXCHANGE,
+        HTTP_CONNECT,
         SOCKS5,
         DNS,
         DNS_RECORDS,

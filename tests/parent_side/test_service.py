@@ -81,6 +81,32 @@ def test_sigint_ends_it_too(tmp_path: Path) -> None:
         assert program.end() == (0, "")
 
 
+def test_sighup_to_everybody_is_a_reload(tmp_path: Path) -> None:
+    link = tmp_path / "link.sock"
+    with parent(tmp_path, f"listen: unix://{link}") as program:
+        program.line_with('"ready"')
+        pid, *_ = answer(link)
+        os.kill(pid, signal.SIGHUP)
+        program.signal(signal.SIGHUP)
+        reloaded = fields(program.line_with('"reloaded"'))
+        assert reloaded["replaced_workers"] == 0
+        if not any("now has" in line for line in program.lines):
+            program.line_with("now has")  # which comes through another pipe
+        assert answer(link)[0] == pid
+
+
+def test_a_worker_that_cannot_reload_is_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "link.sock"
+    with parent(tmp_path, f"listen: unix://{link}", FAKE_WORKER="refuses") as program:
+        program.line_with('"ready"')
+        pid, *_ = answer(link)
+        program.signal(signal.SIGHUP)
+        assert fields(program.line_with('"reloaded"'))["replaced_workers"] == 1
+        (told,) = (fields(line) for line in program.lines if "worker_not_reloaded" in line)
+        assert told["text"] == "as the test wants it"
+        assert answer(link)[0] != pid
+
+
 def test_a_killed_worker_is_replaced_and_nobody_is_refused(tmp_path: Path) -> None:
     link = tmp_path / "link.sock"
     with parent(tmp_path, f"listen: unix://{link}") as program:

@@ -43,6 +43,7 @@ _SYSTEM = frozenset(
         "vsockproxy.processes",
         "vsockproxy.signals",
         "vsockproxy.ingress_messages",
+        "vsockproxy.upstream_credentials",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     }
@@ -62,6 +63,7 @@ LAYERS = _layers(
     Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
+    Layer("vsockproxy.upstream_credentials", _CONFIGURED),
     Layer("vsockproxy.metrics", frozenset({"vsockproxy"}), is_pure=True),
     Layer("vsockproxy.activity", frozenset({"vsockproxy", "vsockproxy.metrics"}), is_pure=True),
     Layer("vsockproxy.log_lines", is_pure=True),

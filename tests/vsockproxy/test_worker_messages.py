@@ -23,6 +23,7 @@ from vsockproxy.worker_messages import (
     Configure,
     Connection,
     Heartbeat,
+    ListenerKind,
     Listeners,
     ListenerSummary,
     ListStreams,
@@ -136,6 +137,11 @@ MESSAGES = [
     pytest.param(Heartbeat(), 0, id="heartbeat"),
     pytest.param(Heartbeat(3, 16_384), 0, id="heartbeat under load"),
     pytest.param(Stopped(), 0, id="stopped"),
+    pytest.param(Statistics(), 1, id="statistics"),
+    pytest.param(ListStreams(1, 100), 0, id="list streams"),
+    pytest.param(StreamsListed(1, 3), 1, id="streams listed"),
+    pytest.param(SupervisionChanged(), 1, id="supervision"),
+    pytest.param(WorkerStatistics(3, 7), 1, id="a worker's statistics"),
 ]
 
 
@@ -411,6 +417,8 @@ def test_the_schema_has_a_rule_for_each_message_and_no_other() -> None:
         keys = SCHEMA.keys(tags[str(each.__struct_config__.tag)])
         fields = {field.encode_name: field.required for field in msgspec.structs.fields(each)}
         assert {key: not keys[key].is_optional for key in keys if key != "type"} == fields
+    kind = SCHEMA.keys("listener")["kind"].type
+    assert [each for each in typing.get_args(ListenerKind) if not SCHEMA.fits(each, kind)] == []
     assert SCHEMA.keys("listener").keys() == set(ListenerSummary.__struct_fields__)
 
 

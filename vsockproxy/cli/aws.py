@@ -64,15 +64,16 @@ class CannotStart(VsockproxyError):
     metavar="N",
     default=DEFAULT_WORKERS,
     show_default=True,
-    help="At least 1; without effect, connections are not limited by it.",
+    help="Workers, at least 1; without effect, connections are not limited by it. Example: -w 8",
 )
 @click.option(
     "--config",
     "file",
+    type=click.Path(),
     metavar="FILE",
     default=DEFAULT_FILE,
     show_default=True,
-    help="The addresses and ports that may be proxied.",
+    help="The addresses and ports that may be proxied. Example: --config ./vsock-proxy.yaml",
 )
 @click.version_option(
     __version__,

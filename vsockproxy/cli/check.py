@@ -37,10 +37,13 @@ class _Files:
 @click.option(
     "--since",
     "old_file",
+    type=click.Path(),
     metavar="OLD",
-    help="Also print what a reload from OLD to FILE would newly allow or forbid.",
+    show_default="no file, nothing is compared",
+    help="Also print what a reload from OLD to FILE would newly allow or forbid. "
+    "Example: --since /etc/vsockproxy/parent.yaml",
 )
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @click.pass_context
 def command(
     context: click.Context, strict: bool, old_file: str | None, files: tuple[str, ...]

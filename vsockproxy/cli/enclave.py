@@ -16,10 +16,11 @@ INIT = 1
 @click.option(
     "--config",
     "file",
+    type=click.Path(),
     metavar="FILE",
     default="/etc/vsockproxy/enclave.yaml",
     show_default=True,
-    help="The enclave's configuration.",
+    help="The enclave's configuration. Example: --config ./enclave.yaml",
 )
 @click.option(
     "--take-over",

@@ -28,16 +28,20 @@ _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", sock
 @click.option(
     "--config",
     "files",
+    type=click.Path(),
     metavar="FILE",
     multiple=True,
     required=True,
-    help="The file of one side; given twice, both sides must allow.",
+    help="The file of one side; given twice, both sides must allow. Example: --config parent.yaml",
 )
 @click.option("--resolve", "resolves", is_flag=True, help="Look the name up and judge the answer.")
 @click.option(
     "--cid",
     type=click.IntRange(0, 0xFFFF_FFFE),
-    help="The enclave that asks, for the parent's lists. Without it, the file's own lists.",
+    metavar="CID",
+    show_default="the file's own lists",
+    help="The context identifier of the enclave that asks, for the parent's lists. "
+    "Example: --cid 16",
 )
 @click.argument("host")
 @click.argument("port", type=click.IntRange(1, 65_535))

@@ -24,6 +24,7 @@ SUBCOMMANDS: Final = {
     "top": "Show what the parent does, live.",
     "explain": "Say whether a destination is allowed, and by which rule.",
     "doctor": "Say what this machine can do for us, and what to do about the rest.",
+    "completion": "Print what lets a shell complete this command line.",
 }
 """Name and one line of help; `vsockproxy.cli.NAME`, with '_' for '-', holds it as `command`."""
 

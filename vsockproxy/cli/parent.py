@@ -11,10 +11,11 @@ __all__ = ("command",)
 @click.option(
     "--config",
     "file",
+    type=click.Path(),
     metavar="FILE",
     default="/etc/vsockproxy/parent.yaml",
     show_default=True,
-    help="The parent's configuration.",
+    help="The parent's configuration. Example: --config ./parent.yaml",
 )
 @click.pass_context
 def command(context: click.Context, file: str) -> None:

@@ -22,22 +22,28 @@ __all__ = ("command",)
 @click.option(
     "--config-parent",
     "parent_path",
+    type=click.Path(),
     metavar="FILE",
-    help="A parent's file; its listen is replaced, and forwards on vsock are left out.",
+    show_default="no file, an empty allowlist",
+    help="A parent's file; its listen is replaced, and forwards on vsock are left out. "
+    "Example: --config-parent parent.yaml",
 )
 @click.option(
     "--config-enclave",
     "enclave_path",
+    type=click.Path(),
     metavar="FILE",
-    help="An enclave's file; its parent is replaced.",
+    show_default="no file, an empty allowlist",
+    help="An enclave's file; its parent is replaced. Example: --config-enclave enclave.yaml",
 )
 @click.option(
     "--allow",
     "allowed",
     metavar="HOST:PORT[=ADDR:PORT]",
     multiple=True,
+    show_default="nothing",
     help="Allow it on both sides, private addresses too; with = the parent dials ADDR:PORT. "
-    "May be given several times.",
+    "May be given several times. Example: --allow api.example:443=127.0.0.1:8443",
 )
 @click.option("--verbose", "is_verbose", is_flag=True, help="Log what is allowed, too.")
 @click.argument("words", metavar="-- CMD [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)

@@ -20,7 +20,7 @@ EXIT_NOT_ASKED = 2
     metavar="ENDPOINT",
     default=DEFAULT_ADMIN,
     show_default=True,
-    help="The parent's admin.listen, as tcp://127.0.0.1:9110.",
+    help="The parent's admin.listen. Example: --admin tcp://127.0.0.1:9110",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what the endpoint says, as JSON.")
 def command(endpoint: str, as_json: bool) -> None:

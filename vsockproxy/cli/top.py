@@ -33,14 +33,15 @@ FURNITURE_LINES = 22
     metavar="ENDPOINT",
     default=DEFAULT_ADMIN,
     show_default=True,
-    help="The parent's admin.listen, as tcp://127.0.0.1:9110.",
+    help="The parent's admin.listen. Example: --admin tcp://127.0.0.1:9110",
 )
 @click.option(
     "--interval",
     type=click.FloatRange(0.2, 60),
     default=1.0,
     show_default=True,
-    help="Seconds between two looks.",
+    metavar="SECONDS",
+    help="Seconds between two looks. Example: --interval 5",
 )
 @click.option("--once", is_flag=True, help="Show it once and end.")
 def command(endpoint: str, interval: float, once: bool) -> None:

@@ -17,7 +17,13 @@ from msgspec import inspect
 from vsockproxy.addresses import AddressError
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import Section
-from vsockproxy.config.scalars import EndpointText, Scalar, decode_scalar, describe_value
+from vsockproxy.config.scalars import (
+    EndpointText,
+    Scalar,
+    SourceAddressText,
+    decode_scalar,
+    describe_value,
+)
 from vsockproxy.config.source import BROKEN, join_path
 
 __all__ = ("Conversion", "Found", "convert_section", "suggest_key")
@@ -45,6 +51,9 @@ class Conversion:
 
 _YAML_1_1_BOOLEANS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
+ONE_FOR_A_LIST: Final = (list[EndpointText], list[SourceAddressText])
+"""Lists in whose place the file may have a single item."""
+
 _INVALID: Final = object()
 """Returned for a value that cannot be built."""
 
@@ -71,7 +80,7 @@ def convert_section(
             faults_before = len(conversion.faults)
             converted = _convert(value[name], item.type, field_path, conversion)
             if converted is not _INVALID:
-                built[name] = converted
+                built[item.name] = converted
             if converted is _INVALID or (
                 len(conversion.faults) > faults_before and not _holds_sections(item.type)
             ):
@@ -81,7 +90,7 @@ def convert_section(
             conversion.faults.append(Fault(field_path, "missing", mend))
             invalid.add(name)
         if item.required:
-            built.setdefault(name, None)
+            built.setdefault(item.name, None)
     section = section_type(**built)
     written = frozenset(value.keys() & fields.keys())
     conversion.sections.insert(position, Found(path, section, written, frozenset(invalid)))
@@ -107,9 +116,10 @@ def _convert(value: Any, wanted: Any, path: str, conversion: Conversion) -> Any:
     arm = _arm(wanted, value)
     if isinstance(arm, type) and issubclass(arm, Section) and isinstance(value, dict):
         return convert_section(value, arm, path, conversion)
-    if arm == list[EndpointText] and not isinstance(value, list | dict | NoneType):
-        endpoint = _convert(value, EndpointText, path, conversion)  # one stands for a list of one
-        return endpoint if endpoint is _INVALID else [endpoint]
+    if arm in ONE_FOR_A_LIST and not isinstance(value, list | dict | NoneType):
+        (item_type,) = get_args(arm)
+        single = _convert(value, item_type, path, conversion)
+        return single if single is _INVALID else [single]
     faults_before = len(conversion.faults)
     if get_origin(arm) is list and isinstance(value, list):
         (item_type,) = get_args(arm)

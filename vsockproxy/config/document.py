@@ -83,7 +83,8 @@ def encode(value: Any) -> Any:
     """Write a value of the model as YAML has it; what `decode_scalar` parses is text again."""
     match value:
         case msgspec.Struct():
-            return {name: encode(getattr(value, name)) for name in value.__struct_fields__}
+            names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+            return {key: encode(getattr(value, name)) for key, name in names}
         case list() | tuple():
             return [encode(item) for item in value]
         case dict():

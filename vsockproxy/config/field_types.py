@@ -6,10 +6,13 @@ import msgspec
 
 __all__ = (
     "AbsolutePath",
+    "AtOnce",
     "ContextId",
+    "FilePath",
     "HostName",
     "Mode",
     "Name",
+    "PerSecond",
     "Port",
     "PortRange",
     "Ports",
@@ -47,6 +50,17 @@ SocketPath = Annotated[
         description="the absolute path of a socket, at most 107 characters without spaces",
     ),
 ]
+FilePath = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^/[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/](?![\s\S])",
+        max_length=4095,  # PATH_MAX of linux/limits.h counts the closing NUL
+        description="the absolute path of a file",
+    ),
+]
+PerSecond = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+"""How often something may happen in one second; 0.5 is every two seconds."""
+AtOnce = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 UserNumber = Annotated[
     int,
     msgspec.Meta(

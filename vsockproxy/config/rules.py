@@ -121,6 +121,25 @@ def _check_budget(limits: Limits) -> Iterator[_Complaint]:
         yield "receive_budget", what, f"write at least {least}, or fewer streams"
 
 
+def _check_source_addresses(config: ParentConfig) -> Iterator[_Complaint]:
+    first: dict[str, tuple[int, str]] = {}
+    for index, address in enumerate(config.source_address or ()):
+        version = "IPv6" if ":" in address else "IPv4"
+        number, other = first.setdefault(version, (index, address))
+        if number != index:
+            what = f"{address} is a second {version} address, after {other}"
+            yield f"source_address[{index}]", what, "write at most one of each version"
+
+
+def _check_own_budgets(config: ParentConfig) -> Iterator[_Complaint]:
+    """The file's budget has to do for the streams that an entry gives its enclave, too."""
+    for index, entry in enumerate(config.enclaves):
+        if entry.limits.streams is not None:
+            for _, what, mend in _check_budget(config.limits_of(entry.cid)):
+                path = f"enclaves[{index}].limits.streams"
+                yield path, f"limits.receive_budget is {what}", mend.replace("write", "write there")
+
+
 def _check_log_buffer(log: EnclaveLog) -> Iterator[_Complaint]:
     if log.buffer < LEAST_LOG_BUFFER_BYTES:
         least = f"{LEAST_LOG_BUFFER_BYTES // KIBIBYTE}KiB"
@@ -213,7 +232,11 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     DenyRule: (_SectionRule(frozenset(("port", "ports")), _check_deny_ports),),
     Limits: (_SectionRule(frozenset(("streams", "receive_budget")), _check_budget),),
     EnclaveLog: (_SectionRule(frozenset(("buffer",)), _check_log_buffer),),
-    ParentConfig: (_SectionRule(frozenset(("listen",)), _check_parent_listen),),
+    ParentConfig: (
+        _SectionRule(frozenset(("listen",)), _check_parent_listen),
+        _SectionRule(frozenset(("enclaves", "limits")), _check_own_budgets),
+        _SectionRule(frozenset(("source_address",)), _check_source_addresses),
+    ),
     EnclaveConfig: (
         _SectionRule(frozenset(("parent",)), _check_enclave_parent),
         _SectionRule(frozenset(("credentials", "shim")), _check_credentials_way),

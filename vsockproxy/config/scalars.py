@@ -38,6 +38,7 @@ __all__ = (
     "Scalar",
     "ServiceTargetText",
     "Size",
+    "SourceAddressText",
     "TcpAddressText",
     "decode_scalar",
     "scalar_schema",
@@ -135,6 +136,25 @@ def _parse_address(text: str) -> str:
     return _parse_host(text)
 
 
+def _parse_source_address(text: str) -> str:
+    address = ipaddress.ip_address(_parse_address(text))
+    kinds = {
+        "no address of its own": address.is_unspecified,
+        "a multicast address": address.is_multicast,
+        "the broadcast address": text == "255.255.255.255",
+        "an IPv4 address in IPv6 form": getattr(address, "ipv4_mapped", None) is not None,
+        "a link-local address, which means nothing without an interface": (
+            address.version == 6 and address.is_link_local
+        ),
+    }
+    for kind, is_of_kind in kinds.items():
+        if is_of_kind:
+            raise AddressError(
+                f"{text} is {kind}", "write an address that one of this machine's interfaces has"
+            )
+    return text
+
+
 def _parse_name_server(text: str) -> str:
     is_bare_ipv6 = not text.startswith("[") and text.count(":") > 1
     if ":" not in text or is_bare_ipv6:
@@ -198,6 +218,7 @@ if TYPE_CHECKING:
     PatternText = str
     HostText = str
     AddressText = str
+    SourceAddressText = str
     NameServerText = str
     ServiceTargetText = Endpoint | str
     NetworkText = str
@@ -247,6 +268,13 @@ else:
         examples = ("127.0.0.1", "::1")
         parse = staticmethod(_parse_address)
 
+    class SourceAddressText(Scalar):
+        """An IP literal that a socket can be bound to and connect from."""
+
+        wanted = "an address of this machine"
+        examples = ("10.0.0.5", "2001:db8::5")
+        parse = staticmethod(_parse_source_address)
+
     class NameServerText(Scalar):
         """`ADDRESS` or `ADDRESS:PORT` of a DNS server."""
 
@@ -290,6 +318,7 @@ else:
         PatternText: (str,),
         HostText: (str,),
         AddressText: (str,),
+        SourceAddressText: (str,),
         NameServerText: (str,),
         ServiceTargetText: (VsockAddress, UnixAddress, TcpAddress, str),
         NetworkText: (str,),

@@ -7,11 +7,12 @@ import ast
 import inspect
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import msgspec
 
-from vsockproxy.config import model
+from vsockproxy.config import enclave_sections, model, parent_sections, shared_sections
 from vsockproxy.config.document import CONFIG_TYPES, Kind, encode
 from vsockproxy.config.scalars import scalar_schema
 
@@ -41,7 +42,8 @@ def generate_schema(kind: Kind) -> dict[str, Any]:
             if not field.required and field.default is not msgspec.NODEFAULT:
                 schema["default"] = encode(field.default)
     if kind == "parent":
-        _allow_single_listen(components["ParentConfig"]["properties"])
+        _allow_single(components["ParentConfig"]["properties"], "listen")
+        _allow_single(components["ParentConfig"]["properties"], "source_address")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": (config_type.__doc__ or "").splitlines()[0],
@@ -61,16 +63,25 @@ def write_schemas(directory: Path) -> None:
         (directory / name).write_text(render_schema(kind), encoding="utf-8")
 
 
-def _allow_single_listen(properties: dict[str, Any]) -> None:
-    many = properties["listen"]
-    description = many.pop("description")
-    properties["listen"] = {"anyOf": [many["items"], many], "description": description}
+def _allow_single(properties: dict[str, Any], key: str) -> None:
+    """Let one item stand for a list of one, as `conversion.ONE_FOR_A_LIST` says."""
+    section = properties[key]
+    arms = section.pop("anyOf", None)
+    if arms is None:
+        arms = [{name: section.pop(name) for name in list(section) if name != "description"}]
+    (many,) = (arm for arm in arms if arm.get("type") == "array")
+    section["anyOf"] = [many["items"], *arms]
+
+
+def _body(module: ModuleType) -> list[ast.stmt]:
+    return ast.parse(inspect.getsource(module)).body
 
 
 def _field_descriptions() -> dict[tuple[str, str], str]:
     """Collect the docstring below each field of the model."""
     found: dict[tuple[str, str], str] = {}
-    for section in ast.parse(inspect.getsource(model)).body:
+    modules = (shared_sections, parent_sections, enclave_sections, model)
+    for section in (each for module in modules for each in _body(module)):
         if not isinstance(section, ast.ClassDef):
             continue
         for field, text in zip(section.body, section.body[1:], strict=False):
@@ -79,7 +90,7 @@ def _field_descriptions() -> dict[tuple[str, str], str]:
                     ast.AnnAssign(target=ast.Name(id=name)),
                     ast.Expr(value=ast.Constant(value=str(description))),
                 ):
-                    found[section.name, name] = description
+                    found[section.name, name] = " ".join(description.split())
     return found
 
 

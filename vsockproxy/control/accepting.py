@@ -91,6 +91,8 @@ async def accept_connections(
     is_in_want = False
     while True:
         await trio.lowlevel.wait_readable(listener.socket)
+        # Whoever cancelled this since has perhaps closed the listener, or given it another meaning.
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             for _ in range(_AT_ONCE):
                 connection, address = listener.socket.accept()

@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from vsockproxy.config.document import CONFIG_TYPES, Kind
 from vsockproxy.config.load import ConfigErrors, FileNotReadable, load
+from vsockproxy.upstream_credentials import credentials_fault
 from vsockproxy.worker_messages import write_document
 
 __all__ = ("INVALID", "main")
@@ -30,6 +31,9 @@ def main() -> int:
         document = load(file, cast("Kind", kind))
     except (ConfigErrors, FileNotReadable) as error:
         os.write(1, str(error).encode("utf-8", "surrogateescape"))
+        return INVALID
+    if (fault := credentials_fault(document)) is not None:
+        os.write(1, str(fault).encode("utf-8", "surrogateescape"))
         return INVALID
     write_document(int(descriptor_text), document)
     return 0

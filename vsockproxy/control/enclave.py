@@ -106,7 +106,7 @@ async def _serve_enclave(plan: EnclavePlan, signals: SignalDescriptor) -> int:
         else:
             status = await _ship(run, plan.command, plan.shipping, shipper, supervisor, log)
         if plan.command is None and not plan.commands:
-            await _drain(service, supervisor, signals, log)
+            await _drain(supervisor, signals, log)
         nursery.cancel_scope.cancel()
     return status
 
@@ -126,12 +126,8 @@ def _clock_keeper(
     return ClockKeeper(source.settings, measure, clock, log)
 
 
-async def _drain(
-    service: Service, supervisor: Supervisor, signals: SignalDescriptor, log: Log
-) -> None:
+async def _drain(supervisor: Supervisor, signals: SignalDescriptor, log: Log) -> None:
     """Let open streams end, then cut what is left; another signal cuts at once."""
-    for named in service.listeners:
-        named.listener.close()
     supervisor.stop()
     async with trio.open_nursery() as nursery:
 

@@ -88,10 +88,15 @@ class Place:
     is_overflowing: bool = False
 
     @property
+    def index(self) -> int:
+        """Which of the workers it is."""
+        return self.configuration.worker
+
+    @property
     def counters(self) -> dict[str, object]:
         """What every line about a worker says."""
         return {
-            "worker": self.configuration.worker,
+            "worker": self.index,
             "deaths": self.deaths,
             "waiting_connections": len(self.waiting),
             "closed_connections": self.closed_connections,

@@ -190,7 +190,7 @@ class Supervisor:
         """How each worker does."""
         return [
             PlaceState(
-                place.configuration.worker,
+                place.index,
                 place.process.pid if place.process is not None else None,
                 place.is_ready,
                 place.deaths,
@@ -236,9 +236,7 @@ class Supervisor:
         return SupervisorStatus(
             workers=len(self._places),
             serving=sum(place.is_ready for place in self._places),
-            crash_looping=tuple(
-                place.configuration.worker for place in self._places if place.crash_loop.is_on
-            ),
+            crash_looping=tuple(place.index for place in self._places if place.crash_loop.is_on),
             enclaves=sum(place.load.enclaves for place in self._places),
             streams=sum(place.load.streams for place in self._places),
         )
@@ -277,7 +275,7 @@ class Supervisor:
         async def reload_one(place: Place) -> None:
             answer = await self._change_over(place, message)
             if answer is not None:
-                answers[place.configuration.worker] = answer
+                answers[place.index] = answer
 
         async with trio.open_nursery() as nursery:
             for place in self._places:
@@ -310,7 +308,7 @@ class Supervisor:
             answer = Reloaded(message.request, f"no answer for {RELOAD_SECONDS:g} s")
         if answer is not None and answer.error is not None:
             fields = {"text": answer.error, **place.counters}
-            self._log.write("error", "worker_not_reloaded", fields)
+            self._log.write("error", f"{self._kind}_not_reloaded", fields)
             process.kill()
         return answer
 
@@ -357,7 +355,7 @@ class Supervisor:
                 fields = {"text": place.describe_crash_loop(end), **place.counters}
                 self._log.write("error", "crash_loop", fields)
             for observer in self._observers:
-                observer.died(place.configuration.worker)
+                observer.died(place.index)
             with trio.move_on_after(delay_seconds):
                 await self._stop_requested.wait()
 
@@ -434,15 +432,11 @@ class Supervisor:
                             case SocketsWanted() if self._make_sockets is not None:
                                 await _send_sockets(process, message, self._make_sockets)
                             case Offer() | Routed() if self._router is not None:
-                                self._router.received(
-                                    place.configuration.worker, message, descriptors
-                                )
+                                self._router.received(place.index, message, descriptors)
                             case Statistics() | StreamsListed() | ListStreams() | RegionKnown() if (
                                 self._observer
                             ):
-                                self._observer.received(
-                                    place.configuration.worker, message, descriptors
-                                )
+                                self._observer.received(place.index, message, descriptors)
                             case _:
                                 place.note(message)
         except* ChannelClosed:

@@ -34,6 +34,10 @@ class StreamRecord:
     client: str | None = None
     """Of ingress: where the connection from outside comes from."""
     address: str | None = None
+    via: str | None = None
+    """The upstream proxy that the destination was reached through."""
+    is_reached: bool = False
+    """Whether the destination was connected to."""
     rule: str | None = None
     reason: str = ""
     decided_by: str | None = None
@@ -50,13 +54,13 @@ class StreamRecord:
         """Allow what `confirm` or `close` will write, unless it is refused before."""
         self.allowed_later = reason
 
-    def confirm(self, log: Log) -> None:
+    def confirm(self, log: Log, text: str | None = None) -> None:
         """Write the decision that `allow_later` left open, if it did."""
         if self.allowed_later:
-            self.decide(log, allowed=True, reason=self.allowed_later)
+            self.decide(log, allowed=True, reason=self.allowed_later, text=text)
 
     def decide(self, log: Log, *, allowed: bool, reason: str, text: str | None = None) -> None:
-        """Write the decision line; `text` says what to do about a refusal."""
+        """Write the decision line; `text` says more: of a refusal, what to do about it."""
         self.reason = reason
         self.allowed_later = ""
         self.is_open = self.is_open or allowed
@@ -96,6 +100,7 @@ class StreamRecord:
             "port": self.port,
             "client": self.client,
             "address": self.address,
+            "via": self.via,
             "rule": self.rule,
             "reason": self.reason,
             "way": self.way,

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final, Literal
@@ -32,6 +32,7 @@ from vsockproxy.errors import VsockproxyError
 __all__ = (
     "DialError",
     "DialResult",
+    "SourceAddresses",
     "connect",
     "connect_socket",
     "dial",
@@ -61,10 +62,16 @@ NOT_SENT_BYTES: Final = 128 * 1024
 """TCP_NOTSENT_LOWAT (tcp(7)): the kernel takes no more once this much waits to be sent. So a reader
 that has stopped is felt after some 200 KiB rather than after megabytes in the kernel's queue."""
 
+IP_BIND_ADDRESS_NO_PORT: Final = 24
+"""include/uapi/linux/in.h: bind(2) takes an address, and connect(2) a port that is free towards
+that destination. Otherwise each bound socket would have one of 28,000 ports to itself."""
+
 _UNIX_RETRY_SECONDS: Final = 0.01
 _UNIX_RETRY_MOST_SECONDS: Final = 0.1
 
 Kind = Literal["refused", "timed_out", "unreachable"]
+SourceAddresses = Mapping[Literal[4, 6], IpAddress]
+"""What sockets are bound to, by IP version; a version without one is not dialled."""
 Socket = socket.socket
 SocketAddress = tuple[int | str, int] | str
 
@@ -166,16 +173,24 @@ async def dial(
     *,
     timeout_seconds: float,
     stagger_seconds: float = STAGGER_SECONDS,
+    source_addresses: SourceAddresses | None = None,
 ) -> DialResult:
     """Connect to the first of `addresses` that accepts (happy eyeballs, RFC 8305).
 
     Families alternate, IPv6 first. An attempt starts when the one before it has failed, or has not
     succeeded for `stagger_seconds`; all others are closed when one has succeeded.
 
+    Args:
+        addresses: what is tried.
+        port: the port of each.
+        timeout_seconds: for all of them together.
+        stagger_seconds: the head start of each before the next.
+        source_addresses: where from; None leaves it to the kernel.
+
     Raises:
         DialError: none accepted within `timeout_seconds`.
     """
-    race = _Race(port)
+    race = _Race(port, source_addresses)
     try:
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -231,8 +246,9 @@ def peer_fault(sock: Socket, address: IpAddress, port: int) -> str | None:
 class _Race:
     """The attempts of one dial: sockets that wait to become writable, and errors."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, source_addresses: SourceAddresses | None) -> None:
         self._port = port
+        self._source_addresses = source_addresses
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._pending: dict[Socket, IpAddress] = {}
@@ -280,7 +296,11 @@ class _Race:
                 next(iter(self._pending)), "timed_out", "no answer yet, gave way to the next"
             )
         try:
-            sock = _open_tcp(address)
+            sock = _open_tcp(address, self._source_addresses)
+        except _SourceError as error:
+            self._failures[address] = ("unreachable", str(error))
+            self._changed.set()
+            return
         except OSError as error:
             self._failures[address] = (_kind(error.errno), _error_text(error.errno))
             self._changed.set()
@@ -334,15 +354,32 @@ def _open(
     return socket.socket(socket.AF_UNIX, _STREAM), endpoint.path
 
 
-def _open_tcp(address: IpAddress) -> Socket:
+class _SourceError(Exception):
+    """There is nothing to dial from, or it cannot be bound to."""
+
+
+def _open_tcp(address: IpAddress, sources: SourceAddresses | None) -> Socket:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    if sources is not None and address.version not in sources:
+        raise _SourceError(f"not dialled: source_address has no IPv{address.version} address")
     sock = socket.socket(family, _STREAM)
     try:
         tune_tcp(sock)
+        if sources is not None:
+            _bind(sock, sources[address.version])
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _bind(sock: Socket, source: IpAddress) -> None:
+    sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)  # for IPv6 sockets as well
+    try:
+        sock.bind((format_ip(source), 0))
+    except OSError as error:
+        text = f"cannot be dialled from {source} (source_address): {_error_text(error.errno)}"
+        raise _SourceError(text) from None
 
 
 def _open_vsock(buffer_bytes: int) -> Socket:

@@ -24,6 +24,30 @@ async def receive(sock: socket.socket, most_bytes: int) -> bytes:
     return await asyncio.get_running_loop().sock_recv(sock, most_bytes)
 
 
+async def peek(sock: socket.socket, most_bytes: int) -> bytes:
+    """As `receive`, but the bytes stay in the socket.
+
+    Raises:
+        OSError: when the connection failed.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return sock.recv(most_bytes, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            readable = loop.create_future()
+            loop.add_reader(sock.fileno(), _wake, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(sock.fileno())
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 async def send_all(sock: socket.socket, data: bytes) -> None:
     """Send everything.
 

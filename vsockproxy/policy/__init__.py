@@ -8,6 +8,7 @@ decision = policy.decide_name(host)                      # the same two steps wi
 decision, addresses = policy.judge_name(decision, host, answers)
 """
 
+from vsockproxy.policy.admission import Admission, Place
 from vsockproxy.policy.allowlist import Policy
 from vsockproxy.policy.decisions import Decision
 from vsockproxy.policy.explain import Explanation, LookUp, Party, Side, explain
@@ -16,11 +17,13 @@ from vsockproxy.policy.reasons import Reason
 from vsockproxy.policy.rules import Rule
 
 __all__ = (
+    "Admission",
     "Decision",
     "Explanation",
     "Lists",
     "LookUp",
     "Party",
+    "Place",
     "Policy",
     "Reason",
     "Rule",

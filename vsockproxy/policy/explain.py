@@ -6,6 +6,7 @@ The first line is `allowed` or `refused: REASON`. Then, for each side that was a
     side: parent (parent.yaml): refused: address_private
     guard: kms.eu-west-1.amazonaws.com resolved to 10.0.3.7, private (a VPC endpoint?): add …
     tls: not required
+    limits: 20 connections at once, for each enclave
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from vsockproxy.policy.allowlist import Policy
 from vsockproxy.policy.decisions import Decision
 from vsockproxy.policy.guard import closed, findings
 from vsockproxy.policy.reasons import Reason
+from vsockproxy.policy.rules import Rule
 
 __all__ = ("Explanation", "LookUp", "Party", "Side", "explain")
 
@@ -83,6 +85,8 @@ def _explain_side(
     ]
     if first.allowed:
         lines.append(f"tls: {_tls(party.policy, first, host)}")
+    if first.rule is not None and (limits := _limits(first.rule)):
+        lines.append(f"limits: {limits}")
     return final, lines
 
 
@@ -130,6 +134,15 @@ def _judged(address: IpAddress, may_be_dialled: bool) -> str:
         return f"{text}, dropped"
     is_opened = bool(closed(address, private=False, metadata=False))
     return f"{text}, opened by the rule" if is_opened else text
+
+
+def _limits(rule: Rule) -> str:
+    limits = []
+    if rule.connections is not None:
+        limits.append(f"{rule.connections} connections at once")
+    if rule.rate is not None:
+        limits.append(f"{rule.rate:g} new ones a second")
+    return f"{', '.join(limits)}, for each enclave" if limits else ""
 
 
 def _tls(policy: Policy, decision: Decision, host: Host) -> str:

@@ -129,6 +129,8 @@ def _allow_rules(document: Document, path: str, entries: Sequence[AllowRule]) ->
             dial=entry.dial,
             require_tls=entry.require_tls,
             names=entry.names,
+            connections=entry.connections,
+            rate=entry.rate,
         )
         for index, entry in enumerate(entries)
     )

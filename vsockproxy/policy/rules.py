@@ -36,6 +36,8 @@ class Rule:
         dial: what is dialled instead of the host.
         require_tls: overrides the file's setting unless None.
         names: whether the names way in offers it.
+        connections: connections of one enclave that may be open at once under it, if limited.
+        rate: connections of one enclave that may be opened under it each second, if limited.
     """
 
     pattern: Pattern
@@ -46,6 +48,8 @@ class Rule:
     dial: Destination | None = None
     require_tls: bool | None = None
     names: bool = True
+    connections: int | None = None
+    rate: float | None = None
 
     def __str__(self) -> str:
         return f"{self.pattern} {describe_ports(self.ports)} at {self.source}"

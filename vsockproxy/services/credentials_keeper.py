@@ -72,7 +72,7 @@ class CredentialsKeeper:
         self._hurry = trio.Event()
         self._rests_since = 0.0
         self.has_tried = trio.Event()
-        """Set once everything has been asked for."""
+        """Set once credentials have been asked for."""
         self.changed = trio.Event()
         """Set when something has changed, and replaced by a fresh one then."""
 

@@ -26,12 +26,14 @@ from vsockproxy.config.model import (
     EnclaveCredentials,
     EnclaveEntry,
     EnclaveForward,
+    EnclaveLimits,
     EnclaveLog,
     Limits,
     ParentConfig,
     ParentCredentials,
     ParentForward,
     ParentLog,
+    Rate,
     Resolver,
     Shim,
 )
@@ -85,6 +87,13 @@ def unique(
     return st.lists(sections(section_type, **fields), max_size=2, unique_by=identity)
 
 
+per_second = st.floats(0.01, 1000)
+rates = sections(
+    Rate,
+    streams=per_second,
+    lookups=st.none() | per_second,
+    burst=st.none() | st.integers(1, 1000),
+)
 allow_rules = st.builds(
     lambda rule, chosen: msgspec.structs.replace(rule, **chosen),
     sections(
@@ -94,6 +103,8 @@ allow_rules = st.builds(
         dial=destinations,
         require_tls=st.none() | st.booleans(),
         names=st.booleans(),
+        connections=st.none() | st.integers(1, 1000),
+        rate=st.none() | per_second,
     ),
     st.fixed_dictionaries({"port": ports}) | st.fixed_dictionaries({"ports": port_lists}),
 )
@@ -116,6 +127,7 @@ limits = st.builds(
         handshake=seconds,
         half_closed=seconds,
         idle=seconds,
+        rate=st.none() | rates,
     ),
     st.integers(1, 65_536),
     st.integers(0, 2**30),
@@ -137,6 +149,7 @@ parent_configs = sections(
         name=st.none() | labels,
         allowlist=lists(allow_rules),
         denylist=lists(deny_rules),
+        limits=sections(EnclaveLimits, streams=st.none() | st.just(1), rate=st.none() | rates),
     ),
     forwards=unique(
         ParentForward, "listen", listen=listeners("forwards", st.none() | cids), to=destinations

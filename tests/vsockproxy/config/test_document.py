@@ -66,6 +66,7 @@ def test_encoding_writes_what_yaml_has() -> None:
         "handshake": 10.0,
         "half_closed": 300.0,
         "idle": 0.0,
+        "rate": None,
     }
     assert set(encoded["limits"]) == set(Limits.__struct_fields__)
 

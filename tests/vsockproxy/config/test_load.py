@@ -229,8 +229,8 @@ PARENT_VALUES = {
     "an unknown key like nothing": (
         "xyzzy: 1",
         "xyzzy: unknown key: remove it, or write one of listen, version, allowlist, denylist, "
-        "mode, mixed, require_tls, enclaves, forwards, ingress, resolver, credentials, workers, "
-        "limits, drain, forbidden_streams, admin, log",
+        "mode, mixed, require_tls, enclaves, forwards, ingress, resolver, credentials, "
+        "upstream_proxy, source_address, workers, limits, drain, forbidden_streams, admin, log",
     ),
     "an unknown key with a hyphen": (
         "require-tls: true",

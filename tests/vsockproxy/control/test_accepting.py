@@ -200,3 +200,33 @@ async def test_nothing_to_accept_waits(listener: Listener) -> None:
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert log.lines == []
+
+
+async def test_a_listener_may_be_closed_the_moment_its_task_is_cancelled(tmp_path: Path) -> None:
+    log = RecordingLog()
+    supervisor = supervisor_of(ProcesslessWorker(), log)
+    for number in range(50):  # which of two tasks that wake up together runs first is random
+        made = open_listener(UnixAddress(f"{tmp_path}/{number}", cid=4))
+        scope = trio.CancelScope()
+
+        async def accept(listener: Listener = made, scope: trio.CancelScope = scope) -> None:
+            with scope:
+                await accept_connections(
+                    listener,
+                    "listen[0]",
+                    supervisor=supervisor,
+                    assignment=Assignment(1),
+                    may_connect=lambda cid: False,
+                    log=log,
+                )
+
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept)
+                await wait_all_tasks_blocked()
+                theirs.send(b"x")
+                with connect(made):
+                    await trio.lowlevel.wait_readable(ours)
+                    scope.cancel()
+                    made.close()

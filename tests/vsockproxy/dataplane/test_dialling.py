@@ -16,6 +16,7 @@ from vsockproxy.addresses import IpAddress, TcpAddress, UnixAddress
 from vsockproxy.dataplane import dialling, loop
 from vsockproxy.dataplane.dialling import (
     DialError,
+    SourceAddresses,
     connect,
     dial,
     interleave,
@@ -422,3 +423,58 @@ def test_cancelling_a_connect_closes_its_socket() -> None:
 
     with silent_everywhere() as port:
         run(lambda: main(port))
+
+
+def source_addresses(*texts: str) -> SourceAddresses:
+    return {address.version: address for address in addresses(*texts)}
+
+
+@pytest.mark.parametrize("own", ["127.0.0.9", "::1"])
+def test_a_socket_comes_from_its_source_address_and_takes_no_port_beforehand(own: str) -> None:
+    to = "::1" if ":" in own else "127.0.0.1"
+
+    async def main() -> None:
+        with listening(to) as listener:
+            result = await dial(
+                addresses(to),
+                listener.getsockname()[1],
+                timeout_seconds=LONG,
+                source_addresses=source_addresses(own),
+            )
+            with result.socket as sock:
+                assert sock.getsockname()[0] == own
+                assert sock.getsockopt(socket.IPPROTO_IP, dialling.IP_BIND_ADDRESS_NO_PORT) == 1
+
+    run(main)
+
+
+def test_a_version_without_a_source_address_is_not_dialled() -> None:
+    async def main() -> None:
+        with listening("127.0.0.1") as listener:
+            port = listener.getsockname()[1]
+            own = source_addresses("127.0.0.9")
+            result = await dial(
+                addresses("::1", "127.0.0.1"), port, timeout_seconds=LONG, source_addresses=own
+            )
+            with result.socket as sock:
+                assert sock.getpeername()[0] == "127.0.0.1"
+            with pytest.raises(DialError) as caught:
+                await dial(addresses("::1"), port, timeout_seconds=LONG, source_addresses=own)
+            assert caught.value.kind == "unreachable"
+            assert "not dialled: source_address has no IPv6 address" in caught.value.text
+
+    run(main)
+
+
+def test_a_source_address_that_the_machine_lacks_is_named_with_its_key() -> None:
+    async def main() -> None:
+        with pytest.raises(DialError) as caught:
+            await dial(
+                addresses("127.0.0.1"),
+                closed_port(),
+                timeout_seconds=LONG,
+                source_addresses=source_addresses("192.0.2.77"),
+            )
+        assert "cannot be dialled from 192.0.2.77 (source_address)" in caught.value.text
+
+    run(main)

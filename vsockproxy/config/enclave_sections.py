@@ -1,0 +1,189 @@
+"""The sections of an enclave's file (`model` has the file)."""
+
+from typing import Literal
+
+from vsockproxy.addresses import TcpAddress
+from vsockproxy.config.field_types import (
+    AbsolutePath,
+    HostName,
+    Name,
+    Port,
+    PositiveSeconds,
+    ProxyProtocol,
+    RegionName,
+    Seconds,
+    SettingName,
+    SocketPath,
+    UserNumber,
+    VariableName,
+    Word,
+)
+from vsockproxy.config.scalars import (
+    CapabilityText,
+    DestinationText,
+    EndpointText,
+    NetworkText,
+    ServiceTargetText,
+    Size,
+    TcpAddressText,
+)
+from vsockproxy.config.shared_sections import (
+    CREDENTIALS_PORT,
+    MEBIBYTE,
+    STREAM_SOCKET,
+    Log,
+    Section,
+)
+
+__all__ = (
+    "Clock",
+    "Command",
+    "EnclaveCredentials",
+    "EnclaveForward",
+    "EnclaveIngress",
+    "EnclaveLog",
+    "Entropy",
+    "Machine",
+    "Shim",
+    "SupervisedCommand",
+)
+
+
+class EnclaveLog(Log, frozen=True):
+    """How lines are written to stderr, and whether the parent gets them."""
+
+    to_parent: bool | None = None
+    """Whether the parent gets what the command writes to stdout and stderr, and our own log; by
+    default where the machine is ours (PID 1, --take-over) and has no terminal."""
+    buffer: Size = MEBIBYTE
+    """Bytes of the log that are kept while the parent does not take them."""
+
+
+class EnclaveForward(Section, frozen=True):
+    """A local listener in the enclave whose connections go to one destination."""
+
+    listen: EndpointText
+    """`tcp://127.0.0.1:PORT`, or a unix socket."""
+    to: DestinationText
+    """Where its connections go, if both sides' lists allow it."""
+    carrier: Literal["shared", "dedicated"] = "shared"
+    """`dedicated` gives each connection a vsock connection of its own."""
+    tls: bool = False
+    """Whether the enclave's side speaks TLS to the destination on the program's behalf."""
+
+
+class EnclaveIngress(Section, frozen=True):
+    """A service of the enclave that the parent may bring connections to."""
+
+    service: Name
+    """The service's name, which the parent's file names too."""
+    to: ServiceTargetText
+    """Where it listens: `tcp://127.0.0.1:PORT` or a unix socket. `streams` for a program that
+    listens with vsockproxy.client."""
+    proxy_protocol: ProxyProtocol = "none"
+    """`v2` tells the service in front of each connection whose it is."""
+
+
+class EnclaveCredentials(Section, frozen=True):
+    """Where programs in the enclave find the credentials of the parent instance's role."""
+
+    listen: TcpAddressText = TcpAddress("127.0.0.1", CREDENTIALS_PORT)
+    """The endpoint that AWS_CONTAINER_CREDENTIALS_FULL_URI names, on loopback."""
+    imds: bool = False
+    """Whether 169.254.169.254:80 answers too, for programs that know nothing else (IMDSv2)."""
+    region: RegionName | None = None
+    """What AWS_REGION says; without it, the region that the parent names."""
+
+
+class Shim(Section, frozen=True):
+    """The ways in for unmodified programs."""
+
+    names: bool = True
+    """Whether names of the allowlist resolve to local addresses that lead to them."""
+    names_block: NetworkText = "198.18.0.0/15"
+    """The IPv4 network that these addresses are taken from."""
+    http_proxy: TcpAddressText | None = TcpAddress("127.0.0.1", 3128)
+    """Where the HTTP proxy listens; null turns it off."""
+    socks5: TcpAddressText | None = None
+    """Where the SOCKS5 proxy listens; null turns it off."""
+    streams: SocketPath | None = STREAM_SOCKET
+    """The stream socket, for programs that use vsockproxy.client; null turns it off."""
+    environment: bool | None = None
+    """Whether the command gets proxy variables; by default when the HTTP proxy is the way in."""
+
+
+class Command(Section, frozen=True):
+    """How the user's command runs."""
+
+    user: Name | UserNumber | None = None
+    """The user it runs as, by the name or number in the machine's passwd file."""
+    capabilities: list[CapabilityText] = []
+    """Capabilities that it keeps, as NET_BIND_SERVICE; none by default, for root neither."""
+    vsock: Literal["deny", "allow"] = "deny"
+    """Whether it may open vsock sockets of its own, past the allowlist; io_uring goes with it."""
+    stop_grace: PositiveSeconds = 10.0
+    """Seconds that it may go on after SIGTERM; then it is killed."""
+
+
+class Entropy(Section, frozen=True):
+    """Where the kernel's random numbers come from; without what is written here nothing starts."""
+
+    source: Name | None = None
+    """What the kernel's hardware generator (hw_random/rng_current) must be, as nsm-hwrng."""
+    seed: bool = False
+    """Whether random bytes of the Nitro Secure Module are added, and credited, before the start."""
+
+
+class Clock(Section, frozen=True):
+    """How the machine's clock is set; it never goes backwards."""
+
+    source: Literal["parent", "ptp"]
+    """Who is asked: the parent, which nobody needs to trust, or the hypervisor by /dev/ptp0."""
+    max_step: PositiveSeconds = 60.0
+    """Seconds that the clock may be put forward at the start; more is refused."""
+    interval: Seconds = 300.0
+    """Seconds between two looks at the source; 0 looks at the start only."""
+
+
+class Machine(Section, frozen=True):
+    """The machine, where it is ours: as PID 1, or with --take-over."""
+
+    hostname: HostName | None = None
+    """What the machine is called; by default its name stays."""
+    entropy: Entropy = Entropy()
+    clock: Clock | None = None
+    heartbeat: Literal["auto", "on", "off"] = "auto"
+    """Whether nitro-cli is told that the enclave is up; `auto` does as PID 1 of an enclave."""
+    at_end: Literal["reboot", "power_off", "exit"] = "reboot"
+    """What PID 1 does when all is over; an enclave ends by a reboot. In a container it exits."""
+    sysctls: dict[SettingName, int | Word] = {}
+    """Settings of the kernel, in addition to those for many connections, or in their place."""
+
+
+class SupervisedCommand(Section, frozen=True):
+    """One of several commands; what it leaves out of the fence is as in `command`."""
+
+    name: Name
+    """What logs and `after` call it."""
+    run: list[Word]
+    """The program, looked up in PATH, and its arguments."""
+    after: list[Name] = []
+    """The commands that have to be ready before it starts; it is stopped before they are."""
+    ready: Port | Literal["started", "finished"] = "started"
+    """When it is ready: when it runs, has ended with 0, or listens on that TCP port."""
+    restart: Literal["never", "on-failure", "always"] = "never"
+    """Whether it is started again when it has ended."""
+    essential: bool = False
+    """Whether the machine ends when it has ended for good, with its status."""
+    user: Name | UserNumber | None = None
+    """The user it runs as."""
+    capabilities: list[CapabilityText] | None = None
+    """Capabilities that it keeps."""
+    vsock: Literal["deny", "allow"] | None = None
+    """Whether it may open vsock sockets of its own, past the allowlist; io_uring goes with it."""
+    environment: dict[VariableName, Word] = {}
+    """Variables, in addition to ours."""
+    working_directory: AbsolutePath | None = None
+    """Where it starts; by default where we did."""
+    stop_grace: PositiveSeconds | None = None
+    """Seconds that it may go on after SIGTERM; then it and its process group are killed."""
