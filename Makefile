@@ -15,7 +15,7 @@ SECONDS ?= 300
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-vsock test-machine lint bench fuzz soak constraints clean
+.PHONY: help demo test test-vsock test-machine lint bench pictures fuzz soak constraints clean
 
 help: ## list the targets
 	@awk -F ': |## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$NF }' $(MAKEFILE_LIST)
@@ -59,6 +59,11 @@ bench: need-haproxy need-socat $(STAMP) ## speed of the pair beside HAProxy and 
 	@$(RUN) -m tests.benchmarks.names
 	@$(RUN) -m tests.benchmarks.first_byte
 	@$(RUN) -m tests.benchmarks.refusals
+	@$(RUN) -m tests.benchmarks.replacement
+	@$(RUN) -m tests.benchmarks.scrape
+
+pictures: $(STAMP) ## the pictures in docs/, taken anew from a real run
+	@$(RUN) -m tests.pictures
 
 fuzz: $(STAMP) ## hostile bytes; SECONDS=300 says for how long
 	@$(RUN) -m tests.fuzz.run --seconds $(SECONDS)
