@@ -1,4 +1,4 @@
-"""How soon a worker that was killed under load is replaced: `python -m tests.benchmarks.replacement`.
+"""How soon a worker killed under load is replaced: `python -m tests.benchmarks.replacement`.
 
 A worker of the parent, then one of the enclave, is killed with SIGKILL while 200 streams are open
 and 200 connections come each second; five times each, in a pair of its own. The supervisor says how
