@@ -15,7 +15,7 @@ SECONDS ?= 300
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-vsock test-image lint bench fuzz soak constraints clean
+.PHONY: help demo test test-vsock test-machine lint bench pictures fuzz soak constraints clean
 
 help: ## list the targets
 	@awk -F ': |## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$NF }' $(MAKEFILE_LIST)
@@ -41,10 +41,10 @@ test-vsock: $(STAMP) ## the tests on a real vsock, of this kernel or of User Mod
 	    $(PYTEST) tests/on_vsock tests/both_ends -m vsock -p no:cacheprovider \
 	    --timeout 600 --figures $(FIGURES)/vsock.json
 
-test-image: need-debootstrap $(STAMP) ## images of enclaves: built, measured and booted, as root
-	@rm -f $(FIGURES)/image.json
-	@VSOCKPROXY_TEST_IMAGE=1 $(PYTEST) tests/image -p no:cacheprovider --timeout 900 \
-	    --figures $(FIGURES)/image.json
+test-machine: need-debootstrap $(STAMP) ## images of enclaves and PID 1: built and booted, as root
+	@rm -f $(FIGURES)/machine.json
+	@VSOCKPROXY_TEST_MACHINE=1 $(PYTEST) tests/image tests/as_init -m machine -p no:cacheprovider \
+	    --timeout 900 --figures $(FIGURES)/machine.json
 
 lint: $(STAMP) ## ruff, mypy --strict, and the shell scripts
 	@$(RUN) -m ruff check .
@@ -59,6 +59,11 @@ bench: need-haproxy need-socat $(STAMP) ## speed of the pair beside HAProxy and 
 	@$(RUN) -m tests.benchmarks.names
 	@$(RUN) -m tests.benchmarks.first_byte
 	@$(RUN) -m tests.benchmarks.refusals
+	@$(RUN) -m tests.benchmarks.replacement
+	@$(RUN) -m tests.benchmarks.scrape
+
+pictures: $(STAMP) ## the pictures in docs/, taken anew from a real run
+	@$(RUN) -m tests.pictures
 
 fuzz: $(STAMP) ## hostile bytes; SECONDS=300 says for how long
 	@$(RUN) -m tests.fuzz.run --seconds $(SECONDS)

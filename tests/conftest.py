@@ -2,8 +2,9 @@
 
 Three markers: `vsock` for tests that need a real AF_VSOCK loopback (skipped where there is none,
 and never tried out by dialling), `alone` for tests that measure time or memory and have the machine
-to themselves, `image` for tests that build images of enclaves. VSOCKPROXY_TEST_VSOCK=1 says that
-there must be a loopback: without one, nothing runs. VSOCKPROXY_TEST_IMAGE=1 lets images be built.
+to themselves, `machine` for tests that build or boot machines of their own. VSOCKPROXY_TEST_VSOCK=1
+says that there must be a loopback: without one, nothing runs. VSOCKPROXY_TEST_MACHINE=1 lets those
+with machines run.
 """
 
 import os
@@ -26,7 +27,7 @@ from tests.on_vsock.machine.loopback import (
     kernel_name,
 )
 
-NO_IMAGES = "builds images with debootstrap, as root (make test-image does)"
+NO_MACHINES = "builds and boots machines of its own, as root (make test-machine does)"
 NO_LOOPBACK = f"needs a real vsock: no {LOOPBACK_MODULE} here (make test-vsock sets one up)"
 
 
@@ -50,12 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)  # after on_vsock/conftest.py has marked its tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    builds_images = os.environ.get("VSOCKPROXY_TEST_IMAGE") == "1"
+    has_machines = os.environ.get("VSOCKPROXY_TEST_MACHINE") == "1"
     for item in items:
         if item.get_closest_marker("vsock") and not has_loopback():
             item.add_marker(pytest.mark.skip(reason=NO_LOOPBACK))
-        if item.get_closest_marker("image") and not builds_images:
-            item.add_marker(pytest.mark.skip(reason=NO_IMAGES))
+        if item.get_closest_marker("machine") and not has_machines:
+            item.add_marker(pytest.mark.skip(reason=NO_MACHINES))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # so that its line comes after the list of skips
@@ -86,7 +87,7 @@ def _figures(terminalreporter: pytest.TerminalReporter) -> Figures:
         passed=len(reports.get("passed", ())),
         failed=len(reports.get("failed", ())) + len(reports.get("error", ())),
         on_vsock=tuple(report.nodeid for report in ran if "vsock" in report.keywords),
-        with_images=tuple(report.nodeid for report in ran if "image" in report.keywords),
+        on_machines=tuple(report.nodeid for report in ran if "machine" in report.keywords),
         skipped=tuple(
             Skipped(report.nodeid, _reason(report)) for report in reports.get("skipped", ())
         ),

@@ -1,8 +1,8 @@
 """What a test run came to, kept as a file, so that several runs end in one total.
 
 `python -m tests.figures FILE...` prints the total of the runs that wrote those files. A test that
-needs a real vsock, or that builds an image, is skipped by `make test` on most machines and run by
-`make test-vsock` or `make test-image`: in their total it counts as run.
+needs a real vsock, or a machine of its own, is skipped by `make test` on most machines and run by
+`make test-vsock` or `make test-machine`: in their total it counts as run.
 """
 
 import json
@@ -31,8 +31,8 @@ class Figures:
     """Tests that failed, and errors outside of tests."""
     on_vsock: tuple[str, ...]
     """The tests that ran on a real vsock."""
-    with_images: tuple[str, ...]
-    """The tests that built images of enclaves."""
+    on_machines: tuple[str, ...]
+    """The tests that built or booted machines of their own."""
     skipped: tuple[Skipped, ...]
 
     def write(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class Figures:
             passed=kept["passed"],
             failed=kept["failed"],
             on_vsock=tuple(kept["on_vsock"]),
-            with_images=tuple(kept["with_images"]),
+            on_machines=tuple(kept["on_machines"]),
             skipped=tuple(Skipped(**entry) for entry in kept["skipped"]),
         )
 
@@ -57,15 +57,15 @@ def total(runs: Iterable[Figures]) -> Figures:
     """The sum of `runs`; what one skipped and another ran where it can is not skipped."""
     runs = list(runs)
     on_vsock = tuple(sorted({test for run in runs for test in run.on_vsock}))
-    with_images = tuple(sorted({test for run in runs for test in run.with_images}))
+    on_machines = tuple(sorted({test for run in runs for test in run.on_machines}))
     skipped = {skip.test: skip for run in runs for skip in run.skipped}
     return Figures(
         passed=sum(run.passed for run in runs),
         failed=sum(run.failed for run in runs),
         on_vsock=on_vsock,
-        with_images=with_images,
+        on_machines=on_machines,
         skipped=tuple(
-            skip for test, skip in skipped.items() if test not in {*on_vsock, *with_images}
+            skip for test, skip in skipped.items() if test not in {*on_vsock, *on_machines}
         ),
     )
 

@@ -2,8 +2,12 @@
 
 import sys
 
+import pytest
+
 from tests.as_init.conftest import RunAsInit
 from tests.as_init.worker_ahead import AHEAD_SECONDS
+
+pytestmark = pytest.mark.machine
 
 PARENT = f"""
 printf 'listen: unix:///tmp/link.sock?cid=16\\nversion: 1\\n' >/tmp/parent.yaml

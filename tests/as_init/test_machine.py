@@ -7,6 +7,8 @@ import pytest
 from tests.as_init.conftest import RunAsInit
 from tests.on_vsock.machine.failure import MachineError
 
+pytestmark = pytest.mark.machine
+
 SETTINGS = ("net.ipv4.ip_local_port_range", "net.ipv4.tcp_tw_reuse", "net.core.somaxconn")
 SHOW = """
 echo "host $(hostname)"

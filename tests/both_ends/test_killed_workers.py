@@ -8,26 +8,24 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
 
+from tests.support.arrivals import Arrivals, streams, wait_for_arrivals
 from tests.support.exchange_pair import HOST, PORT, ExchangePair, converse
 from tests.support.observation import count, descriptors, kill, wait_until
 from tests.support.pair import Line, Side, echo, free_port
 from tests.support.traffic import start
 
 STREAMS = 200
-CONNECTIONS_A_SECOND = 200
 LOAD_SECONDS = 4.0
 OTHER_CID = 17
 ORPHAN_SECONDS = 2.0
 REPLACED_SECONDS = 1.0
-MORE_THAN_A_START = 2.0
+MORE_THAN_A_START = 4.0
 """Where the machine is slow: how often as long as a bare start of the same program, measured while
 the same load goes on."""
 
@@ -51,64 +49,6 @@ def is_quick(replaced: Line, bare: Future[float]) -> bool:
     after: float = replaced["after"]
     print(f"a replacement was ready after {after:g} s, a bare start took {bare.result(60):.2f} s")
     return after < max(REPLACED_SECONDS, MORE_THAN_A_START * bare.result(60))
-
-
-class Arrivals:
-    """New connections at a steady rate, each of which says a word and hears it.
-
-    Args:
-        port: where they go.
-    """
-
-    def __init__(self, port: int) -> None:
-        self.seen: Counter[str] = Counter()
-        self._port = port
-        self._lock = threading.Lock()
-        self._is_over = threading.Event()
-        self._running = start(self._come)
-
-    def _come(self) -> None:
-        asking: list[Future[None]] = []
-        began_at = time.monotonic()
-        while not self._is_over.is_set():
-            due = int((time.monotonic() - began_at) * CONNECTIONS_A_SECOND)
-            asking += [start(self._ask) for _ in range(due - len(asking))]
-            self._is_over.wait(0.01)
-        for future in asking:
-            future.result(60)
-
-    def _ask(self) -> None:
-        what = "served"
-        try:
-            with socket.create_connection(("127.0.0.1", self._port), 30) as sock:
-                try:
-                    converse(sock)
-                except (ConnectionResetError, BrokenPipeError):
-                    what = "reset"
-                except AssertionError:
-                    what = "end of file"
-        except ConnectionRefusedError:
-            what = "refused"
-        with self._lock:
-            self.seen[what] += 1
-
-    def end(self) -> Counter[str]:
-        """No more; what became of them all."""
-        self._is_over.set()
-        self._running.result(90)
-        return self.seen
-
-
-@contextlib.contextmanager
-def streams(port: int, number: int) -> Iterator[list[socket.socket]]:
-    """Connections that have heard a word each."""
-    with contextlib.ExitStack() as stack:
-        socks = []
-        for _ in range(number):
-            sock = socket.create_connection(("127.0.0.1", port), 60)
-            socks.append(stack.enter_context(sock))
-            converse(sock)
-        yield socks
 
 
 def survivors(socks: list[socket.socket]) -> list[socket.socket]:
@@ -190,14 +130,6 @@ def test_a_worker_of_the_enclave_killed_under_load_refuses_nobody() -> None:
         assert seen.keys() <= {"served", "reset"}, "reset: those that the dead worker had"
         assert seen["reset"] < 100
         assert is_quick(replaced, bare)
-
-
-def wait_for_arrivals(*arrivals: Arrivals) -> None:
-    """Wait until the load is there."""
-    deadline = time.monotonic() + 60
-    while any(each.seen["served"] < CONNECTIONS_A_SECOND for each in arrivals):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("side", ["parent", "enclave"])

@@ -1,1 +1,1 @@
-"""Images of enclaves, built by the steps of configs/image and booted as PID 1 (make test-image)."""
+"""Images of enclaves, built by the steps of configs/image and booted as PID 1."""

@@ -75,6 +75,17 @@ def make_wheels(folder: Path) -> None:
     )
 
 
+def make_parent_packages(folder: Path) -> None:
+    """What a parent needs beyond an enclave, for Python's path."""
+    constraints = ("--constraint", str(ROOT / "constraints.txt"))
+    _run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)),
+            *(*constraints, "pycares"),
+        ]
+    )
+
+
 def _run(command: list[str]) -> None:
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, timeout=MAKE_SECONDS, check=False

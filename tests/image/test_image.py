@@ -4,19 +4,47 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.image.machine import boot, prepare
 from tests.image.roots import Borrowed, make_base, make_wheels
 from tests.image.steps import carry_out, read_stages
+from tests.on_vsock.machine import kernel
+from tests.on_vsock.machine.loopback import LOOPBACK_CID
 from tests.support.program import ROOT
 
 FOLDER: Final = ROOT / "configs" / "image"
 DOCKERFILES: Final = ("Dockerfile", "python.Dockerfile")
 MOST_KIB: Final = 60 * 1024
 """What vsockproxy may add to an image, Python included."""
+
+pytestmark = pytest.mark.machine
+
+PAGE: Final = "fetched through the enclave"
+RULE: Final = {"address": "origin.test", "port": 8080, "private": True, "require_tls": False}
+PARENT: Final = {
+    "listen": "vsock://any:5000",
+    "enclaves": [
+        {
+            "cid": LOOPBACK_CID,
+            "name": "image",
+            "allowlist": [{**RULE, "dial": "127.0.0.1:8081"}],
+        }
+    ],
+    "log": {"format": "json"},
+}
+ENCLAVE: Final = {
+    "parent": f"vsock://{LOOPBACK_CID}:5000",
+    "allowlist": [RULE],
+    "command": {"user": "app"},
+    "machine": {"at_end": "exit"},  # after a reboot the machine would begin again
+    "log": {"format": "json"},
+}
+FETCH: Final = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +57,65 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.image
-@pytest.mark.parametrize("name", DOCKERFILES)
-def test_an_image_is_small_and_holds_what_it_needs(made: Path, name: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An image, and what its steps printed."""
+
+    root: Path
+    output: str
+
+
+@pytest.fixture(scope="module", params=DOCKERFILES)
+def image(made: Path, request: pytest.FixtureRequest) -> Made:
+    """What a Dockerfile's last stage makes."""
+    name: str = request.param
     first, last = read_stages((FOLDER / name).read_text(encoding="utf-8"))
     assert first.name == "wheels"  # made by pip outside, for the same Python
+    assert last.command[:2] == ["vsockproxy", "enclave"]
     root = made / name
     subprocess.run(["cp", "--archive", made / "base", root], check=True)  # device nodes too
     with Borrowed(root):
         output = carry_out(last, root, ROOT, {"wheels": made})
-    added = re.search(r"vsockproxy added (\d+) KiB", output)
-    assert added, output
+    return Made(root, output)
+
+
+def test_an_image_is_small_and_holds_what_it_needs(image: Made) -> None:
+    added = re.search(r"vsockproxy added (\d+) KiB", image.output)
+    assert added, image.output
     print(added[0])
-    brings_python = name == "Dockerfile"
+    brings_python = image.root.name == "Dockerfile"
     assert int(added[1]) < (MOST_KIB if brings_python else MOST_KIB // 2)
     for command, text in (
         (["vsockproxy", "--version"], "vsockproxy"),
         (["vsockproxy", "check", "/etc/vsockproxy/enclave.yaml"], ""),
         (["/opt/vsockproxy/bin/python3", "-c", "import trio, enclave_side.worker; print(1)"], "1"),
     ):
-        assert text in _in(root, command)
+        assert text in _in(image.root, command)
+    root = image.root
     left = {*root.glob("tmp/*"), *root.glob("wheels"), *root.glob("var/lib/apt/lists/*Packages")}
     assert left == set()
-    assert last.command[0] == "vsockproxy"
-    assert (root / "usr/bin/strip").exists() is False
+    packages = {path.name for path in root.glob("opt/vsockproxy/lib/python3*/site-packages/*")}
+    assert {"vsockproxy", "enclave_side", "uvloop", "trio"} <= packages
+    assert not packages & {"pycares", "cryptography", "rich", "prometheus_client", "pip"}
+    assert not (root / "usr/bin/strip").exists()
+
+
+def test_a_booted_image_reaches_what_is_allowed_and_nothing_else(
+    image: Made, tmp_path: Path
+) -> None:
+    machine = kernel.prepare(kernel.default_cache().resolve())
+    prepare(image.root, machine, enclave=ENCLAVE, parent=PARENT, page=PAGE)
+    is_python = image.root.name.startswith("python")
+    program = ["python3", "-c", FETCH] if is_python else ["curl", "-sS"]
+    ended = boot(image.root, machine, [*program, "http://origin.test:8080/page"], tmp_path)
+    assert ended.status == 0, ended.console
+    assert PAGE in ended.console
+    (decision,) = [line for line in ended.parent if line["event"] == "decision"]
+    assert (decision["host"], decision["allowed"]) == ("origin.test", True)
+    assert decision["enclave"] == "image"
+    ended = boot(image.root, machine, [*program, "http://elsewhere.test:8080/page"], tmp_path)
+    assert ended.status == (1 if is_python else 6), ended.console  # curl: does not resolve
+    assert PAGE not in ended.console
 
 
 def _in(root: Path, command: list[str]) -> str:

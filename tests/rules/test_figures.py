@@ -12,14 +12,14 @@ from tests.on_vsock.machine.loopback import LOOPBACK_CID, has_loopback, is_user_
 
 ECHO = Skipped("test_echo", "needs a real vsock")
 HAPROXY = Skipped("test_pair", "haproxy is missing")
-IMAGE = Skipped("test_image", "builds images")
-SHARED = Figures(40, 0, on_vsock=(), with_images=(), skipped=(ECHO, IMAGE, HAPROXY))
-ON_VSOCK = Figures(1, 0, on_vsock=("test_echo",), with_images=(), skipped=())
-WITH_IMAGES = Figures(1, 0, on_vsock=(), with_images=("test_image",), skipped=())
+IMAGE = Skipped("test_image", "boots a machine")
+SHARED = Figures(40, 0, on_vsock=(), on_machines=(), skipped=(ECHO, IMAGE, HAPROXY))
+ON_VSOCK = Figures(1, 0, on_vsock=("test_echo",), on_machines=(), skipped=())
+ON_MACHINES = Figures(1, 0, on_vsock=(), on_machines=("test_image",), skipped=())
 
 
 def test_what_another_run_made_up_for_is_not_skipped() -> None:
-    assert list(report(total([SHARED, ON_VSOCK, WITH_IMAGES]))) == [
+    assert list(report(total([SHARED, ON_VSOCK, ON_MACHINES]))) == [
         "skipped 1: haproxy is missing",
         "1 tests ran on a real vsock",
         "42 passed, 0 failed, 1 skipped",
@@ -36,7 +36,7 @@ STATUSES: dict[str, tuple[list[Figures], list[str], int]] = {
     "skips are allowed": ([SHARED], [], 0),
     "skips are not allowed": ([SHARED], ["--complete"], 1),
     "nothing was skipped": ([ON_VSOCK], ["--complete"], 0),
-    "one failed": ([Figures(1, 1, on_vsock=(), with_images=(), skipped=())], [], 1),
+    "one failed": ([Figures(1, 1, on_vsock=(), on_machines=(), skipped=())], [], 1),
     "a run wrote no figures": ([ON_VSOCK], ["missing.json"], 1),
 }
 

@@ -136,11 +136,6 @@ MESSAGES = [
     pytest.param(Heartbeat(), 0, id="heartbeat"),
     pytest.param(Heartbeat(3, 16_384), 0, id="heartbeat under load"),
     pytest.param(Stopped(), 0, id="stopped"),
-    pytest.param(Statistics(), 1, id="statistics"),
-    pytest.param(ListStreams(1, 100), 0, id="list streams"),
-    pytest.param(StreamsListed(1, 3), 1, id="streams listed"),
-    pytest.param(SupervisionChanged(), 1, id="supervision"),
-    pytest.param(WorkerStatistics(3, 7), 1, id="a worker's statistics"),
 ]
 
 

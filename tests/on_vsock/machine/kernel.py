@@ -59,11 +59,6 @@ def default_cache() -> Path:
     return Path(base) / "vsockproxy" / "vsock-machine"
 
 
-def is_ready(cache: Path) -> bool:
-    """Whether the kernel is in `cache`."""
-    return (cache / _LAYOUT).is_dir()
-
-
 def prepare(cache: Path) -> Kernel:
     """The kernel in `cache`, fetched first if it is not there yet.
 
