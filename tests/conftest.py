@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # What a command inherits is tested: nohup, or a job of a shell, would change it.
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Hypothesis has picked its `ci` settings (the same examples in each run) where CI is set.
     hypothesis.settings.register_profile(
         "vsockproxy", hypothesis.settings(), deadline=None, max_examples=100
