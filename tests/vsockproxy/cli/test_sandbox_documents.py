@@ -176,7 +176,7 @@ def test_listen_is_replaced_whatever_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("listen", "cid"),
     [
-        pytest.param("vsock://any:5000", 4, id="vsock"),
+        pytest.param("vsock://any:5000", 4, id="a vsock listener"),
         pytest.param("unix:///s", 4, id="a unix socket without one"),
         pytest.param("unix:///s?cid=21", 21, id="a unix socket with one"),
         pytest.param("['vsock://any:5000', 'unix:///s?cid=21']", 21, id="the only one of two"),
