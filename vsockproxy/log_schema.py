@@ -60,6 +60,8 @@ _STREAM: Final = (
     Field("host", "string", "what was asked for, in normal form where it has one", is_always=True),
     Field("port", "integer", "what was asked for; absent for the lookup of a name"),
     Field("address", "string", "what was dialled; absent where nothing was"),
+    Field("via", "string", "the upstream proxy, where one was asked for the address"),
+    Field("client", "string", "who connected, where the connection came from outside"),
     _RULE,
     Field("reason", "string", "why it was allowed or refused", is_always=True),
     Field("way", "string", "how the program came in, or session on the parent", is_always=True),

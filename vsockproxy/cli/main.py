@@ -4,6 +4,7 @@ So `--help`, `--version` and `check` start fast, and an enclave needs nothing of
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Final
 
 import click
@@ -28,6 +29,15 @@ SUBCOMMANDS: Final = {
 }
 """Name and one line of help; `vsockproxy.cli.NAME`, with '_' for '-', holds it as `command`."""
 
+NEEDED: Final = {
+    "parent": ("parent_side", "pycares"),
+    "sandbox": ("parent_side", "pycares"),
+    "credentials": ("parent_side",),
+    "run-enclave": ("parent_side",),
+    "top": ("rich",),
+}
+"""What the extra `parent` brings and a subcommand cannot do without; an enclave's image lacks it."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are modules of this package."""
@@ -43,12 +53,32 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(
             f"vsockproxy.cli.{cmd_name.replace('-', '_')}"
         ).command
-        return command
+        missing = [name for name in NEEDED.get(cmd_name, ()) if find_spec(name) is None]
+        return _without(command, missing) if missing else command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(SUBCOMMANDS.items()))
+
+
+def _without(command: click.Command, missing: list[str]) -> click.Command:
+    """The same command, which only says that it cannot be run."""
+
+    @click.pass_context
+    def refuse(context: click.Context, **_: object) -> None:
+        raise click.ClickException(
+            f"vsockproxy {context.info_name} needs {' and '.join(missing)}, which this installation "
+            "does not have: install vsockproxy with its extra, as in pip install '.[parent]'"
+        )
+
+    return click.Command(
+        command.name,
+        context_settings=command.context_settings,
+        params=command.params,
+        help=command.help,
+        callback=refuse,
+    )
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

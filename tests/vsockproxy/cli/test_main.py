@@ -62,3 +62,16 @@ def test_check_is_found_by_its_name() -> None:
     assert command is not None
     assert command.name == "check"
     assert main.list_commands(context) == list(SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("name", ["parent", "sandbox", "top"])
+def test_a_command_that_lacks_its_extra_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys.modules["vsockproxy.cli.main"], "NEEDED", {name: ("os", "no_such_module")}
+    )
+    arguments = [name, "--", "true"] if name == "sandbox" else [name]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1
+    assert f"vsockproxy {name} needs no_such_module, which" in done.output
+    assert "pip install '.[parent]'" in done.output
+    assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
