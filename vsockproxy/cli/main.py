@@ -36,7 +36,7 @@ NEEDED: Final = {
     "run-enclave": ("parent_side",),
     "top": ("rich",),
 }
-"""What the extra `parent` brings and a subcommand cannot do without; an enclave's image lacks it."""
+"""What a subcommand cannot do without; the extra `parent` brings it, an enclave lacks it."""
 
 
 class LazyGroup(click.Group):
@@ -66,10 +66,10 @@ def _without(command: click.Command, missing: list[str]) -> click.Command:
     """The same command, which only says that it cannot be run."""
 
     @click.pass_context
-    def refuse(context: click.Context, **_: object) -> None:
+    def refuse(context: click.Context, /, **_: object) -> None:
         raise click.ClickException(
-            f"vsockproxy {context.info_name} needs {' and '.join(missing)}, which this installation "
-            "does not have: install vsockproxy with its extra, as in pip install '.[parent]'"
+            f"vsockproxy {context.info_name} needs {' and '.join(missing)}, which is not installed: "
+            "install vsockproxy with its extra, as in pip install '.[parent]'"
         )
 
     return click.Command(
