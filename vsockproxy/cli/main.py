@@ -68,7 +68,7 @@ def _without(command: click.Command, missing: list[str]) -> click.Command:
     @click.pass_context
     def refuse(context: click.Context, /, **_: object) -> None:
         raise click.ClickException(
-            f"vsockproxy {context.info_name} needs {' and '.join(missing)}, which is not installed: "
+            f"vsockproxy {context.info_name} needs {' and '.join(missing)}, which is not here: "
             "install vsockproxy with its extra, as in pip install '.[parent]'"
         )
 
