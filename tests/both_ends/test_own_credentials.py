@@ -138,7 +138,8 @@ async def test_a_reload_does_not_begin_to_ask_and_the_refusal_says_so() -> None:
 def test_where_the_socket_cannot_be_the_parent_does_not_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "none"))
+    # Short: a long one would not do for a socket, and not be used.
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"/tmp/none-{os.getpid()}")
     config = tmp_path / "parent.yaml"
     credentials = {"imds": "http://127.0.0.1:1", "enclaves": [16]}
     content = {"listen": f"unix://{tmp_path}/link.sock", "credentials": credentials}

@@ -4,6 +4,8 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,11 +32,12 @@ def _namespaces() -> None:
 
 
 @pytest.fixture
-def temporary(tmp_path: Path) -> Path:
+def temporary() -> Iterator[Path]:
     """An own directory for temporary files; short enough for sockets."""
-    path = tmp_path / "t"
-    path.mkdir()
-    return path
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
+        path = Path(name) / "t"
+        path.mkdir()
+        yield path
 
 
 def run(*command: str, **variables: str) -> tuple[int, str]:
