@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.observation import kill, kill_all, logged_at, unread, wait_until
 from tests.support.one_process_namespace import NOT_PERMITTED
-from tests.support.pair import Line, LinkKind, Pair, Side
+from tests.support.pair import Line, LinkKind, Pair, Side, free_port
 from tests.support.program import Program, command_line
 from tests.support.terminal import Shell
 from vsockproxy.control.log_shipping import END_SECONDS
@@ -128,6 +128,24 @@ def test_the_parent_knows_how_the_command_ended(
         assert (exited["status"], exited.get("signal")) == (status, number)
         assert exited["last_lines"].split("\n") == [str(each) for each in range(91, 101)]
         assert exited["level"] == ("warning" if status else "info")
+
+
+def test_what_we_say_of_the_last_request_comes_before_the_end() -> None:
+    port = free_port()
+    shim = {"http_proxy": f"127.0.0.1:{port}", "streams": None, "names": False}
+    asking = (
+        "import socket as s; c = s.create_connection(('127.0.0.1', {})); c.sendall({}); c.recv(9)"
+    )
+    requests = b"CONNECT n.test:443 HTTP/1.1\r\nHost: n.test:443\r\n\r\n"
+    code = ";".join([asking.format(port, requests)] * 9)  # enough for us to be busy
+    pair = logging_pair("unix", enclave={"shim": shim})
+    with both(pair) as parent:
+        status, _ = end(pair, sys.executable, "-c", code)
+        assert status == 0
+        parent.wait_for_event("enclave_exit")
+        own = [line for line in parent.events("enclave_log") if line["source"] == "vsockproxy"]
+        decided = [line for line in own if json.loads(line["text"])["event"] == "decision"]
+        assert len(decided) == 9
 
 
 def test_without_a_command_the_end_is_told_too(kind: LinkKind) -> None:

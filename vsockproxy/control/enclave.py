@@ -16,6 +16,7 @@ from vsockproxy.control.command_output import CommandOutput, open_output
 from vsockproxy.control.commands import PlannedCommand, run_commands
 from vsockproxy.control.executed_command import CommandLauncher, ReceiveLabelled
 from vsockproxy.control.log_shipping import LogShipper, through_workers
+from vsockproxy.control.logs import REST_SECONDS
 from vsockproxy.control.services import Service, announce_ready, supervision
 from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.log import Log
@@ -161,6 +162,7 @@ async def _ship(
                 ended_by = os.WTERMSIG(output.wait_status)
         else:
             status = await run(None, shipper.receive if shipping.captures else None)
+        await trio.sleep(2 * REST_SECONDS)  # what workers said last may still gather in their pipes
         await shipper.end(status, ended_by, trio.current_time() - began)
         nursery.cancel_scope.cancel()
     return status

@@ -16,7 +16,7 @@ from vsockproxy import processes
 from vsockproxy.log import Log
 from vsockproxy.log_lines import Level, LineFormat
 
-__all__ = ("STDERR", "EventLog", "Relay", "Tap", "open_log")
+__all__ = ("REST_SECONDS", "STDERR", "EventLog", "Relay", "Tap", "open_log")
 
 STDERR: Final = 2
 PIECE_BYTES: Final = 64 * 1024
