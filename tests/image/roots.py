@@ -76,7 +76,7 @@ def make_wheels(folder: Path) -> None:
 
 
 def make_parent_packages(folder: Path) -> None:
-    """What a parent needs beyond an enclave, for Python's path."""
+    """What a parent needs beyond what an image has, for Python's path."""
     constraints = ("--constraint", str(ROOT / "constraints.txt"))
     _run(
         [
@@ -84,6 +84,7 @@ def make_parent_packages(folder: Path) -> None:
             *(*constraints, "pycares"),
         ]
     )
+    shutil.copytree(ROOT / "parent_side", folder / "parent_side")
 
 
 def _run(command: list[str]) -> None:
