@@ -1,6 +1,7 @@
 """Both sides as real processes, for tests: `vsockproxy parent` and `vsockproxy enclave`."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -27,12 +28,24 @@ VSOCK_LOOPBACK_CID = 1
 SHOWN_LINES = 20
 
 
+_FIRST_PORT = 10_000
+_PORTS = 22_768
+"""Up to the ports that the kernel gives to connections (net.ipv4.ip_local_port_range)."""
+
+_numbers = itertools.count(os.getpid() * 7919)
+
+
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on; none is given twice, and no connection happens to get it.
+
+    Processes of the same run begin at different places.
+    """
+    for number in _numbers:
+        port = _FIRST_PORT + number % _PORTS
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: the numbers do not end")
 
 
 class Side:
