@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.dns_server import Addresses, DnsServer, Held
 from tests.support.exchange_pair import converse
-from tests.support.observation import count, descriptors, wait_until
+from tests.support.observation import count, descriptors, wait_for_descriptors, wait_until
 from tests.support.pair import Line, Pair, Side, echo, free_port, is_reset, serving
 from tests.support.traffic import start
 
@@ -145,7 +145,7 @@ def test_a_mistake_changes_nothing_and_the_log_says_why(mistake: str) -> None:
         assert why in fault["text"]
         converse(sock)
         assert (is_allowed(pair, HOST), is_allowed(pair, OTHER)) == (True, False)
-        assert descriptors(pair.parent.process.pid) == before
+        wait_for_descriptors(pair.parent.process.pid, before)
 
 
 def test_a_file_that_is_gone_changes_nothing() -> None:

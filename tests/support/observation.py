@@ -19,6 +19,14 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def wait_for_descriptors(pid: int, most: int) -> None:
+    """Wait until a process has no more than so many open: it may close some a little later."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while descriptors(pid) > most:
+        assert time.monotonic() < deadline, f"{descriptors(pid)} descriptors, not {most}"
+        time.sleep(0.01)
+
+
 def open_sockets() -> set[str]:
     """The sockets that this process has open, by their inodes."""
     found = set()
