@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +36,8 @@ MTU_BYTES: Final = 65_535
 _NO_ADDRESS_BY_ITSELF: Final = 1  # IN6_ADDR_GEN_MODE_NONE (include/uapi/linux/if_link.h)
 _NO_DUPLICATE_CHECK: Final = 0x02  # IFA_F_NODAD (include/uapi/linux/if_addr.h)
 _ON_LINK: Final = 4  # RTNH_F_ONLINK (include/uapi/linux/rtnetlink.h)
+_UP: Final = 0x1  # IFF_UP (include/uapi/linux/if.h)
+_LOOPBACK: Final = 0x8  # IFF_LOOPBACK, the same file
 _LOCAL_TABLE: Final = 255  # RT_TABLE_LOCAL
 _THIS_NETWORK: Final = "/proc/self/ns/net"
 
@@ -44,8 +46,10 @@ def make_namespace(plan: NetworkPlan) -> int:
     """Make the namespace and join it to this process's own; its descriptor.
 
     Raises:
-        NamespaceError: the kernel refused a step.
+        NamespaceError: the kernel refused a step, or this process's own namespace is a network.
     """
+    with closing(_Network()) as network:
+        _refuse_a_network(network)
     ours = os.open(_THIS_NETWORK, os.O_RDONLY)
     try:
         unshare(Namespace.NETWORK)
@@ -106,6 +110,12 @@ class _Network:
         """The number of an interface."""
         return socket.if_nametoindex(name)
 
+    def interfaces_up(self) -> Iterator[str]:
+        """The names of those that are up, without lo."""
+        for link in self._run("listing the interfaces", self._netlink.get_links):
+            if link["flags"] & _UP and not link["flags"] & _LOOPBACK:
+                yield link.get_attr("IFLA_IFNAME")
+
     def link(self, verb: str, step: str, **fields: object) -> None:
         self._run(step, lambda: self._netlink.link(verb, **fields))
 
@@ -123,6 +133,16 @@ class _Network:
             raise NamespaceError(step, error.code) from error
         except OSError as error:
             raise NamespaceError(step, error.errno or 0) from error
+
+
+def _refuse_a_network(network: _Network) -> None:
+    """An enclave has lo alone; a machine with more would be cut off from all of it."""
+    name = next(network.interfaces_up(), None)
+    if name is not None:
+        raise NamespaceError("making every address local", errno.EBUSY).because(
+            f"the interface {name} is up, and this machine would lose its network; that is for"
+            " an enclave, `vsockproxy sandbox`, or a container with --network none"
+        )
 
 
 def _make_pairs(network: _Network, plan: NetworkPlan, ours: int) -> None:

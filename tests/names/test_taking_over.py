@@ -19,6 +19,7 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
 # Files of the machine that runs the tests are never touched, even where the code is wrong.
 WITH_A_FILE = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
 WITHOUT_A_FILE = 'mount -t tmpfs none /etc && exec "$@"'
+ON_A_NETWORK = f"ip link add here type veth peer name there && ip link set here up && {WITH_A_FILE}"
 WITHOUT_MORE_NETWORKS = f"echo 0 > /proc/sys/user/max_net_namespaces && {WITH_A_FILE}"
 
 
@@ -76,3 +77,21 @@ def test_where_they_cannot_be_had_a_line_says_so_and_the_proxy_remains(tmp_path:
         line = machine.program.line_with("names are off")
     assert "new network namespaces" in line
     assert (tmp_path / "resolv.conf").read_text() == RESOLV_CONF
+
+
+def test_a_machine_that_is_on_a_network_stays_on_it(tmp_path: Path) -> None:
+    with hosts() as port, taken_over(tmp_path, ON_A_NETWORK, port) as machine:
+        number, status = machine.ask("open_by", "http", "open.test", port)
+        assert (status, machine.ask("end_of", number)) == ("200", "end")
+        line = machine.program.line_with("names are off")
+        routes = subprocess.run(
+            ["nsenter", *("-t", str(machine.program.process.pid), "-U", "-n"), "ip", "route"]
+            + ["show", "table", "local"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    assert "the interface here is up" in line
+    assert "--network none" in line
+    assert "127.0.0.1" in routes
+    assert "default" not in routes
