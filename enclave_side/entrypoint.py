@@ -8,23 +8,22 @@ FILES is `own`, or `shared` where they are another machine's, as in the sandbox.
 """
 
 import os
-import secrets
 import sys
 from collections import ChainMap
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 from enclave_side.boot import Ground, boot
 from enclave_side.commands import FencedCommand, TwoCommandsError, fence_commands
-from enclave_side.credentials_listeners import open_credentials_listeners
 from enclave_side.entropy import EntropyError
 from enclave_side.fence import FenceError
 from enclave_side.heartbeat import HeartbeatError
 from enclave_side.machine import Machine, set_up_machine
 from enclave_side.mounts import mount_proc
 from enclave_side.namespaces import NamespaceError
-from enclave_side.shim.environment import command_environment, with_credentials
+from enclave_side.own_services import prepare_own_services
+from enclave_side.shim.environment import command_environment
 from enclave_side.shim.names.listeners import open_names_listeners
 from enclave_side.stream_socket import open_stream_socket
 from vsockproxy import processes
@@ -37,13 +36,9 @@ from vsockproxy.passed_memory import document_descriptor, read_document
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
 from vsockproxy.worker_messages import ListenerKind
 
-if TYPE_CHECKING:
-    from vsockproxy.control.services import Companion
-
 __all__ = ("WORKER_MODULE", "become_init", "main", "run", "supervisor_command")
 
 WORKER_MODULE: Final = "enclave_side.worker"
-CREDENTIALS_MODULE: Final = "enclave_side.services.credentials"
 
 _MODULE: Final = "enclave_side.entrypoint"
 
@@ -65,8 +60,6 @@ SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 HTTP_PROXY_NAME: Final = "shim.http_proxy"
 SOCKS5_NAME: Final = "shim.socks5"
 STREAMS_NAME: Final = "shim.streams"
-
-SECRET_BYTES: Final = 32
 
 OUTPUT_LEFT_OUT: Final = (
     "the parent gets our own log alone: what the command writes stays on this terminal"
@@ -128,7 +121,13 @@ def run(
             streams=_stream_socket(listeners),
         )
         try:
-            companions = _companions(config, machine, listeners, environment, stack)
+            companions = prepare_own_services(
+                config,
+                machine,
+                environment,
+                stack,
+                has_streams=_stream_socket(listeners) is not None,
+            )
         except ListenError as error:
             processes.tell(error)
             return FAILED
@@ -251,37 +250,6 @@ def _open_listeners(
                 raise
             machine.left_out.append(f"the stream socket was left out: {error}")
     return listeners
-
-
-def _companions(
-    config: EnclaveConfig,
-    machine: Machine,
-    listeners: Sequence[_OpenListener],
-    environment: dict[str, str],
-    stack: ExitStack,
-) -> list["Companion"]:
-    """The process for credentials, where there is to be one; `environment` leads to it then.
-
-    Raises:
-        ListenError: its endpoint cannot be bound.
-    """
-    if config.credentials is None:
-        return []
-    if _stream_socket(listeners) is None:
-        machine.left_out.append("there are no credentials, since there is no stream socket")
-        return []
-    from vsockproxy.control.credentials_process import EnclaveCredentialsProcess
-    from vsockproxy.control.services import NamedListener
-
-    opened = open_credentials_listeners(config.credentials, machine, stack)
-    host, port, *_ = opened[0][2].socket.getsockname()
-    secret = secrets.token_urlsafe(SECRET_BYTES)
-    region = config.credentials.region
-    variables = with_credentials(environment, TcpAddress(host, port), secret, region)
-    environment.clear()
-    environment.update(variables)
-    named = [NamedListener(*each) for each in opened]
-    return [EnclaveCredentialsProcess(CREDENTIALS_MODULE, named, secret, environment)]
 
 
 def _bound_http_proxy(listeners: Sequence[_OpenListener]) -> TcpAddress | None:

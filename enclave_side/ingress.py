@@ -2,22 +2,21 @@
 
 import socket
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
 from enclave_side.command_sockets import CommandSockets, IpVersion
 from enclave_side.listening_programs import ListeningPrograms
-from vsockproxy.activity import Totals
 from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig, EnclaveIngress
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.dialling import DialError, connect, connect_socket
-from vsockproxy.dataplane.loop import CancelledError, now, spawn
+from vsockproxy.dataplane.loop import CancelledError, now
 from vsockproxy.dataplane.sockets import send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.stream_tasks import serve_stream
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.protocols.proxy_v2 import ProxyHeader, SocketAddress
@@ -96,27 +95,13 @@ class Ingress:
             record.decide(self._log, allowed=False, reason=reason, text=text)
             end.refuse(reason, text)
             return
-        record.totals = partial(_totals, end)
-        end.hold()
-        task = spawn(
-            self._serve(service, end, ProxyHeader(client, server), record),
-            f"stream {end.stream.id} to {request.service}",
-        )
-        # Not in the task itself: one that is cancelled before its first step runs no `finally`.
-        task.add_done_callback(lambda _: end.let_go())
+        record.follow(end, is_in_enclave=True)
 
         def closed(end: StreamEnd) -> None:
-            if not task.done():
-                task.cancel()
-            record.close(
-                self._log,
-                ended=end.ended,
-                bytes_out=end.bytes_sent,
-                bytes_in=end.bytes_received,
-                now=now(),
-            )
+            record.close(self._log, ended=end.ended, now=now())
 
-        end.when_closed(closed)
+        work = self._serve(service, end, ProxyHeader(client, server), record)
+        serve_stream(end, work, f"stream {end.stream.id} to {request.service}", closed)
 
     async def _serve(
         self, service: EnclaveIngress, end: StreamEnd, header: ProxyHeader, record: StreamRecord
@@ -173,10 +158,6 @@ class Ingress:
             sock.close()
             raise
         return sock
-
-
-def _totals(end: StreamEnd) -> Totals:
-    return Totals(end.bytes_sent, end.bytes_received, end.stream.send.stalls)
 
 
 def _port_of(service: EnclaveIngress | None) -> int:

@@ -4,11 +4,9 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Never
 
 from enclave_side.links import Links
-from vsockproxy.activity import Totals
 from vsockproxy.addresses import Host
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.dedicated import DedicatedRelay
@@ -143,7 +141,7 @@ class Opener:
                 end = link.open(request, self._closed(record, place))
                 if record is not None:
                     record.stream = end.stream.id
-                    record.totals = partial(_totals, end)
+                    record.follow(end, is_in_enclave=True)
                 link.flush()
             except Refused as refused:
                 self._refuse(record, refused.reason, refused.text)
@@ -234,16 +232,6 @@ class Opener:
         def closed(end: StreamEnd) -> None:
             place.leave()
             if record is not None:
-                record.close(
-                    self._log,
-                    ended=end.ended,
-                    bytes_out=end.bytes_sent,
-                    bytes_in=end.bytes_received,
-                    now=now(),
-                )
+                record.close(self._log, ended=end.ended, now=now())
 
         return closed
-
-
-def _totals(end: StreamEnd) -> Totals:
-    return Totals(end.bytes_sent, end.bytes_received, end.stream.send.stalls)

@@ -6,8 +6,9 @@ from contextlib import suppress
 from typing import Final
 
 from parent_side.enclave import Enclave
-from vsockproxy.dataplane.loop import spawn, timeout
+from vsockproxy.dataplane.loop import timeout
 from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.stream_tasks import serve_stream
 from vsockproxy.protocols.clock_stream import MOST_QUESTIONS, encode_answer, split_questions
 from vsockproxy.session import ErrorCode, Open, Opened
 
@@ -30,16 +31,7 @@ class ClockService:
     def serve(self, enclave: Enclave, end: StreamEnd, request: Open) -> None:
         """Answer what comes on a stream; returns at once."""
         del request
-        end.hold()
-        task = spawn(self._answer(end), f"clock for CID {enclave.cid}")
-        # Not in the task itself: one that is cancelled before its first step runs no `finally`.
-        task.add_done_callback(lambda _: end.let_go())
-
-        def closed(end: StreamEnd) -> None:
-            del end
-            task.cancel()
-
-        end.when_closed(closed)
+        serve_stream(end, self._answer(end), f"clock for CID {enclave.cid}")
 
     async def _answer(self, end: StreamEnd) -> None:
         end.accept(Opened())

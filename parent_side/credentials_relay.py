@@ -11,7 +11,6 @@ from typing import Final
 
 from parent_side.enclave import Enclave
 from vsockproxy import metrics
-from vsockproxy.activity import Totals
 from vsockproxy.addresses import UnixAddress
 from vsockproxy.config.model import ParentCredentials
 from vsockproxy.dataplane.audit import StreamRecord
@@ -90,18 +89,12 @@ class CredentialsRelay:
             return
         self._open[cid].add(end)
         record.address = to.path
-        record.totals = lambda: Totals(end.bytes_received, end.bytes_sent, end.stream.send.stalls)
+        record.follow(end, is_in_enclave=False)
         record.decide(self._log, allowed=True, reason="listed")
 
         def closed(end: StreamEnd) -> None:
             self._open[cid].discard(end)
-            record.close(
-                self._log,
-                ended=end.ended,
-                bytes_out=end.bytes_received,
-                bytes_in=end.bytes_sent,
-                now=now(),
-            )
+            record.close(self._log, ended=end.ended, now=now())
 
         end.when_closed(closed)
         end.accept(Opened())

@@ -5,11 +5,11 @@ from functools import partial
 
 from parent_side.enclave import Enclave
 from parent_side.reach import Decided, Reach, Reached, forbids
-from vsockproxy.activity import Totals
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
-from vsockproxy.dataplane.loop import CancelledError, now, spawn
+from vsockproxy.dataplane.loop import CancelledError, now
 from vsockproxy.dataplane.stream_end import ENDED_POLICY, StreamEnd
+from vsockproxy.dataplane.stream_tasks import serve_stream
 from vsockproxy.dataplane.tls_first_bytes import Read, read_client_hello
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
@@ -46,12 +46,7 @@ class Egress:
             record.decide(self._log, allowed=False, reason=refused.reason, text=refused.text)
             end.refuse(refused.reason, refused.text)
             return
-        record.totals = partial(_totals, end)
-        end.hold()
-        task = spawn(self._serve(enclave, end, record, decided), f"stream {end.stream.id}")
-        # Not in the task itself: one that is cancelled before its first step runs no `finally`.
-        task.add_done_callback(lambda _: end.let_go())
-
+        record.follow(end, is_in_enclave=False)
         self._open[end] = enclave, record
 
         def closed(end: StreamEnd) -> None:
@@ -59,19 +54,12 @@ class Egress:
             del self._open[end]
             if end.stream.is_dedicated:
                 enclave.dedicated_streams -= 1
-            if not task.done():
-                task.cancel()
             if not record.is_reached:
                 record.confirm(self._log, GIVEN_UP)
-            record.close(
-                self._log,
-                ended=end.ended,
-                bytes_out=end.bytes_received,
-                bytes_in=end.bytes_sent,
-                now=now(),
-            )
+            record.close(self._log, ended=end.ended, now=now())
 
-        end.when_closed(closed)
+        work = self._serve(enclave, end, record, decided)
+        serve_stream(end, work, f"stream {end.stream.id}", closed)
 
     @property
     def streams(self) -> int:
@@ -180,7 +168,3 @@ class Egress:
             raise ConnectionResetError(error.text) from error
         record.confirm(self._log)
         return received
-
-
-def _totals(end: StreamEnd) -> Totals:
-    return Totals(end.bytes_received, end.bytes_sent, end.stream.send.stalls)

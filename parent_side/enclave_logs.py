@@ -19,6 +19,7 @@ from parent_side.enclave import Enclave
 from vsockproxy import metrics
 from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
 from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.stream_tasks import serve_stream
 from vsockproxy.log import Log
 from vsockproxy.protocols.errors import LogStreamError
 from vsockproxy.protocols.log_position import LogPosition, readable_pieces
@@ -143,17 +144,12 @@ class EnclaveLogs:
             life.end.reset(ErrorCode.CANCELLED)
         life.end = end
         life.said = -1
-        end.hold()
-        task = spawn(self._receive(life, end), f"log of CID {enclave.cid}")
-        # Not in the task itself: one that is cancelled before its first step runs no `finally`.
-        task.add_done_callback(lambda _: end.let_go())
 
         def closed(end: StreamEnd) -> None:
             if life.end is end:
                 life.end = None
-            task.cancel()
 
-        end.when_closed(closed)
+        serve_stream(end, self._receive(life, end), f"log of CID {enclave.cid}", closed)
 
     def _life_of(self, enclave: Enclave) -> _EnclaveLog:
         life = self._logs.get(enclave.cid)

@@ -176,10 +176,11 @@ class Forwards:
                     if isinstance(error, ClientHelloError):
                         reason, text = error.reason, error.text
                         record.decide(self._log, allowed=False, reason=reason, text=text)
-                    self._close(record, ENDED_LOCAL_RESET, 0, 0)
+                    record.close(self._log, ended=ENDED_LOCAL_RESET, now=now())
                     return
             if self._policy_for(cid) is not policy and forbids(self._policy_for(cid), record):
-                self._close(record, ENDED_POLICY, 0, 0)  # while its first bytes were awaited
+                # It was forbidden while its first bytes were awaited.
+                record.close(self._log, ended=ENDED_POLICY, now=now())
                 return
             record.confirm(self._log)
             undo.pop_all()
@@ -189,7 +190,7 @@ class Forwards:
             self._leave(cid, decided.place)
             cut = ENDED_TIMED_OUT if relay.has_timed_out else relayed.ended
             ended = ENDED_FINISHED if is_clean else cut
-            self._close(record, ended, relay.inward.total_bytes, relay.outward.total_bytes)
+            record.close(self._log, ended=ended, now=now())
 
         relay = SocketRelay(
             reached.socket,
@@ -207,9 +208,6 @@ class Forwards:
             await sleep(look_seconds(self.limits))
             for relay in list(self._relays):
                 relay.check_time(now(), self.limits.half_closed, self.limits.idle)
-
-    def _close(self, record: StreamRecord, ended: str, bytes_out: int, bytes_in: int) -> None:
-        record.close(self._log, ended=ended, bytes_out=bytes_out, bytes_in=bytes_in, now=now())
 
     def _leave(self, cid: int, place: Place) -> None:
         place.leave()

@@ -189,7 +189,7 @@ def serve(
         # Workers start up while this process imports trio.
         workers = count_workers(config.workers)
         first_workers = start_first_workers(worker_module, workers)
-        from vsockproxy.control.credentials_process import CredentialsProcess
+        from vsockproxy.control.companion_process import CompanionProcess
         from vsockproxy.control.ingress_relay import IngressRelay
         from vsockproxy.control.parent import ParentService, serve_parent
         from vsockproxy.control.services import Service
@@ -207,7 +207,7 @@ def serve(
             services_listeners=services.listeners,
             named_listeners=for_credentials,
             companions=(
-                [CredentialsProcess(CREDENTIALS_MODULE, for_credentials)] if for_credentials else ()
+                [CompanionProcess(CREDENTIALS_MODULE, for_credentials)] if for_credentials else ()
             ),
         )
         return serve_parent(service, ParentService(listeners, wanted, file, notify))

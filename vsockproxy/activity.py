@@ -115,16 +115,13 @@ class Activity:
             )
         )
 
-    def closed(
-        self, stream: OpenStream, *, ended: str, bytes_out: int, bytes_in: int, seconds: float
-    ) -> None:
+    def closed(self, stream: OpenStream, *, ended: str, totals: Totals, seconds: float) -> None:
         """A stream that was open has ended."""
         if self.streams.pop(id(stream), None) is None:
             return
-        stalls = stream.totals().credit_stalls if stream.totals is not None else 0
         self.counters.add(metrics.STREAMS_CLOSED, (stream.label, ended))
         self.counters.observe(metrics.STREAM_SECONDS, seconds)
-        self._add_totals(self.counters, stream.label, Totals(bytes_out, bytes_in, stalls))
+        self._add_totals(self.counters, stream.label, totals)
 
     def take_refusals(self) -> tuple[list[RefusedStream], int]:
         """The refusals since this was last called, and how many are left out."""

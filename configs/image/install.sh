@@ -27,13 +27,11 @@ command -v python3 >/dev/null || wanted=python3
 command -v strip >/dev/null || wanted="$wanted binutils"
 if [ -n "$wanted" ]; then
     command -v apt-get >/dev/null || fail "no $wanted here, and no apt to install it with"
-    # As Debian's slim images do: no manuals, no documentation but the licences. Nor Python's own.
+    # As Debian's slim images do: no manuals, no documentation but the licences.
     cat >/etc/dpkg/dpkg.cfg.d/vsockproxy-install <<'EOF'
 path-exclude /usr/share/doc/*
 path-include /usr/share/doc/*/copyright
 path-exclude /usr/share/man/*
-path-exclude /usr/lib/python3*/pydoc_data/*
-path-exclude /usr/lib/python3*/test/*
 EOF
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of packages
@@ -57,6 +55,9 @@ find "$packages" -depth -type d \( -name tests -o -name _tests -o -name testing 
     -exec rm -rf {} +
 rm -rf "$packages/parent_side" # the other half
 find "$packages" -name '*.so' -exec strip --strip-unneeded {} + # a third of all that is added
+case "$wanted" in
+*python3*) rm -rf /usr/lib/python3*/pydoc_data /usr/lib/python3*/test ;; # the package compiles them
+esac
 case "$wanted" in
 *binutils) apt-get purge -qq -y --auto-remove binutils >/dev/null ;;
 esac

@@ -1,4 +1,4 @@
-"""The enclave's process for credentials: SDKs of the command ask it, and it asks the parent.
+"""The enclave's credentials: SDKs of the command ask for them here, and we ask the parent.
 
 It reaches the parent over the stream socket, as every program does, but with the name of a service,
 which only our own user may open. What the parent says is checked like all that comes from there.
@@ -17,7 +17,7 @@ from vsockproxy.client.opening import (
     try_to_connect,
 )
 from vsockproxy.config.model import EnclaveConfig
-from vsockproxy.control.service_process import ServiceProcess, run_service
+from vsockproxy.control.service_process import ServiceProcess
 from vsockproxy.credentials.documents import (
     MAX_DOCUMENT_BYTES,
     Credentials,
@@ -28,13 +28,12 @@ from vsockproxy.credentials.endpoints import MetadataEndpoint, answer_container
 from vsockproxy.credentials.errors import CredentialsError
 from vsockproxy.credentials.locations import CREDENTIALS_PATH, REGION_NAME_PATH, SERVICE
 from vsockproxy.errors import VsockproxyError
-from vsockproxy.processes import forbid_tracing
 from vsockproxy.services.credentials_keeper import Answer, CredentialsKeeper
 from vsockproxy.services.http_client import ask
 from vsockproxy.services.http_server import serve_http
 from vsockproxy.worker_messages import RegionKnown
 
-__all__ = ("main",)
+__all__ = ("ParentCredentials", "serve_credentials")
 
 WAIT_SECONDS: Final = 0.8
 """How long a request waits for credentials that are on their way: SDKs wait for 1 or 2 s."""
@@ -91,19 +90,17 @@ class ParentCredentials:
             pause_seconds = min(2 * pause_seconds, MOST_RETRY_SECONDS)
 
 
-async def _serve(process: ServiceProcess) -> None:
+async def serve_credentials(process: ServiceProcess, keeper: CredentialsKeeper) -> None:
+    """Serve the endpoints of `credentials`, where the file has it.
+
+    Args:
+        process: what this process was given.
+        keeper: has the credentials, and is run by somebody else.
+    """
     config = process.document.config
     assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
-    credentials, streams = config.credentials, config.shim.streams
-    assert credentials is not None  # or nobody would have started us
-    assert streams is not None  # a rule of the configuration
-    parent = ParentCredentials(streams)
-    keeper = CredentialsKeeper(
-        parent.fetch_credentials,
-        parent.fetch_region if credentials.region is None else None,
-        process.log,
-        region=credentials.region,
-    )
+    if config.credentials is None:
+        return
     secret = process.configure.secret
     answers: dict[str, Answer] = {
         "credentials": lambda request, holding, now: answer_container(
@@ -113,11 +110,13 @@ async def _serve(process: ServiceProcess) -> None:
         "imds": MetadataEndpoint(secret).answer,
     }
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keeper.run)
         nursery.start_soon(_tell_region, keeper, process)
         for summary, listener in process.listeners:
-            answering = partial(keeper.answer, answer=answers[summary.kind], seconds=WAIT_SECONDS)
-            nursery.start_soon(serve_http, listener, answering, process.log)
+            if summary.kind in answers:
+                answering = partial(
+                    keeper.answer, answer=answers[summary.kind], seconds=WAIT_SECONDS
+                )
+                nursery.start_soon(serve_http, listener, answering, process.log)
 
 
 async def _tell_region(keeper: CredentialsKeeper, process: ServiceProcess) -> None:
@@ -125,13 +124,3 @@ async def _tell_region(keeper: CredentialsKeeper, process: ServiceProcess) -> No
     while (region := keeper.holding.region) is None:
         await keeper.changed.wait()
     process.say(RegionKnown(region))
-
-
-def main() -> None:
-    """Run as a process of services of the enclave."""
-    forbid_tracing()
-    run_service("enclave", _serve)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
 from parent_side.enclave import Enclave
@@ -17,7 +16,6 @@ from parent_side.enclaves import STOPPING_TEXT, Enclaves
 from parent_side.ingress.beginning import read_beginning
 from parent_side.ingress.offers import Offers
 from parent_side.ingress.routes import Routes, Target, routes_of
-from vsockproxy.activity import Totals
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import Limits, ParentConfig
 from vsockproxy.dataplane.audit import StreamRecord
@@ -360,7 +358,7 @@ class Ingress:
             self._offers.changed(cid)
             self._log.info("service_back", cid=cid, enclave=record.enclave, service=service)
         record.address = address or None
-        record.totals = partial(_totals, end)
+        record.follow(end, is_in_enclave=False)
         record.decide(self._log, allowed=True, reason="listed")
         self._open_streams[end] = cid, service
         end.attach(arrival.sock, to_stream=arrival.first_bytes)
@@ -430,19 +428,9 @@ class Ingress:
             if self._offers.own.get(cid) is enclave:
                 self._balance.closed(cid)
                 self._offers.changed(cid)
-            record.close(
-                self._log,
-                ended=end.ended,
-                bytes_out=end.bytes_received,
-                bytes_in=end.bytes_sent,
-                now=now(),
-            )
+            record.close(self._log, ended=end.ended, now=now())
 
         return closed
-
-
-def _totals(end: StreamEnd) -> Totals:
-    return Totals(end.bytes_received, end.bytes_sent, end.stream.send.stalls)
 
 
 def _best_link(enclave: Enclave) -> Link | None:

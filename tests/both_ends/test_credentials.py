@@ -189,7 +189,7 @@ def test_a_process_for_credentials_that_is_killed_is_replaced_and_nobody_is_refu
         side = pair.start_enclave(sys.executable, "-c", CALL_TWICE, str(gate))
         assert side.process.stdout is not None
         first = side.process.stdout.readline()
-        (pid,) = [pid for pid in side.workers if b"services.credentials" in command_of(pid)]
+        (pid,) = [pid for pid in side.workers if b"enclave_side.services" in command_of(pid)]
         kill(pid)
         gate.write_text("now")
         assert side.process.stdout.readline() == first

@@ -84,9 +84,9 @@ def test_a_machine_that_is_on_a_network_stays_on_it(tmp_path: Path) -> None:
         number, status = machine.ask("open_by", "http", "open.test", port)
         assert (status, machine.ask("end_of", number)) == ("200", "end")
         line = machine.program.line_with("names are off")
+        inside = ["nsenter", "-t", str(machine.program.process.pid), "-U", "-n"]
         routes = subprocess.run(
-            ["nsenter", *("-t", str(machine.program.process.pid), "-U", "-n"), "ip", "route"]
-            + ["show", "table", "local"],
+            [*inside, "ip", "route", "show", "table", "local"],
             capture_output=True,
             text=True,
             check=True,

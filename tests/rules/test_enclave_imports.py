@@ -25,7 +25,7 @@ THIRD_PARTY = {
     "enclave_side.worker": {"cbor2", "dns", "h11", "idna", "msgspec", "uvloop"},
     # Set-up runs in a process of its own, which ends before the command begins.
     "enclave_side.network_setup": {"pyroute2"},
-    "enclave_side.services.credentials": {"cbor2", "dns", "h11", "idna", "msgspec", *TRIO},
+    "enclave_side.services.process": {"cbor2", "dns", "h11", "idna", "msgspec", *TRIO},
     "enclave_side.entrypoint": {"cbor2", "idna", "msgspec", "yaml", *TRIO},
     "parent_side.worker": {"cbor2", "idna", "msgspec", "pycares", "uvloop"},
     "parent_side.service": {"cbor2", "idna", "msgspec", "yaml", *TRIO},

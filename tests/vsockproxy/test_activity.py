@@ -23,14 +23,7 @@ def whole(activity: Activity) -> Counters:
 
 def close(activity: Activity, stream: StreamRecord) -> None:
     assert stream.totals is not None
-    totals = stream.totals()
-    activity.closed(
-        stream,
-        ended="finished",
-        bytes_out=totals.bytes_out,
-        bytes_in=totals.bytes_in,
-        seconds=3.0,
-    )
+    activity.closed(stream, ended="finished", totals=stream.totals(), seconds=3.0)
 
 
 def test_a_stream_is_counted_from_its_decision_to_its_end() -> None:

@@ -62,9 +62,7 @@ def draw(
 
 def plain(value: object) -> str:
     """Text that a terminal shows as it is, whoever it comes from."""
-    return "".join(
-        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(value)
-    )
+    return "".join(each if each.isprintable() else REPLACED for each in str(value))
 
 
 def _headline(status: Status) -> RenderableType:

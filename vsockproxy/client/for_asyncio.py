@@ -1,20 +1,13 @@
 """Streams for programs on asyncio, on any of its loops: `open_stream`, `listen`."""
 
 import asyncio
-import socket
 import ssl as tls
 from dataclasses import dataclass
 from typing import Self
 
-from vsockproxy.client.errors import OpeningCut
-from vsockproxy.client.listening import ServiceListener
 from vsockproxy.client.location import stream_socket_path
-from vsockproxy.client.opening import (
-    FIRST_RETRY_SECONDS,
-    MOST_RETRY_SECONDS,
-    Opening,
-    try_to_connect,
-)
+from vsockproxy.client.opening import Opening
+from vsockproxy.client.waiting import Accepting, Waits, connect, finish
 
 __all__ = ("Connection", "Listener", "listen", "open_stream")
 
@@ -50,17 +43,8 @@ async def open_stream(
         ValueError: host or port cannot be asked for.
         ssl.SSLError: TLS could not be agreed on with the host.
     """
-    opening = Opening(await _connect(stream_socket_path(path)), host, port, dedicated=dedicated)
-    try:
-        while not opening.is_open:
-            try:
-                opening.receive()
-            except BlockingIOError:
-                await _readable(opening.fileno())
-    except BaseException:
-        opening.close()
-        raise
-    stream = opening.detach()
+    connection = await connect(stream_socket_path(path), _WAITS)
+    stream = await finish(Opening(connection, host, port, dedicated=dedicated), _WAITS)
     return await asyncio.open_connection(
         sock=stream, ssl=ssl, server_hostname=host if ssl is not None else None
     )
@@ -97,9 +81,9 @@ async def listen(service: str, *, path: str | None = None) -> "Listener":
         PacketError: what listens is no worker.
         ValueError: no service can have that name.
     """
-    listener = Listener(service, stream_socket_path(path))
-    await listener.start()
-    return listener
+    accepting = Accepting(service, stream_socket_path(path), _WAITS)
+    await accepting.start()
+    return Listener(accepting)
 
 
 class Listener:
@@ -108,25 +92,8 @@ class Listener:
     Close it, or use it with `async with`. Of several programs that listen, each gets its turn.
     """
 
-    def __init__(self, service: str, path: str) -> None:
-        self._service = service
-        self._path = path
-        self._listener: ServiceListener | None = None
-
-    async def start(self) -> ServiceListener:
-        """Listen; `listen` has done so. Raises what that does."""
-        listener = ServiceListener(await _connect(self._path), self._service)
-        try:
-            while not listener.is_listening:
-                try:
-                    listener.receive()
-                except BlockingIOError:
-                    await _readable(listener.fileno())
-        except BaseException:
-            listener.close()
-            raise
-        self._listener = listener
-        return listener
+    def __init__(self, accepting: Accepting) -> None:
+        self._accepting = accepting
 
     async def accept(self) -> Connection:
         """Wait for the next connection. A worker that was replaced is found again.
@@ -136,44 +103,23 @@ class Listener:
                 that had to be done again.
             OSError: EMFILE, no descriptor is left; the connection is lost.
         """
-        while True:
-            listener = self._listener or await self.start()
-            try:
-                accepted = listener.receive()
-            except BlockingIOError:
-                await _readable(listener.fileno())
-            except OpeningCut:
-                self.close()
-            else:
-                assert accepted is not None  # it listens already
-                try:
-                    reader, writer = await asyncio.open_connection(sock=accepted.socket)
-                except BaseException:
-                    accepted.socket.close()
-                    raise
-                return Connection(reader, writer, accepted.client, accepted.server)
+        accepted = await self._accepting.accept()
+        try:
+            reader, writer = await asyncio.open_connection(sock=accepted.socket)
+        except BaseException:
+            accepted.socket.close()
+            raise
+        return Connection(reader, writer, accepted.client, accepted.server)
 
     def close(self) -> None:
         """Listen no more; connections that were not taken are reset."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        self._accepting.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
-
-
-async def _connect(path: str) -> socket.socket:
-    pause = FIRST_RETRY_SECONDS
-    while True:
-        try:
-            return try_to_connect(path)
-        except BlockingIOError:
-            await asyncio.sleep(pause)
-        pause = min(2 * pause, MOST_RETRY_SECONDS)
 
 
 async def _readable(descriptor: int) -> None:
@@ -184,3 +130,6 @@ async def _readable(descriptor: int) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(descriptor)
+
+
+_WAITS = Waits(asyncio.sleep, _readable)

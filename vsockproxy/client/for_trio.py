@@ -6,17 +6,13 @@ from typing import Self
 
 import trio
 
-from vsockproxy.client.errors import OpeningCut
-from vsockproxy.client.listening import ServiceListener
 from vsockproxy.client.location import stream_socket_path
-from vsockproxy.client.opening import (
-    FIRST_RETRY_SECONDS,
-    MOST_RETRY_SECONDS,
-    Opening,
-    try_to_connect,
-)
+from vsockproxy.client.opening import Opening
+from vsockproxy.client.waiting import Accepting, Waits, connect, finish
 
 __all__ = ("Connection", "Listener", "listen", "open_service", "open_stream")
+
+_WAITS = Waits(trio.sleep, trio.lowlevel.wait_readable)
 
 
 async def open_stream(
@@ -45,7 +41,8 @@ async def open_stream(
         PacketError: what listens is no worker.
         ValueError: host or port cannot be asked for.
     """
-    connection = await _connect(stream_socket_path(path))
+    await trio.lowlevel.checkpoint()
+    connection = await connect(stream_socket_path(path), _WAITS)
     return await _finish(Opening(connection, host, port, dedicated=dedicated))
 
 
@@ -66,16 +63,11 @@ async def open_service(connection: socket.socket, service: str) -> trio.SocketSt
 
 
 async def _finish(opening: Opening) -> trio.SocketStream:
-    try:
-        while not opening.is_open:
-            try:
-                opening.receive()
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(opening.fileno())
-    except BaseException:
-        opening.close()
-        raise
-    return trio.SocketStream(trio.socket.from_stdlib_socket(opening.detach()))
+    return _as_stream(await finish(opening, _WAITS))
+
+
+def _as_stream(sock: socket.socket) -> trio.SocketStream:
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +99,10 @@ async def listen(service: str, *, path: str | None = None) -> "Listener":
         PacketError: what listens is no worker.
         ValueError: no service can have that name.
     """
-    listener = Listener(service, stream_socket_path(path))
-    await listener.start()
-    return listener
+    await trio.lowlevel.checkpoint()
+    accepting = Accepting(service, stream_socket_path(path), _WAITS)
+    await accepting.start()
+    return Listener(accepting)
 
 
 class Listener:
@@ -118,25 +111,8 @@ class Listener:
     Close it, or use it with `async with`. Of several programs that listen, each gets its turn.
     """
 
-    def __init__(self, service: str, path: str) -> None:
-        self._service = service
-        self._path = path
-        self._listener: ServiceListener | None = None
-
-    async def start(self) -> ServiceListener:
-        """Listen; `listen` has done so. Raises what that does."""
-        listener = ServiceListener(await _connect(self._path), self._service)
-        try:
-            while not listener.is_listening:
-                try:
-                    listener.receive()
-                except BlockingIOError:
-                    await trio.lowlevel.wait_readable(listener.fileno())
-        except BaseException:
-            listener.close()
-            raise
-        self._listener = listener
-        return listener
+    def __init__(self, accepting: Accepting) -> None:
+        self._accepting = accepting
 
     async def accept(self) -> Connection:
         """Wait for the next connection. A worker that was replaced is found again.
@@ -147,38 +123,15 @@ class Listener:
             OSError: EMFILE, no descriptor is left; the connection is lost.
         """
         await trio.lowlevel.checkpoint()
-        while True:
-            listener = self._listener or await self.start()
-            try:
-                accepted = listener.receive()
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(listener.fileno())
-            except OpeningCut:
-                self.close()
-            else:
-                assert accepted is not None  # it listens already
-                stream = trio.SocketStream(trio.socket.from_stdlib_socket(accepted.socket))
-                return Connection(stream, accepted.client, accepted.server)
+        accepted = await self._accepting.accept()
+        return Connection(_as_stream(accepted.socket), accepted.client, accepted.server)
 
     def close(self) -> None:
         """Listen no more; connections that were not taken are reset."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        self._accepting.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
-
-
-async def _connect(path: str) -> socket.socket:
-    await trio.lowlevel.checkpoint()
-    pause = FIRST_RETRY_SECONDS
-    while True:
-        try:
-            return try_to_connect(path)
-        except BlockingIOError:
-            await trio.sleep(pause)
-        pause = min(2 * pause, MOST_RETRY_SECONDS)

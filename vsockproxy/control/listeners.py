@@ -58,11 +58,6 @@ class Change:
     opened: tuple[NamedListener, ...]
     closing: tuple[NamedListener, ...]
 
-    def abandon(self) -> None:
-        """Close what was opened for it."""
-        for named in self.opened:
-            named.listener.close()
-
 
 class ListenerSet:
     """All listening sockets, to be closed by `close`.

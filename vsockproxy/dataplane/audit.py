@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vsockproxy.activity import Totals
+from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.log import Log
 
 
@@ -72,21 +73,27 @@ class StreamRecord:
         fields["text"] = text
         log.write("info" if allowed and reason == "listed" else "warning", "decision", fields)
 
-    def close(self, log: Log, *, ended: str, bytes_out: int, bytes_in: int, now: float) -> None:
-        """Write the close line, if the stream was open. Bytes are as the program sees them."""
+    def follow(self, end: StreamEnd, *, is_in_enclave: bool) -> None:
+        """Count the bytes of a stream as the program sees them: out is what the enclave sends."""
+
+        def totals() -> Totals:
+            stalls = end.stream.send.stalls
+            if is_in_enclave:
+                return Totals(end.bytes_sent, end.bytes_received, stalls)
+            return Totals(end.bytes_received, end.bytes_sent, stalls)
+
+        self.totals = totals
+
+    def close(self, log: Log, *, ended: str, now: float) -> None:
+        """Write the close line, if the stream was open, with the bytes that `totals` counted."""
         self.confirm(log)
         if not self.is_open:
             return
-        log.activity.closed(
-            self,
-            ended=ended,
-            bytes_out=bytes_out,
-            bytes_in=bytes_in,
-            seconds=now - self.opened_at,
-        )
+        totals = self.totals() if self.totals is not None else Totals(0, 0)
+        log.activity.closed(self, ended=ended, totals=totals, seconds=now - self.opened_at)
         fields = self._common()
-        fields["bytes_out"] = bytes_out
-        fields["bytes_in"] = bytes_in
+        fields["bytes_out"] = totals.bytes_out
+        fields["bytes_in"] = totals.bytes_in
         fields["duration"] = round(now - self.opened_at, 3)
         fields["ended"] = ended
         log.write("info", "close", fields)

@@ -26,13 +26,11 @@ class Questions:
     """Asks the supervisor, which outlives the workers and numbers names for all of them.
 
     Args:
-        say: sends a message; BlockingIOError when the channel is full.
-        pass_on: the same, with descriptors.
+        say: sends a message, with descriptors if there are any.
     """
 
-    def __init__(self, say: Callable[[FromWorker], None], pass_on: Say | None = None) -> None:
+    def __init__(self, say: Say) -> None:
         self._say = say
-        self._pass_on = pass_on
         self._turns = Semaphore(QUESTIONS_AT_ONCE)
         self._waiting: dict[int, Future[Named]] = {}
         self._next = 0
@@ -60,10 +58,7 @@ class Questions:
             SupervisorBusy: it cannot be sent now.
         """
         try:
-            if descriptors and self._pass_on is not None:
-                self._pass_on(message, descriptors)
-            else:
-                self._say(message)
+            self._say(message, descriptors)
         except (BlockingIOError, ChannelClosed) as error:
             raise SupervisorBusy("the supervisor cannot be told") from error
 

@@ -128,7 +128,7 @@ class Worker:
         self._configure: Configure | None = None
         self._document: Document | None = None
         self._listeners: list[socket.socket] = []
-        self._questions = Questions(partial(send, channel), partial(send, channel))
+        self._questions = Questions(partial(send, channel))
         self._stop = Event()
         self._drains_until = float("inf")
         """When what is still open is cut, on the loop's clock."""

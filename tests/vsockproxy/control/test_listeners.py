@@ -82,11 +82,6 @@ def test_one_that_cannot_be_had_changes_nothing(listeners: ListenerSet, tmp_path
     assert not b.exists()
 
 
-def test_a_change_that_is_abandoned_leaves_nothing(listeners: ListenerSet, tmp_path: Path) -> None:
-    listeners.prepare(wanted(unix(tmp_path / "a"))).abandon()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_cid_and_mode_change_in_place(listeners: ListenerSet, tmp_path: Path) -> None:
     path = tmp_path / "a"
     apply(listeners, unix(path, cid=16))

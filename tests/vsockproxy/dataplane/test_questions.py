@@ -1,13 +1,23 @@
+from collections.abc import Sequence
+
 import pytest
 
 from vsockproxy.dataplane import loop
-from vsockproxy.dataplane.questions import QUESTIONS_AT_ONCE, Questions, SupervisorBusy
+from vsockproxy.dataplane.questions import QUESTIONS_AT_ONCE, Questions, Say, SupervisorBusy
 from vsockproxy.worker_messages import ChannelClosed, FromWorker, Named, NameOf, NumberName
+
+
+def keeper(said: list[FromWorker]) -> Say:
+    def say(message: FromWorker, descriptors: Sequence[int] = ()) -> None:
+        assert not descriptors
+        said.append(message)
+
+    return say
 
 
 def test_answers_find_their_questions_in_any_order() -> None:
     said: list[FromWorker] = []
-    questions = Questions(said.append)
+    questions = Questions(keeper(said))
 
     async def main() -> tuple[int | None, str | None]:
         number = loop.spawn(questions.number("a.test"), "number")
@@ -26,7 +36,7 @@ def test_answers_find_their_questions_in_any_order() -> None:
 
 @pytest.mark.parametrize("error", [BlockingIOError(), ChannelClosed("gone")])
 def test_a_channel_that_takes_nothing(error: Exception) -> None:
-    def say(message: FromWorker) -> None:
+    def say(message: FromWorker, descriptors: Sequence[int] = ()) -> None:
         raise error
 
     with pytest.raises(SupervisorBusy):
@@ -35,7 +45,7 @@ def test_a_channel_that_takes_nothing(error: Exception) -> None:
 
 def test_an_answer_that_nobody_waits_for_is_dropped() -> None:
     said: list[FromWorker] = []
-    questions = Questions(said.append)
+    questions = Questions(keeper(said))
 
     async def main() -> int | None:
         given_up = loop.spawn(questions.number("a.test"), "given up")
@@ -57,7 +67,7 @@ def test_an_answer_that_nobody_waits_for_is_dropped() -> None:
 def test_questions_beyond_the_limit_wait_for_their_turn() -> None:
     said: list[NumberName] = []
 
-    def say(message: FromWorker) -> None:
+    def say(message: FromWorker, descriptors: Sequence[int] = ()) -> None:
         assert isinstance(message, NumberName)
         said.append(message)
 

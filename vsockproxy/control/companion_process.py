@@ -1,4 +1,7 @@
-"""Keeps a process for credentials running; in the enclave, it tells the command of it, too."""
+"""Keeps a process of services running beside the workers.
+
+The parent's is for credentials; the enclave's has all services of the enclave's own.
+"""
 
 import os
 from collections.abc import MutableMapping, Sequence
@@ -16,7 +19,7 @@ from vsockproxy.log import Log
 from vsockproxy.passed_memory import document_descriptor
 from vsockproxy.worker_messages import INSTANCE_BYTES, Configure, FromWorker, RegionKnown
 
-__all__ = ("CredentialsProcess", "EnclaveCredentialsProcess")
+__all__ = ("CompanionProcess", "EnclaveServices")
 
 ONE_USER_TEXT: Final = (
     "the credentials service runs in this unit, as the user that the workers have too; "
@@ -27,7 +30,7 @@ REGION_SECONDS: Final = 5.0
 """How long the command's start waits for the region: a link, and an answer of the parent."""
 
 
-class CredentialsProcess:
+class CompanionProcess:
     """A companion of workers (`services.Companion`).
 
     Args:
@@ -88,8 +91,8 @@ class CredentialsProcess:
         """Nothing that anybody waits for."""
 
 
-class EnclaveCredentialsProcess(CredentialsProcess):
-    """That of the enclave, which learns the region for the command.
+class EnclaveServices(CompanionProcess):
+    """That of the enclave, which may learn the region for the command.
 
     Args:
         module: what is executed.
@@ -97,6 +100,7 @@ class EnclaveCredentialsProcess(CredentialsProcess):
         secret: what requests have to show, from start to end.
         environment: the command's, which gets the region when it is known. What it says of one
             already stays.
+        has_region: whether the process says which region it is, so that the command waits for it.
     """
 
     def __init__(
@@ -105,11 +109,13 @@ class EnclaveCredentialsProcess(CredentialsProcess):
         listeners: Sequence[NamedListener],
         secret: str,
         environment: MutableMapping[str, str],
+        *,
+        has_region: bool,
     ) -> None:
         super().__init__(module, listeners, secret)
         self._environment = environment
         self._region_known = trio.Event()
-        if any(environment.get(name) for name in REGION_VARIABLES):
+        if not has_region or any(environment.get(name) for name in REGION_VARIABLES):
             self._region_known.set()
 
     async def ready(self, log: Log) -> None:

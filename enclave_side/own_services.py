@@ -1,0 +1,105 @@
+"""The services of the enclave's own: their sockets, made before the command runs, their process.
+
+The sockets are in the command's network, and its environment leads there. The process is
+`enclave_side.services.process`.
+"""
+
+import secrets
+from collections.abc import MutableMapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+from enclave_side.machine import Machine
+from enclave_side.namespaces import NamespaceError, add_loopback_address
+from enclave_side.shim.environment import with_credentials
+from vsockproxy.addresses import TcpAddress
+from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials
+from vsockproxy.listening import Listener, ListenError, open_listener
+from vsockproxy.worker_messages import ListenerKind
+
+if TYPE_CHECKING:
+    from vsockproxy.control.services import Companion
+
+__all__ = ("SERVICES_MODULE", "prepare_own_services")
+
+SERVICES_MODULE: Final = "enclave_side.services.process"
+
+CONTAINER_NAME: Final = "credentials.listen"
+METADATA_NAME: Final = "credentials.imds"
+
+METADATA_HOST: Final = "169.254.169.254"
+METADATA_PORT: Final = 80
+
+SECRET_BYTES: Final = 32
+
+LEFT_OUT: Final = f"programs that ask {METADATA_HOST} get no credentials:"
+
+_Opened = list[tuple[str, ListenerKind, Listener]]
+
+
+def prepare_own_services(
+    config: EnclaveConfig,
+    machine: Machine,
+    environment: MutableMapping[str, str],
+    stack: ExitStack,
+    *,
+    has_streams: bool,
+) -> "list[Companion]":
+    """Open what they listen on, and say which process is to run.
+
+    Args:
+        config: the enclave's file.
+        machine: where the sockets are opened; gets a line for what is not possible here.
+        environment: the command's, which is made to lead to them.
+        stack: closes the sockets.
+        has_streams: whether the stream socket listens, over which they reach the parent.
+
+    Raises:
+        ListenError: one of them cannot be bound.
+    """
+    opened: _Opened = []
+    secret = secrets.token_urlsafe(SECRET_BYTES)
+    if config.credentials is not None and not has_streams:
+        machine.left_out.append("there are no credentials, since there is no stream socket")
+    elif config.credentials is not None:
+        opened += _open_for_credentials(config.credentials, machine, stack)
+        host, port, *_ = opened[0][2].socket.getsockname()
+        region = config.credentials.region
+        variables = with_credentials(environment, TcpAddress(host, port), secret, region)
+        environment.clear()
+        environment.update(variables)
+    if not opened:
+        return []
+    from vsockproxy.control.companion_process import EnclaveServices
+    from vsockproxy.control.services import NamedListener
+
+    named = [NamedListener(*each) for each in opened]
+    has_region = config.credentials is not None
+    return [EnclaveServices(SERVICES_MODULE, named, secret, environment, has_region=has_region)]
+
+
+def _open_for_credentials(
+    credentials: EnclaveCredentials, machine: Machine, stack: ExitStack
+) -> _Opened:
+    """The container endpoint, and the metadata service's address where that is wanted.
+
+    Raises:
+        ListenError: the container endpoint cannot be bound.
+    """
+    opened: _Opened = []
+    with machine.inside_command_network():
+        listener = open_listener(credentials.listen)
+        stack.callback(listener.close)
+        opened.append((CONTAINER_NAME, "credentials", listener))
+        if credentials.imds and machine.note is not None:
+            machine.left_out.append(f"{LEFT_OUT} this machine's addresses are not ours to set")
+        elif credentials.imds:
+            try:
+                add_loopback_address(METADATA_HOST)
+                listener = open_listener(TcpAddress(METADATA_HOST, METADATA_PORT))
+            except (NamespaceError, ListenError) as error:
+                machine.left_out.append(f"{LEFT_OUT} {error}")
+            else:
+                stack.callback(listener.close)
+                opened.append((METADATA_NAME, "imds", listener))
+    return opened

@@ -1,0 +1,45 @@
+"""The process for the services of the enclave's own, on trio."""
+
+import trio
+
+from enclave_side.services.credentials import ParentCredentials, serve_credentials
+from vsockproxy.config.model import EnclaveConfig
+from vsockproxy.control.service_process import ServiceProcess, run_service
+from vsockproxy.processes import forbid_tracing
+from vsockproxy.services.credentials_keeper import CredentialsKeeper
+
+__all__ = ("main",)
+
+
+async def _serve(process: ServiceProcess) -> None:
+    config = process.document.config
+    assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
+    async with trio.open_nursery() as nursery:
+        if config.credentials is not None:
+            keeper = _make_keeper(config, process)
+            nursery.start_soon(keeper.run)
+            nursery.start_soon(serve_credentials, process, keeper)
+
+
+def _make_keeper(config: EnclaveConfig, process: ServiceProcess) -> CredentialsKeeper:
+    """What holds the parent's credentials, for all who need them."""
+    streams = config.shim.streams
+    assert streams is not None  # a rule of the configuration
+    parent = ParentCredentials(streams)
+    region = None if config.credentials is None else config.credentials.region
+    return CredentialsKeeper(
+        parent.fetch_credentials,
+        parent.fetch_region if region is None else None,
+        process.log,
+        region=region,
+    )
+
+
+def main() -> None:
+    """Run as a process of services of the enclave."""
+    forbid_tracing()
+    run_service("enclave", _serve)
+
+
+if __name__ == "__main__":
+    main()
