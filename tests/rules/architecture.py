@@ -42,6 +42,7 @@ _SYSTEM = frozenset(
         "vsockproxy.passed_memory",
         "vsockproxy.processes",
         "vsockproxy.signals",
+        "vsockproxy.tls_files",
         "vsockproxy.ingress_messages",
         "vsockproxy.upstream_credentials",
         "vsockproxy.worker_messages",
@@ -71,6 +72,7 @@ LAYERS = _layers(
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
+    Layer("vsockproxy.tls_files", _CONFIGURED),
     Layer("vsockproxy.diagnosis"),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer(

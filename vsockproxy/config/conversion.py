@@ -16,6 +16,7 @@ from msgspec import inspect
 
 from vsockproxy.addresses import AddressError
 from vsockproxy.config.errors import Fault
+from vsockproxy.config.field_types import SpkiPin
 from vsockproxy.config.model import Section
 from vsockproxy.config.scalars import (
     EndpointText,
@@ -51,7 +52,7 @@ class Conversion:
 
 _YAML_1_1_BOOLEANS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
-ONE_FOR_A_LIST: Final = (list[EndpointText], list[SourceAddressText])
+ONE_FOR_A_LIST: Final = (list[EndpointText], list[SourceAddressText], list[SpkiPin])
 """Lists in whose place the file may have a single item."""
 
 _INVALID: Final = object()
@@ -114,7 +115,7 @@ def _convert(value: Any, wanted: Any, path: str, conversion: Conversion) -> Any:
     if value is BROKEN:
         return _INVALID
     arm = _arm(wanted, value)
-    if isinstance(arm, type) and issubclass(arm, Section) and isinstance(value, dict):
+    if _is_section(arm) and isinstance(value, dict):
         return convert_section(value, arm, path, conversion)
     if arm in ONE_FOR_A_LIST and not isinstance(value, list | dict | NoneType):
         (item_type,) = get_args(arm)
@@ -152,8 +153,14 @@ def _arm(wanted: Any, value: Any) -> Any:
         return _arm(get_args(wanted)[0], value)
     if get_origin(wanted) in (Union, UnionType):
         members = [member for member in get_args(wanted) if member is not NoneType]
+        if isinstance(value, dict):
+            members = [each for each in members if _is_section(each)] or members
         return _arm(members[0], value) if len(members) == 1 else wanted
     return wanted
+
+
+def _is_section(wanted: Any) -> bool:
+    return isinstance(wanted, type) and issubclass(wanted, Section)
 
 
 def _holds_sections(wanted: Any) -> bool:
@@ -161,7 +168,7 @@ def _holds_sections(wanted: Any) -> bool:
     arm = _arm(wanted, None)
     if get_origin(arm) is list:
         arm = _arm(get_args(arm)[0], None)
-    return isinstance(arm, type) and issubclass(arm, Section)
+    return _is_section(arm)
 
 
 def _explain(value: Any, wanted: inspect.Type) -> tuple[str, str]:
