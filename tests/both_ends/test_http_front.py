@@ -102,10 +102,54 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
             "unix",
             own,
             parent_rules=parents,
-            capture_output=True,
-            timeout=SECONDS,
-            check=True,
+            enclave={"forwards": forwards, "limits": {"handshake": 2}},
         )
+        yield Rig(stack.enter_context(pair), ports, raw)
+
+
+def ask(client: HTTPConnection, path: str, **how: Any) -> tuple[int, bytes]:
+    client.request(how.pop("method", "GET"), path, **how)
+    response = client.getresponse()
+    return response.status, response.read()
+
+
+def test_one_connection_carries_many_requests(rig: Rig) -> None:
+    before = len(rig.decisions(HOST))
+    client = rig.connect()
+    greeting = f"hello from {HOST}, over TLSv1.3\n".encode()
+    for _ in range(3):
+        assert ask(client, "/") == (200, greeting)  # the Host that the origin saw
+    assert ask(client, f"/bytes/{LARGE_BYTES}") == (200, body_of(LARGE_BYTES))
+    assert ask(client, f"/chunked/{LARGE_BYTES}") == (200, body_of(LARGE_BYTES))
+    body = body_of(LARGE_BYTES)
+    assert ask(client, "/digest", method="POST", body=body) == (200, digest_of(body).encode())
+    pieces = iter([body[:1000], body[1000:]])
+    assert ask(client, "/digest", method="PUT", body=pieces, encode_chunked=True) == (
+        *(200, digest_of(body).encode()),
+    )
+    client.request("HEAD", "/bytes/100")
+    head = client.getresponse()
+    assert (head.status, head.headers["Content-Length"], head.read()) == (200, "100", b"")
+    assert ask(client, "/") == (200, greeting)
+    client.close()
+    assert rig.pair.enclave is not None
+    rig.pair.enclave.wait_for_event("close", host=HOST, ended="finished")
+    assert len(rig.decisions(HOST)) == before + 1
+
+
+def test_curl_reuses_its_connection(rig: Rig, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{rig.ports[HOST]}"
+    (tmp_path / "body").write_bytes(body_of(LARGE_BYTES))
+    done = subprocess.run(
+        [
+            *("curl", "-sS", "-w", "%{num_connects} ", f"{url}/", f"{url}/chunked/5"),
+            *("--next", "-sS", "-w", "%{num_connects}", "-T", str(tmp_path / "body")),
+            *("-H", "Transfer-Encoding: chunked", f"{url}/digest"),
+        ],
+        capture_output=True,
+        timeout=SECONDS,
+        check=True,
+    )
     digest = digest_of(body_of(LARGE_BYTES)).encode()
     greeting = f"hello from {HOST}, over TLSv1.3\n".encode()
     assert done.stdout == greeting + b"1 " + body_of(5) + b"0 " + digest + b"0"
