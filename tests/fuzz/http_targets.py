@@ -13,6 +13,7 @@ from vsockproxy.protocols.errors import HttpError, HttpRequestError, HttpRespons
 from vsockproxy.protocols.http_answers import refusal
 from vsockproxy.protocols.http_connect import ConnectExchange
 from vsockproxy.protocols.http_exchange import ForwardedExchange
+from vsockproxy.protocols.http_front import DEFAULT_HTTPS_PORT, FrontRequestReader
 from vsockproxy.protocols.http_proxy import ConnectRequest, ForwardRequest, ProxyRequestReader
 
 _DICTIONARY = (
@@ -115,6 +116,37 @@ def _carry(request: ForwardRequest, from_origin: bytes, cut: Cut) -> tuple[str, 
     return outcome, exchange.may_answer, payload if exchange.is_complete else b""
 
 
+def _read_to_front(pieces: Iterable[bytes]) -> ForwardRequest | str:
+    reader = FrontRequestReader(parse_destination("api.example:443"))
+    rest = iter(pieces)
+    try:
+        for piece in rest:
+            if (request := reader.receive(piece)) is not None:
+                return replace(request, trailing=request.trailing + b"".join(rest))
+    except HttpRequestError as error:
+        return f"{error.status} {error.text}"
+    return "more"
+
+
+def _execute_front(data: bytes) -> str:
+    from_client, _, from_origin = data.partition(_BETWEEN)
+    request = same_however_cut(lambda cut: _read_to_front(cut(from_client)))
+    if isinstance(request, str):
+        return request
+    exchange = ForwardedExchange(request, default_port=DEFAULT_HTTPS_PORT, may_persist=True)
+    try:
+        assert exchange.start().count(b"\r\nHost: api.example\r\n") == 1
+        assert request.trailing.endswith(exchange.surplus)
+        for piece in in_pieces(from_origin):
+            exchange.origin_data(piece)
+        exchange.origin_eof()
+    except HttpError as error:
+        assert not exchange.persists
+        return f"{error.status} {error.text}"
+    assert exchange.request_is_complete or not exchange.persists
+    return "kept" if exchange.persists else "closed"
+
+
 def _as_the_client_reads(sent: bytes, method: str) -> tuple[bytes, bool]:
     """The payload of the response in `sent`, and whether that response is whole without EOF."""
     client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
@@ -191,6 +223,25 @@ HTTP_EXCHANGE = Target(
         for response in _RESPONSES
     ),
     dictionary=(*_DICTIONARY, _BETWEEN),
+    most_memory_factor=_MEMORY_OF_A_HEAD,
+)
+
+HTTP_FRONT = Target(
+    "http_front",
+    _execute_front,
+    corpus=tuple(
+        request.replace(b"http://example.com", b"") + _BETWEEN + response
+        for request in (*(recorded.head for recorded in FORWARDS.values()), *_UPLOADS)
+        for response in _RESPONSES
+    )
+    + _UPLOADS
+    + (
+        b"CONNECT api.example:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"OPTIONS http://127.0.0.1:8080 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://127.0.0.1:8080?q HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET x HTTP/1.1\r\nHost: x\r\n\r\n",
+    ),
+    dictionary=(*_DICTIONARY, _BETWEEN, b"OPTIONS * ", b"/"),
     most_memory_factor=_MEMORY_OF_A_HEAD,
 )
 

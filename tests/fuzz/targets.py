@@ -1,7 +1,7 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
-from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_FRONT, HTTP_PROXY
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
 from tests.fuzz.record_reply_targets import RECORD_REPLY
@@ -10,7 +10,7 @@ from tests.fuzz.socks_targets import SOCKS5
 from tests.fuzz.stream_packet_targets import STREAM_ANSWER, STREAM_REQUEST
 from tests.fuzz.target import Target
 from tests.fuzz.text_targets import CONFIG, DESTINATION, ENDPOINT, HOST
-from tests.fuzz.tls_targets import CLIENT_HELLO
+from tests.fuzz.tls_targets import CERTIFICATE, CLIENT_HELLO, TLS_RECORDS
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -18,10 +18,13 @@ TARGETS: dict[str, Target] = {
         HTTP_PROXY,
         HTTP_EXCHANGE,
         HTTP_CONNECT,
+        HTTP_FRONT,
         SOCKS5,
         DNS,
         DNS_RECORDS,
         CLIENT_HELLO,
+        TLS_RECORDS,
+        CERTIFICATE,
         PROXY_HEADER,
         RECORD_REPLY,
         CONFIG,

@@ -19,10 +19,11 @@ from typing import Final
 
 from vsockproxy.dataplane.loop import timeout
 from vsockproxy.dataplane.stream_end import StreamEnd
-from vsockproxy.dataplane.tls_contexts import NamedTls
 from vsockproxy.dataplane.tls_failures import TlsFailed
 from vsockproxy.dataplane.tls_records import CHUNK_BYTES, RECORD_BYTES, TlsRecords
 from vsockproxy.dataplane.tls_socket import TlsSocket
+from vsockproxy.protocols.client_hello import ClientHelloReader
+from vsockproxy.protocols.errors import NotTls
 
 __all__ = ("Read", "TlsConnection", "Write")
 
@@ -30,6 +31,9 @@ Read = Callable[[], Awaitable[bytes]]
 """Waits for bytes of the other end; empty at its end of file."""
 Write = Callable[[bytes], Awaitable[None]]
 """Sends bytes to the other end."""
+
+MAX_HELLO_BYTES: Final = 4 * 1024
+"""Of the first bytes, where the server's name is looked for; a ClientHello has 300 to 1,800."""
 
 _decrypted: Final = memoryview(bytearray(CHUNK_BYTES + 2 * RECORD_BYTES))
 
@@ -49,6 +53,8 @@ class TlsConnection:
         self._write = write
         self._backlog = memoryview(b"")
         """Arrived and not yet fed."""
+        self._first_bytes = b""
+        """What a client began with, once it has arrived."""
 
     @property
     def alpn(self) -> str | None:
@@ -62,9 +68,13 @@ class TlsConnection:
 
     @property
     def asked_name(self) -> str | None:
-        """Of a server with a context of `server_context`: the name that the client asked for."""
-        tls = self.records.tls
-        return tls.asked_name if isinstance(tls, NamedTls) else None
+        """Of a server, from the handshake until a relay: the name that the client asked for."""
+        # Not by Python's sni_callback: it prints a traceback for a name that is not ASCII.
+        try:
+            hello = ClientHelloReader().receive(self._first_bytes)
+        except NotTls:
+            return None
+        return hello.server_name if hello is not None else None
 
     @property
     def peer_certificate(self) -> bytes | None:
@@ -153,6 +163,7 @@ class TlsConnection:
         """
         rest = self.records.untouched() + bytes(self._backlog)
         self._backlog = memoryview(b"")
+        self._first_bytes = b""
         return TlsSocket(sock, self.records, failed, closed), rest
 
     def attach(
@@ -181,6 +192,8 @@ class TlsConnection:
             if not self._backlog:
                 raise TlsFailed(text_at_end)
         chunk, self._backlog = self._backlog[:CHUNK_BYTES], self._backlog[CHUNK_BYTES:]
+        if self.records.tls.server_side and len(self._first_bytes) < MAX_HELLO_BYTES:
+            self._first_bytes += chunk[:MAX_HELLO_BYTES]
         self.records.feed(chunk)
 
     async def _send_records(self) -> None:

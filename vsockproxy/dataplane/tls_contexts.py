@@ -7,13 +7,7 @@ nothing for them.
 
 import ssl
 
-__all__ = ("NamedTls", "client_context", "server_context")
-
-
-class NamedTls(ssl.SSLObject):
-    """A server's connection that remembers which name its client asked for."""
-
-    asked_name: str | None = None
+__all__ = ("client_context", "server_context")
 
 
 def client_context() -> ssl.SSLContext:
@@ -28,17 +22,9 @@ def server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _limit(context)
     context.num_tickets = 1
-    context.sslobject_class = NamedTls
-    context.sni_callback = _remember_name
     return context
 
 
 def _limit(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-
-
-def _remember_name(tls: object, name: str | None, context: ssl.SSLContext) -> None:
-    del context
-    if isinstance(tls, NamedTls):
-        tls.asked_name = name

@@ -16,6 +16,14 @@ _SEQUENCE = 0x30
 _VERSION = 0xA0
 _INTEGER = 0x02
 
+_BEFORE_THE_KEY = (
+    ("serial number", _INTEGER),
+    ("signature algorithm", _SEQUENCE),
+    ("issuer", _SEQUENCE),
+    ("validity", _SEQUENCE),
+    ("subject", _SEQUENCE),
+)
+
 _LONGEST_LENGTH = 4
 """Bytes of a length; a certificate of 4 GiB is none."""
 
@@ -30,27 +38,27 @@ def public_key_info(certificate: bytes) -> bytes:
         CertificateError: these bytes are none.
     """
     view = memoryview(certificate)
-    start, end = _content(view, 0, len(view), _SEQUENCE)
-    start, end = _content(view, start, end, _SEQUENCE)
+    start, end = _content(view, 0, len(view), _SEQUENCE, "beginning")
+    start, end = _content(view, start, end, _SEQUENCE, "content")
     if start < end and view[start] == _VERSION:
-        start = _content(view, start, end, _VERSION)[1]
-    for tag in (_INTEGER, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE):
-        start = _content(view, start, end, tag)[1]
-    return bytes(view[start : _content(view, start, end, _SEQUENCE)[1]])
+        start = _content(view, start, end, _VERSION, "version")[1]
+    for field, tag in _BEFORE_THE_KEY:
+        start = _content(view, start, end, tag, field)[1]
+    return bytes(view[start : _content(view, start, end, _SEQUENCE, "public key")[1]])
 
 
-def _content(view: memoryview, start: int, end: int, tag: int) -> tuple[int, int]:
-    """Where the content of the element at `start` begins and ends."""
+def _content(view: memoryview, start: int, end: int, tag: int, field: str) -> tuple[int, int]:
+    """Where the content of the field at `start` begins and ends."""
     if end - start < 2 or view[start] != tag:
-        raise CertificateError("no X.509 certificate in DER")
+        raise CertificateError(f"an X.509 certificate without {field}")
     length = view[start + 1]
     start += 2
     if length & 0x80:
         count = length & 0x7F
         if not 0 < count <= min(_LONGEST_LENGTH, end - start):
-            raise CertificateError("a length in the certificate is none")
+            raise CertificateError(f"an X.509 certificate whose {field} has no length")
         length = int.from_bytes(view[start : start + count], "big")
         start += count
     if length > end - start:
-        raise CertificateError("the certificate is cut short")
+        raise CertificateError(f"an X.509 certificate that is cut short in its {field}")
     return start, start + length
