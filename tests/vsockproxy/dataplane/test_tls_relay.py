@@ -199,14 +199,19 @@ def test_both_know_whom_they_speak_to(authority: Authority, *, server_side: bool
     server.verify_mode = ssl.CERT_REQUIRED
     server.load_verify_locations(authority.file)
 
-    async def act(scene: TlsScene, peer: ssl.SSLSocket) -> None:
-        connection = scene.connection
-        assert connection.alpn == peer.selected_alpn_protocol() == "http/1.1"
-        assert connection.asked_name == ("peer.test" if server_side else None)
-        assert connection.peer_certificate is not None
-        assert (b"client.test" if server_side else b"peer.test") in connection.peer_certificate
+    async def main() -> None:
+        with parties.scene() as scene:
+            made = asyncio.create_task(scene.start(parties.peers))
+            await scene.handshake()
+            with await made as peer:
+                connection = scene.connection
+                assert connection.alpn == "http/1.1"
+                assert peer.selected_alpn_protocol() == "http/1.1"
+                assert connection.asked_name == ("peer.test" if server_side else None)
+                expected = b"client.test" if server_side else b"peer.test"
+                assert expected in (connection.peer_certificate or b"")
 
-    enact(parties, act)
+    play(main)
 
 
 @ROLES
