@@ -78,9 +78,9 @@ CLIENT_HELLO = Target(
 
 # ---------------------------------------------------------------------- records
 
-AS_SERVER, AS_CLIENT, ESTABLISHED = range(3)
-"""What the first byte of an input asks for; in an established connection the next two say how many
-bytes of what the peer really sent come first."""
+AS_SERVER, AS_CLIENT, ESTABLISHED, FINISHED = range(4)
+"""What the first byte of an input asks for; in an established connection, which our end may have
+finished, the next two say how many bytes of what the peer really sent come first."""
 
 _SENT = b"x" + bytes(100) + bytes(range(250)) * 80
 _ROOM = memoryview(bytearray(2 * CHUNK_BYTES))
@@ -143,9 +143,12 @@ def _shake_hands(records: TlsRecords, data: bytes) -> str:
 
 
 def _execute_records(data: bytes) -> str:
-    what = data[0] % 3 if data else AS_SERVER
-    if what == ESTABLISHED:
+    what = data[0] % 4 if data else AS_SERVER
+    if what in (ESTABLISHED, FINISHED):
         records, sent = _established()
+        if what == FINISHED:
+            records.close_notify()
+            assert records.has_output
         genuine = sent[: int.from_bytes(data[1:3], "big")]
         plain, outcome = _read_records(records, genuine + data[3:])
         # Whatever comes behind or in place of the peer's records: nothing of it is taken for data.
@@ -174,6 +177,8 @@ TLS_RECORDS = Target(
             for hello in CLIENT_HELLO.corpus
         ),
         *(bytes([ESTABLISHED, *length.to_bytes(2, "big")]) for length in (0, 5, 300, 700, 0xFFFF)),
+        bytes([FINISHED, 255, 255]),
+        bytes([FINISHED, 2, 0]),
         bytes([ESTABLISHED, 255, 255]) + b"\x15\x03\x03\x00\x02\x01\x00",
         bytes([AS_CLIENT]) + b"\x15\x03\x03\x00\x02\x02\x28",
         bytes([AS_SERVER]) + b"GET / HTTP/1.1\r\n\r\n",
