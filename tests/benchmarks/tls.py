@@ -16,8 +16,18 @@ from pathlib import Path
 import click
 
 from tests.benchmarks import machine, pairs
-from tests.benchmarks.measures import MEBIBYTE, Amounts, Figures, Measure, measures, sample
-from tests.benchmarks.pairs import Pair, missing, ready, reserved_port, start_sides
+from tests.benchmarks.measures import (
+    IDLE_STREAMS,
+    MEBIBYTE,
+    Amounts,
+    Figures,
+    Measure,
+    idle_figures,
+    idle_title,
+    measures,
+    sample,
+)
+from tests.benchmarks.pairs import Pair, Subject, missing, ready, reserved_port, start_sides
 from tests.benchmarks.processes import started
 from tests.benchmarks.report import table
 from tests.support.certificates import Authority
@@ -25,8 +35,8 @@ from vsockproxy.processes import raise_descriptor_limit
 
 LIMIT_SECONDS = 600
 REPETITIONS = 5
-AMOUNTS = Amounts(bulk_bytes=512 * MEBIBYTE, connections=300)
-QUICK = Amounts(bulk_bytes=128 * MEBIBYTE, connections=100)
+AMOUNTS = Amounts(bulk_bytes=512 * MEBIBYTE, connections=300, idle_streams=500)
+QUICK = Amounts(bulk_bytes=128 * MEBIBYTE, connections=100, idle_streams=100)
 
 NAME = "origin.test"
 CIPHER = "TLS_AES_128_GCM_SHA256"
@@ -134,6 +144,20 @@ SUBJECTS: dict[str, Start] = {
 }
 
 
+def _compare_idle(files: Files, destination: int, amounts: Amounts) -> None:
+    taken: dict[str, list[Figures]] = {}
+    for name, start in SUBJECTS.items():
+
+        def begin(
+            origin: int, directory: Path, start: Start = start
+        ) -> AbstractContextManager[Pair]:
+            return start(directory, files, origin)
+
+        taken[name] = [idle_figures(Subject(name, begin), destination, amounts)]
+    print(*table(f"TLS out: {idle_title(amounts)}", taken, ["HAProxy"]), sep="\n")
+    print(flush=True)
+
+
 def _compare(
     wanted: Sequence[Measure],
     title: str,
@@ -181,6 +205,8 @@ def main(quick: bool, repetitions: int, only: str) -> None:
             _compare(
                 [*([] if resumes else bulk), *handshakes], title, files, destination, repetitions
             )
+            if resumes and only in IDLE_STREAMS:
+                _compare_idle(files, destination, QUICK if quick else AMOUNTS)
 
 
 if __name__ == "__main__":

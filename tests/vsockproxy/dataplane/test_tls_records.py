@@ -163,7 +163,7 @@ def test_records_without_end_that_carry_nothing_are_abuse(ends: Ends, authority:
         tickets = ends.server.take()
         if ends.client.tls.version() is None:
             feed(ends.client, tickets)
-    assert len(tickets) > 2 * CHUNK_BYTES
+    assert len(tickets) > 4 * CHUNK_BYTES
     with pytest.raises(TlsFailed, match="carry nothing"):
         decrypt(ends.client, tickets)
 
