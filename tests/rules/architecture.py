@@ -39,6 +39,7 @@ _SYSTEM = frozenset(
         "vsockproxy.log",
         "vsockproxy.log_lines",
         "vsockproxy.metrics",
+        "vsockproxy.nsm_device",
         "vsockproxy.passed_memory",
         "vsockproxy.processes",
         "vsockproxy.signals",
@@ -71,6 +72,8 @@ LAYERS = _layers(
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
+    Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
+    Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.diagnosis"),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer(
@@ -123,7 +126,7 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
-    "cryptography": {"vsockproxy.attestation"},
+    "cryptography": {"vsockproxy.attestation", "vsockproxy.software_nsm_keys"},
     "msgspec": {
         "parent_side.services",
         "vsockproxy.config",
