@@ -113,7 +113,9 @@ def _check_signed(request: Request, names: tuple[str, ...], hosts: Collection[st
         raise AwsError("InvalidSignatureException", text)
     own = {name for name in came if name.startswith("x-amz-") or name == "content-type"}
     if unsigned := own - set(names) - {"x-amz-content-sha256", "x-amz-user-agent"}:
-        text = f"There were headers present in the request which were not signed: {sorted(unsigned)}"
+        text = (
+            f"There were headers present in the request which were not signed: {sorted(unsigned)}"
+        )
         raise AwsError("InvalidSignatureException", text)
     if request.value("host") not in hosts:
         raise AwsError("InvalidSignatureException", f"this is not {request.value('host')}")
@@ -122,7 +124,9 @@ def _check_signed(request: Request, names: tuple[str, ...], hosts: Collection[st
 def _check_time(request: Request, day: str, at: datetime) -> str:
     time = request.value("x-amz-date")
     if time is None:
-        text = "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
+        text = (
+            "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
+        )
         raise AwsError("IncompleteSignatureException", text)
     try:
         signed_at = parse_time(time)
@@ -134,11 +138,11 @@ def _check_time(request: Request, day: str, at: datetime) -> str:
         raise AwsError("InvalidSignatureException", text)
     earliest, latest = at - MOST_SKEW, at + MOST_SKEW
     if signed_at < earliest:
-        text = f"Signature expired: {time} is now earlier than {_basic(earliest)} ({_basic(at)} - 5 min.)"
-        raise AwsError("InvalidSignatureException", text)
+        text = f"{time} is now earlier than {_basic(earliest)} ({_basic(at)} - 5 min.)"
+        raise AwsError("InvalidSignatureException", f"Signature expired: {text}")
     if signed_at > latest:
-        text = f"Signature not yet current: {time} is still later than {_basic(latest)} ({_basic(at)} + 5 min.)"
-        raise AwsError("InvalidSignatureException", text)
+        text = f"{time} is still later than {_basic(latest)} ({_basic(at)} + 5 min.)"
+        raise AwsError("InvalidSignatureException", f"Signature not yet current: {text}")
     return time
 
 
