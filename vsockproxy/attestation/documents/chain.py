@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 from cryptography.x509.verification import (
     Criticality,
@@ -34,6 +35,9 @@ _MAX_DEPTH: Final = 8
 
 _UNDERSTOOD: Final = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 """Extensions that may be critical, since they are looked at here."""
+
+_Deprecated: Final = CryptographyDeprecationWarning
+"""What the library says of a serial number below one: an exception where warnings are errors."""
 
 _AnyExtension = TypeVar("_AnyExtension", bound=x509.ExtensionType)
 
@@ -106,10 +110,13 @@ def verify_chain(
 def _load(name: str, der: bytes) -> _Named:
     try:
         certificate = x509.load_der_x509_certificate(der)
+        # All of these are read when they are asked for.
         _ = certificate.extensions, certificate.subject, certificate.issuer
+        if certificate.serial_number <= 0:
+            raise ValueError("RFC 5280, section 4.1.2.2")
     except x509.InvalidVersion:
         raise DocumentRefused(Reason.CERTIFICATE_VERSION, f"{name}: not X.509 v3") from None
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, _Deprecated):
         raise DocumentRefused(Reason.MALFORMED_CERTIFICATE, f"{name}: no DER certificate") from None
     return _Named(name, certificate)
 
@@ -180,6 +187,8 @@ def _check_leaf(named: _Named) -> None:
     usage = _extension(named, x509.KeyUsage)
     if usage is None or not usage.value.digital_signature:
         raise named.refusal(Reason.KEY_USAGE, "no keyUsage with digitalSignature")
+    if usage.value.key_cert_sign:
+        raise named.refusal(Reason.KEY_USAGE, "keyCertSign, which a CA alone may have")
     _check_critical(named)
 
 
@@ -229,6 +238,6 @@ def _ask_library(chain: Sequence[x509.Certificate], at: datetime) -> None:
     try:
         verified = verifier.verify(chain[-1], upwards[1:-1])
     except VerificationError as error:
-        raise DocumentRefused(Reason.CHAIN_REFUSED, f"the chain: {error!s:.200}") from None
+        raise DocumentRefused(Reason.CHAIN_REFUSED, f"the chain: {str(error)[:200]!a}") from None
     if verified.chain != upwards:
         raise DocumentRefused(Reason.CHAIN_REFUSED, "the chain: another path leads to the root")
