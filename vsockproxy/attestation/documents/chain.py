@@ -15,7 +15,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 from cryptography.x509.verification import (
     Criticality,
@@ -35,9 +34,6 @@ _MAX_DEPTH: Final = 8
 
 _UNDERSTOOD: Final = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 """Extensions that may be critical, since they are looked at here."""
-
-_Deprecated: Final = CryptographyDeprecationWarning
-"""What the library says of a serial number below one: an exception where warnings are errors."""
 
 _AnyExtension = TypeVar("_AnyExtension", bound=x509.ExtensionType)
 
@@ -116,7 +112,9 @@ def _load(name: str, der: bytes) -> _Named:
             raise ValueError("RFC 5280, section 4.1.2.2")
     except x509.InvalidVersion:
         raise DocumentRefused(Reason.CERTIFICATE_VERSION, f"{name}: not X.509 v3") from None
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, _Deprecated):
+    # The library raises of many kinds on bytes that are none: ValueError, TypeError, its own ones,
+    # and its warning of a serial number below one, where warnings are errors.
+    except Exception:
         raise DocumentRefused(Reason.MALFORMED_CERTIFICATE, f"{name}: no DER certificate") from None
     return _Named(name, certificate)
 

@@ -56,7 +56,8 @@ def parse_cose_sign1(data: bytes) -> CoseSign1:
     major = data[start] >> 5 if len(data) > start else None
     if major == _TAG:
         raise DocumentRefused(
-            Reason.UNEXPECTED_TAG, "in front of it is another tag than 18, that of COSE_Sign1, or more than one"
+            Reason.UNEXPECTED_TAG,
+            "in front of it is another tag than 18, that of COSE_Sign1, or more than one",
         )
     if major not in (_ARRAY, None):
         raise DocumentRefused(
