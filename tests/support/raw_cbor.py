@@ -1,5 +1,7 @@
 """CBOR by hand (RFC 8949, section 3), for what no encoder writes."""
 
+from collections.abc import Mapping
+
 import cbor2
 
 UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
@@ -37,7 +39,7 @@ def pairs(*items: tuple[bytes, bytes]) -> bytes:
     return head(MAP, len(items)) + b"".join(key + value for key, value in items)
 
 
-def indefinite_map(fields: dict[object, object]) -> bytes:
+def indefinite_map(fields: Mapping[str, object]) -> bytes:
     """A map of indefinite length, as newer hardware writes the payload."""
     items = (cbor2.dumps(key) + cbor2.dumps(value) for key, value in fields.items())
     return begin(MAP) + b"".join(items) + BREAK

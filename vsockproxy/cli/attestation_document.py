@@ -184,7 +184,10 @@ def verify(
         document = verify_document(data, requirements, at or datetime.now(UTC))
     except DocumentRefused as error:
         _end_refused(error, as_json)
-    _print(document.for_display(), as_json, first_line="verified")
+    first_line = f"verified, until {document.expires_at.isoformat()}"
+    if document.is_debug:
+        first_line += ", in debug mode: the parent can look into this enclave"
+    _print(document.for_display(), as_json, first_line=first_line)
 
 
 def _check_extra() -> None:
@@ -240,4 +243,16 @@ def _print(shown: Mapping[str, object], as_json: bool, *, first_line: str) -> No
             for index, measurement in value.items():
                 click.echo(f"PCR{index}: {measurement}")
         elif name not in _IN_FIRST_LINE:
-            click.echo(f"{name}: {'none' if value is None else value}")
+            click.echo(f"{name}: {_for_terminal(name, value)}")
+
+
+def _for_terminal(name: str, value: object) -> str:
+    """A field as text; what would move a cursor or change a colour is escaped."""
+    from vsockproxy.attestation.documents import time_of
+
+    if value is None:
+        return "none"
+    if name == "timestamp" and isinstance(value, int):
+        return f"{value} ({time_of(value).isoformat(timespec='milliseconds')})"
+    text = str(value)
+    return text if text.isprintable() else ascii(text)
