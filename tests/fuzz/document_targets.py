@@ -139,9 +139,8 @@ def _execute_payload(data: bytes) -> str:
     except DocumentRefused as refused:
         return _outcome(refused)
     assert 0 < len(payload.pcrs) <= 32
-    return " ".join(
-        name for name in ("public_key", "user_data", "nonce") if getattr(payload, name) is not None
-    )
+    optional = ("public_key", "user_data", "nonce")
+    return " ".join(("with", *(name for name in optional if getattr(payload, name) is not None)))
 
 
 _FIELDS: dict[str, tuple[object, ...]] = {

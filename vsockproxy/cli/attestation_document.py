@@ -7,13 +7,9 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
-
-if TYPE_CHECKING:
-    # Loaded when a command runs, since it loads `cryptography`.
-    from vsockproxy.attestation.documents import DocumentRefused
 
 __all__ = ("show", "verify")
 
@@ -87,7 +83,7 @@ def show(file: str, as_json: bool) -> None:
     try:
         document = parse_unverified(data)
     except DocumentRefused as error:
-        _end_refused(error, as_json)
+        _end_refused(error.reason, error.text, as_json)
     _print(document.for_display(), as_json, first_line="unverified: anybody may have written this")
 
 
@@ -183,7 +179,7 @@ def verify(
             at = parse_unverified(data).claimed_time
         document = verify_document(data, requirements, at or datetime.now(UTC))
     except DocumentRefused as error:
-        _end_refused(error, as_json)
+        _end_refused(error.reason, error.text, as_json)
     first_line = f"verified, until {document.expires_at.isoformat()}"
     if document.is_debug:
         first_line += ", in debug mode: the parent can look into this enclave"
@@ -222,14 +218,14 @@ def _read_document(file: str) -> bytes:
     return content
 
 
-def _end_refused(error: "DocumentRefused", as_json: bool) -> NoReturn:
+def _end_refused(reason: str, text: str, as_json: bool) -> NoReturn:
     """Say why, and nothing that an unverified document says."""
     if as_json:
         nothing = dict.fromkeys(_FIELDS)
-        shown = {"verified": False, "reason": error.reason, "text": error.text, **nothing}
+        shown = {"verified": False, "reason": reason, "text": text, **nothing}
         click.echo(json.dumps(shown, indent=2))
     else:
-        click.echo(f"refused: {error}")
+        click.echo(f"refused: {reason}: {text}")
     sys.exit(EXIT_REFUSED)
 
 
