@@ -101,5 +101,5 @@ class DocumentRefused(VsockproxyError):
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(f"{reason}: {text}")
-        self.reason = reason
+        self.reason: Reason = reason
         self.text = text
