@@ -132,7 +132,7 @@ HOMES = {
         "vsockproxy.worker_reports",
     },
     "cryptography": {
-        "vsockproxy.attestation.documents",
+        "vsockproxy.attestation",
         "vsockproxy.certificates",
         "enclave_side.services",
     },
