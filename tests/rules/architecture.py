@@ -79,7 +79,7 @@ LAYERS = _layers(
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
-    Layer("vsockproxy.diagnosis"),
+    Layer("vsockproxy.diagnosis", _VALUES | {"vsockproxy.nsm_device"}),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
     Layer(
