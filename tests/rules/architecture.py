@@ -21,7 +21,9 @@ def _layers(*layers: Layer) -> dict[str, Layer]:
     return {layer.name: layer for layer in layers}
 
 
-_VALUES = frozenset({"vsockproxy", "vsockproxy.errors", "vsockproxy.addresses"})
+_VALUES = frozenset(
+    {"vsockproxy", "vsockproxy.errors", "vsockproxy.addresses", "vsockproxy.nsm_locations"}
+)
 _PURE = frozenset(
     {
         "vsockproxy.config",
@@ -29,6 +31,7 @@ _PURE = frozenset(
         "vsockproxy.session",
         "vsockproxy.protocols",
         "vsockproxy.attestation",
+        "vsockproxy.certificates",
         "vsockproxy.credentials",
     }
 )
@@ -39,6 +42,7 @@ _SYSTEM = frozenset(
         "vsockproxy.log",
         "vsockproxy.log_lines",
         "vsockproxy.metrics",
+        "vsockproxy.nsm_device",
         "vsockproxy.passed_memory",
         "vsockproxy.processes",
         "vsockproxy.signals",
@@ -57,11 +61,13 @@ LAYERS = _layers(
     Layer("vsockproxy", is_pure=True),
     Layer("vsockproxy.errors", is_pure=True),
     Layer("vsockproxy.addresses", frozenset({"vsockproxy.errors"}), is_pure=True),
+    Layer("vsockproxy.nsm_locations", is_pure=True),
     Layer("vsockproxy.config", _VALUES, is_pure=True),
     Layer("vsockproxy.policy", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.certificates", _VALUES, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
     Layer("vsockproxy.upstream_credentials", _CONFIGURED),
@@ -73,11 +79,19 @@ LAYERS = _layers(
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.tls_files", _CONFIGURED),
-    Layer("vsockproxy.diagnosis"),
+    Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
+    Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
+    Layer("vsockproxy.diagnosis", _VALUES | {"vsockproxy.nsm_device"}),
     Layer("vsockproxy.ingress_messages", is_pure=True),
+    Layer("vsockproxy.certificate_messages", is_pure=True),
     Layer(
         "vsockproxy.worker_messages",
-        _CONFIGURED | {"vsockproxy.log_lines", "vsockproxy.ingress_messages"},
+        _CONFIGURED
+        | {
+            "vsockproxy.log_lines",
+            "vsockproxy.ingress_messages",
+            "vsockproxy.certificate_messages",
+        },
     ),
     Layer("vsockproxy.passed_memory", _CONFIGURED | {"vsockproxy.worker_messages"}),
     Layer(
@@ -87,14 +101,31 @@ LAYERS = _layers(
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM | {"vsockproxy.client.for_trio"}),
     Layer("vsockproxy.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
-    Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
+    Layer(
+        "vsockproxy.client",
+        _VALUES
+        | {
+            "vsockproxy.session",
+            "vsockproxy.attestation",
+            "vsockproxy.credentials",
+            "vsockproxy.protocols",
+            "vsockproxy.nsm_device",
+        },
+    ),
     Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
     Layer(
         "enclave_side.services",
-        _VALUES | _PURE | _SYSTEM | _SERVICES | {"vsockproxy.client", "vsockproxy.client.for_trio"},
+        _VALUES
+        | _PURE
+        | _SYSTEM
+        | _SERVICES
+        | {"vsockproxy.client", "vsockproxy.client.for_trio", "vsockproxy.software_nsm_keys"},
     ),
-    Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client"}),
+    Layer(
+        "enclave_side",
+        _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client", "vsockproxy.software_nsm_keys"},
+    ),
     Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
     Layer("parent_side.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer(
@@ -125,11 +156,17 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
-    "cryptography": {"vsockproxy.attestation.documents"},
+    "cryptography": {
+        "vsockproxy.attestation",
+        "vsockproxy.certificates",
+        "vsockproxy.software_nsm_keys",
+        "enclave_side.services",
+    },
     "msgspec": {
         "parent_side.services",
         "vsockproxy.config",
         "vsockproxy.ingress_messages",
+        "vsockproxy.certificate_messages",
         "vsockproxy.passed_memory",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",

@@ -9,7 +9,7 @@ import difflib
 from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeGuard, Union, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
@@ -154,13 +154,10 @@ def _arm(wanted: Any, value: Any) -> Any:
     if get_origin(wanted) in (Union, UnionType):
         members = [member for member in get_args(wanted) if member is not NoneType]
         if isinstance(value, dict):
-            members = [each for each in members if _is_section(each)] or members
+            sections = [each for each in members if _is_section(each)]
+            members = sections or members
         return _arm(members[0], value) if len(members) == 1 else wanted
     return wanted
-
-
-def _is_section(wanted: Any) -> bool:
-    return isinstance(wanted, type) and issubclass(wanted, Section)
 
 
 def _holds_sections(wanted: Any) -> bool:
@@ -169,6 +166,10 @@ def _holds_sections(wanted: Any) -> bool:
     if get_origin(arm) is list:
         arm = _arm(get_args(arm)[0], None)
     return _is_section(arm)
+
+
+def _is_section(wanted: Any) -> TypeGuard[type[Section]]:
+    return isinstance(wanted, type) and issubclass(wanted, Section)
 
 
 def _explain(value: Any, wanted: inspect.Type) -> tuple[str, str]:

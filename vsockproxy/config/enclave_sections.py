@@ -8,6 +8,7 @@ from vsockproxy.config.field_types import (
     FilePath,
     HostName,
     Name,
+    NsmDevice,
     Port,
     PositiveSeconds,
     ProxyProtocol,
@@ -37,8 +38,11 @@ from vsockproxy.config.shared_sections import (
     Log,
     Section,
 )
+from vsockproxy.nsm_locations import NSM_DEVICE
 
 __all__ = (
+    "Attestation",
+    "CertificateSource",
     "Clock",
     "Command",
     "EnclaveCredentials",
@@ -47,6 +51,7 @@ __all__ = (
     "EnclaveLog",
     "Entropy",
     "ForwardTls",
+    "IngressTls",
     "Machine",
     "Shim",
     "SupervisedCommand",
@@ -92,6 +97,30 @@ class EnclaveForward(Section, frozen=True):
     """`http`: programs speak plain HTTP/1.1 here, and requests get the destination's Host."""
 
 
+class CertificateSource(Section, frozen=True):
+    """Where a service's certificate comes from, if we do not make it."""
+
+    chain: FilePath | None = None
+    """A file of the image: the certificate, then its issuers', in PEM."""
+    key: FilePath | None = None
+    """A file of the image: the private key, in PEM. Whoever has the image can read it."""
+
+
+class IngressTls(Section, frozen=True):
+    """How TLS of a service's connections ends in the enclave."""
+
+    certificate: Literal["self_signed"] | CertificateSource = "self_signed"
+    """`self_signed` for a key that is made in the enclave and never leaves it."""
+    names: list[HostText] = []
+    """Names and addresses of the service, for the certificate; without any, `service`."""
+    client_ca: FilePath | None = None
+    """A file of the image with the certificates, in PEM, of those who issue clients' certificates:
+    with it, a client without such a one is refused."""
+    attestation: bool = True
+    """Whether GET /.well-known/attestation, as a connection's first request, is answered with an
+    attestation document of the certificate's key."""
+
+
 class EnclaveIngress(Section, frozen=True):
     """A service of the enclave that the parent may bring connections to."""
 
@@ -102,6 +131,8 @@ class EnclaveIngress(Section, frozen=True):
     listens with vsockproxy.client."""
     proxy_protocol: ProxyProtocol = "none"
     """`v2` tells the service in front of each connection whose it is."""
+    tls: IngressTls | None = None
+    """Ends TLS in the enclave, in front of the service; without it, bytes pass as they are."""
 
 
 class EnclaveCredentials(Section, frozen=True):
@@ -113,6 +144,16 @@ class EnclaveCredentials(Section, frozen=True):
     """Whether 169.254.169.254:80 answers too, for programs that know nothing else (IMDSv2)."""
     region: RegionName | None = None
     """What AWS_REGION says; without it, the region that the parent names."""
+
+
+class Attestation(Section, frozen=True):
+    """The Nitro Secure Module (NSM), which says what runs here."""
+
+    device: NsmDevice = NSM_DEVICE
+    """The module's device. `software` for development and tests: a module that proves nothing."""
+    root: FilePath | None = None
+    """A PEM file: with a device, the root certificate to trust in place of AWS's. With `software`,
+    the certificate and the key of its root, made where it is absent; without it, a new one."""
 
 
 class Shim(Section, frozen=True):

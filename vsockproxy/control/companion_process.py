@@ -4,11 +4,12 @@ The parent's is for credentials; the enclave's has all services of the enclave's
 """
 
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Final
 
 import trio
 
+from vsockproxy.control.certificate_holder import CertificateHolder
 from vsockproxy.control.logs import Relay
 from vsockproxy.control.services import NamedListener, Service
 from vsockproxy.control.supervisor import Supervisor
@@ -37,12 +38,21 @@ class CompanionProcess:
         module: what is executed.
         listeners: its listening sockets.
         secret: what requests have to show, from start to end; empty for nothing.
+        memory: the descriptor of what a process leaves to the one that replaces it, if it does;
+            whoever made it closes it.
     """
 
-    def __init__(self, module: str, listeners: Sequence[NamedListener], secret: str = "") -> None:
+    def __init__(
+        self,
+        module: str,
+        listeners: Sequence[NamedListener],
+        secret: str = "",
+        memory: int | None = None,
+    ) -> None:
         self._module = module
         self._listeners = listeners
         self._secret = secret
+        self._memory = memory
 
     async def run(self, service: Service, workers: Supervisor, relay: Relay, log: Log) -> None:
         """Keep it running until the workers have ended."""
@@ -64,6 +74,7 @@ class CompanionProcess:
             ],
             document=document,
             listeners=[named.listener.socket.fileno() for named in self._listeners],
+            memory=self._memory,
             log=log,
             observer=self,
             kind="service",
@@ -71,10 +82,16 @@ class CompanionProcess:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(process.run)
+                self._start(nursery, workers, process)
                 await workers.has_ended.wait()
                 process.stop()
+                await process.has_ended.wait()
+                nursery.cancel_scope.cancel()
         finally:
             os.close(document)
+
+    def _start(self, nursery: trio.Nursery, workers: Supervisor, process: Supervisor) -> None:
+        """Nothing runs beside the process."""
 
     async def ready(self, log: Log) -> None:
         """Wait for nothing: its sockets are here, so whoever connects waits until it serves."""
@@ -101,6 +118,8 @@ class EnclaveServices(CompanionProcess):
         environment: the command's, which gets the region when it is known. What it says of one
             already stays.
         has_region: whether the process says which region it is, so that the command waits for it.
+        tls_services: services of ingress that it makes certificates for.
+        memory: as of every such process.
     """
 
     def __init__(
@@ -111,12 +130,20 @@ class EnclaveServices(CompanionProcess):
         environment: MutableMapping[str, str],
         *,
         has_region: bool,
+        tls_services: Collection[str] = (),
+        memory: int | None = None,
     ) -> None:
-        super().__init__(module, listeners, secret)
+        super().__init__(module, listeners, secret, memory)
+        self._certificates = CertificateHolder(tls_services)
         self._environment = environment
         self._region_known = trio.Event()
         if not has_region or any(environment.get(name) for name in REGION_VARIABLES):
             self._region_known.set()
+
+    def _start(self, nursery: trio.Nursery, workers: Supervisor, process: Supervisor) -> None:
+        workers.observe(self._certificates)
+        self._certificates.attach(workers, process)
+        nursery.start_soon(self._certificates.run)
 
     async def ready(self, log: Log) -> None:
         """Wait until the command may start: until the region is known, or for a while."""
@@ -126,9 +153,13 @@ class EnclaveServices(CompanionProcess):
             text = f"the parent named none in {REGION_SECONDS:g} s: write credentials.region"
             log.warning("region_unknown", text=text)
 
+    def died(self, worker: int) -> None:
+        """Another one is started, which asks anew."""
+        self._certificates.source_died()
+
     def received(self, worker: int, message: FromWorker, descriptors: tuple[int, ...]) -> None:
-        """The region."""
-        del worker, descriptors
+        """The region, and certificates."""
+        self._certificates.received(worker, message, descriptors)
         if isinstance(message, RegionKnown) and not self._region_known.is_set():
             for name in REGION_VARIABLES:
                 self._environment.setdefault(name, message.region)

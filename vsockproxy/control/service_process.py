@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -36,6 +36,7 @@ __all__ = (
     "HEARTBEAT_SECONDS",
     "WAITING_MESSAGES",
     "Inbox",
+    "Say",
     "Serve",
     "ServiceProcess",
     "run_service",
@@ -61,6 +62,7 @@ class ServiceProcess:
         inbox: what the supervisor says later, but for `stop`.
         log: to this process's stderr, which never blocks.
         say: tells the supervisor something, if that can be done at once; whether it was.
+        memory: the descriptor of what the process before left to this one, if it does.
     """
 
     configure: Configure
@@ -68,7 +70,15 @@ class ServiceProcess:
     listeners: Sequence[tuple[ListenerSummary, socket.socket]]
     inbox: Inbox
     log: Log
-    say: Callable[[FromWorker], bool]
+    say: "Say"
+    memory: int | None = None
+
+
+class Say(Protocol):
+    """Sends a message."""
+
+    def __call__(self, message: FromWorker, descriptors: Sequence[int] = ()) -> bool:
+        """Whether it was sent; the descriptors stay the caller's."""
 
 
 Serve = Callable[[ServiceProcess], Awaitable[None]]
@@ -127,6 +137,7 @@ async def _configured(channel: socket.socket, side: str, inbox: Inbox) -> Servic
     message, descriptors = await _receive(channel)
     if not isinstance(message, Configure):
         raise MessageError(f"a {type(message).__name__} message before configure")
+    memory = descriptors[1] if len(descriptors) > 1 else None
     try:
         document = read_document(descriptors[0])
     finally:
@@ -139,16 +150,16 @@ async def _configured(channel: socket.socket, side: str, inbox: Inbox) -> Servic
             raise MessageError(f"a {type(following).__name__} message in place of listeners")
         sockets += [socket.socket(fileno=number) for number in descriptors]
 
-    def say(message: FromWorker) -> bool:
+    def say(message: FromWorker, descriptors: Sequence[int] = ()) -> bool:
         try:
-            worker_messages.send(channel, message)
+            worker_messages.send(channel, message, descriptors)
         except (BlockingIOError, ChannelClosed):  # whoever reads sees the end of the channel
             return False
         return True
 
     listeners = list(zip(message.listeners, sockets, strict=True)) if wanted else []
     log = Log(side, message.log_format, message.log_level)
-    return ServiceProcess(message, document, listeners, inbox, log, say)
+    return ServiceProcess(message, document, listeners, inbox, log, say, memory)
 
 
 async def _receive(channel: socket.socket) -> tuple[Message, tuple[int, ...]]:

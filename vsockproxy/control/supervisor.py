@@ -27,6 +27,8 @@ from vsockproxy.log_lines import Level
 from vsockproxy.worker_messages import (
     DRAIN_SECONDS,
     MAX_DESCRIPTORS,
+    Certificate,
+    CertificateWanted,
     ChannelClosed,
     Configure,
     Listeners,
@@ -129,6 +131,7 @@ class Supervisor:
         document: the descriptor of the document that goes with that. A reload closes it; the field
             `document` has the one that counts, for whoever closes that.
         listeners: descriptors of the listeners, if it is the workers that accept.
+        memory: the descriptor of what a process leaves to the one that replaces it, if it does.
         answer: answers what workers ask of this process; None if they have nothing to ask.
         make_sockets: makes sockets of the command's network; None where there is none.
         log: gets one line for each death.
@@ -144,6 +147,7 @@ class Supervisor:
         configurations: Sequence[Configure],
         document: int,
         listeners: Sequence[int] = (),
+        memory: int | None = None,
         answer: Answer | None = None,
         make_sockets: MakeSockets | None = None,
         log: EventLog,
@@ -158,6 +162,7 @@ class Supervisor:
         self.document = document
         self._launch = launch
         self._listeners = tuple(listeners)
+        self._memory = () if memory is None else (memory,)
         self._answer = answer
         self._make_sockets = make_sockets
         self._log = log
@@ -198,6 +203,10 @@ class Supervisor:
             )
             for place in self._places
         ]
+
+    def observe(self, observer: Observer) -> None:
+        """Let another one hear of deaths, and of workers that serve."""
+        self._observers.append(observer)
 
     def tell(self, worker: int, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
         """Tell a worker something, if it serves and that can be done at once; whether it was."""
@@ -413,7 +422,7 @@ class Supervisor:
             async with trio.open_nursery() as nursery:
                 place.process = process  # before the first wait: a reload has to come behind this
                 with self._lent_document() as descriptor:
-                    await process.send(place.configuration, [descriptor])
+                    await process.send(place.configuration, [descriptor, *self._memory])
                 for first in range(0, len(self._listeners), MAX_DESCRIPTORS):
                     await process.send(
                         Listeners(), self._listeners[first : first + MAX_DESCRIPTORS]
@@ -436,6 +445,8 @@ class Supervisor:
                             case Statistics() | StreamsListed() | ListStreams() | RegionKnown() if (
                                 self._observer
                             ):
+                                self._observer.received(place.index, message, descriptors)
+                            case Certificate() | CertificateWanted() if self._observer:
                                 self._observer.received(place.index, message, descriptors)
                             case _:
                                 place.note(message)
