@@ -10,7 +10,7 @@ from typing import Final
 
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.errors import ConfigError
-from vsockproxy.config.model import EnclaveConfig, ForwardTls
+from vsockproxy.config.model import CertificateSource, EnclaveConfig, ForwardTls, IngressTls
 from vsockproxy.errors import VsockproxyError
 
 __all__ = ("TlsFileError", "check_tls_files", "load_authorities", "load_certificate")
@@ -57,22 +57,29 @@ def load_authorities(context: ssl.SSLContext, path: str | None) -> None:
         raise TlsFileError(what, "give the root certificate, not that of a server")
 
 
-def load_certificate(context: ssl.SSLContext, path: str) -> None:
-    """Present the certificate and the chain of a PEM file, with the key that is in it.
+def load_certificate(context: ssl.SSLContext, path: str, key: str | None = None) -> None:
+    """Present the certificate and the chain of a PEM file.
+
+    Args:
+        context: of the connections.
+        path: the file.
+        key: the file with the key; without it, the key is in `path` too.
 
     Raises:
         TlsFileError: it has no such certificate or key, or the key is encrypted.
     """
-    _read(path)  # OpenSSL's own errors do not say what the system's are
+    for each in filter(None, (path, key)):
+        _read(each)  # OpenSSL's own errors do not say what the system's are
+    holder = key or path
 
     def password() -> str:
-        raise TlsFileError(f"the key in {path} is encrypted", "write it without a password")
+        raise TlsFileError(f"the key in {holder} is encrypted", "write it without a password")
 
     try:
-        context.load_cert_chain(path, password=password)
+        context.load_cert_chain(path, key, password=password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            what = f"the key in {path} is not that of its first certificate"
+            what = f"the key in {holder} is not that of the first certificate in {path}"
             raise TlsFileError(what, "give the certificate, its chain, and its own key") from None
         raise _no_pem(path, error) from None
     except OSError as error:
@@ -88,6 +95,9 @@ def check_tls_files(document: Document) -> Iterator[ConfigError]:
         if forward.tls:
             section = forward.tls if isinstance(forward.tls, ForwardTls) else ForwardTls()
             yield from _check_forward(document, f"forwards[{index}].tls", section)
+    for index, ingress in enumerate(config.ingress):
+        if ingress.tls is not None:
+            yield from _check_ingress(document, f"ingress[{index}].tls", ingress.tls)
 
 
 def _check_forward(document: Document, path: str, section: ForwardTls) -> Iterator[ConfigError]:
@@ -102,6 +112,21 @@ def _check_forward(document: Document, path: str, section: ForwardTls) -> Iterat
             load_certificate(context, section.client_cert)
         except TlsFileError as error:
             yield _located(document, f"{path}.client_cert", error)
+
+
+def _check_ingress(document: Document, path: str, section: IngressTls) -> Iterator[ConfigError]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if section.client_ca is not None:
+        try:
+            load_authorities(context, section.client_ca)
+        except TlsFileError as error:
+            yield _located(document, f"{path}.client_ca", error)
+    match section.certificate:
+        case CertificateSource(chain=str(chain), key=str(key)):
+            try:
+                load_certificate(context, chain, key)
+            except TlsFileError as error:
+                yield _located(document, f"{path}.certificate", error)
 
 
 def _located(document: Document, path: str, error: TlsFileError) -> ConfigError:

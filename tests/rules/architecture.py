@@ -81,6 +81,10 @@ LAYERS = _layers(
     Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.tls_files", _CONFIGURED),
+    Layer(
+        "vsockproxy.attested_tls",
+        _VALUES | {"vsockproxy.attestation", "vsockproxy.certificates", "vsockproxy.protocols"},
+    ),
     Layer("vsockproxy.diagnosis"),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
@@ -123,7 +127,13 @@ LAYERS = _layers(
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
         lazily=_PURE
         | _LOOPS
-        | {"vsockproxy.diagnosis", "enclave_side", "parent_side", "parent_side.services"},
+        | {
+            "vsockproxy.attested_tls",
+            "vsockproxy.diagnosis",
+            "enclave_side",
+            "parent_side",
+            "parent_side.services",
+        },
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
@@ -148,6 +158,7 @@ HOMES = {
     },
     "cryptography": {
         "vsockproxy.attestation",
+        "vsockproxy.attested_tls",
         "vsockproxy.certificates",
         "vsockproxy.software_nsm_keys",
         "enclave_side.services",

@@ -3,6 +3,7 @@
 import click
 
 from vsockproxy.cli.attestation_document import show, verify
+from vsockproxy.cli.verify_tls import verify_tls
 
 __all__ = ("command",)
 
@@ -14,3 +15,4 @@ def command() -> None:
 
 command.add_command(show)
 command.add_command(verify)
+command.add_command(verify_tls)

@@ -14,8 +14,17 @@ import click
 if TYPE_CHECKING:
     # Loaded when a command runs, since it loads `cryptography`.
     from vsockproxy.attestation.documents import DocumentRefused
+    from vsockproxy.attestation.tls_verification import ConnectionRefused
 
-__all__ = ("show", "verify")
+__all__ = (
+    "check_extra",
+    "end_refused",
+    "parse_pcrs",
+    "print_document",
+    "read_file",
+    "show",
+    "verify",
+)
 
 EXIT_REFUSED = 1
 
@@ -41,7 +50,7 @@ def _hex(context: click.Context, option: click.Parameter, text: str | None) -> b
     return bytes.fromhex(text)
 
 
-def _pcrs(
+def parse_pcrs(
     context: click.Context, option: click.Parameter, texts: tuple[str, ...]
 ) -> dict[int, bytes]:
     """The measurements of the options N=HEX; a click callback."""
@@ -80,15 +89,17 @@ def show(file: str, as_json: bool) -> None:
 
     Exits with 0, with 1 if it is no document, with 2 if FILE cannot be read.
     """
-    _check_extra()
+    check_extra()
     from vsockproxy.attestation.documents import DocumentRefused, parse_unverified
 
     data = _read_document(file)
     try:
         document = parse_unverified(data)
     except DocumentRefused as error:
-        _end_refused(error, as_json)
-    _print(document.for_display(), as_json, first_line="unverified: anybody may have written this")
+        end_refused(error, as_json)
+    print_document(
+        document.for_display(), as_json, first_line="unverified: anybody may have written this"
+    )
 
 
 @click.command("verify")
@@ -118,7 +129,7 @@ def show(file: str, as_json: bool) -> None:
     "pcrs",
     metavar="N=HEX",
     multiple=True,
-    callback=_pcrs,
+    callback=parse_pcrs,
     show_default="any",
     help="A measurement that it must have; may be given several times. Example: --pcr 0=3aa0e6…",
 )
@@ -156,7 +167,7 @@ def verify(
     """
     if at is not None and at_document_time:
         raise click.UsageError("--at and --at-document-time are two times: give one")
-    _check_extra()
+    check_extra()
     from vsockproxy.attestation.documents import (
         AWS_ROOT,
         DocumentRefused,
@@ -169,7 +180,7 @@ def verify(
 
     try:
         requirements = Requirements(
-            roots=(AWS_ROOT,) if root is None else read_roots(_read(root, _MOST_ROOTS_BYTES)),
+            roots=(AWS_ROOT,) if root is None else read_roots(read_file(root, _MOST_ROOTS_BYTES)),
             pcrs=pcrs,
             nonce=nonce,
             max_age_seconds=max_age,
@@ -183,11 +194,11 @@ def verify(
             at = parse_unverified(data).claimed_time
         document = verify_document(data, requirements, at or datetime.now(UTC))
     except DocumentRefused as error:
-        _end_refused(error, as_json)
-    _print(document.for_display(), as_json, first_line="verified")
+        end_refused(error, as_json)
+    print_document(document.for_display(), as_json, first_line="verified")
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
     """One clear line where the library is missing, as in an enclave image without trust."""
     if find_spec("cryptography") is None:
         raise click.UsageError(
@@ -196,7 +207,7 @@ def _check_extra() -> None:
         )
 
 
-def _read(file: str, most: int) -> bytes:
+def read_file(file: str, most: int) -> bytes:
     """The beginning of a file: one byte more than `most` at most."""
     try:
         if file == "-":
@@ -210,7 +221,7 @@ def _read(file: str, most: int) -> bytes:
 
 def _read_document(file: str) -> bytes:
     """The bytes of a document, which begin above 0x7f; so what is base64 can be nothing else."""
-    content = _read(file, _MOST_FILE_BYTES)
+    content = read_file(file, _MOST_FILE_BYTES)
     if _BASE64.fullmatch(content):
         try:
             return binascii.a2b_base64(b"".join(content.split()), strict_mode=True)
@@ -219,7 +230,7 @@ def _read_document(file: str) -> bytes:
     return content
 
 
-def _end_refused(error: "DocumentRefused", as_json: bool) -> NoReturn:
+def end_refused(error: "DocumentRefused | ConnectionRefused", as_json: bool) -> NoReturn:
     """Say why, and nothing that an unverified document says."""
     if as_json:
         nothing = dict.fromkeys(_FIELDS)
@@ -230,7 +241,8 @@ def _end_refused(error: "DocumentRefused", as_json: bool) -> NoReturn:
     sys.exit(EXIT_REFUSED)
 
 
-def _print(shown: Mapping[str, object], as_json: bool, *, first_line: str) -> None:
+def print_document(shown: Mapping[str, object], as_json: bool, *, first_line: str) -> None:
+    """Print the fields of a document."""
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
