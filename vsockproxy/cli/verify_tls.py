@@ -153,7 +153,7 @@ def verify_tls(
         raise click.UsageError(str(error)) from None
     except (ConnectionRefused, DocumentRefused) as error:
         end_refused(error, as_json)
-    connection.socket.close()
+    connection.close()
     shown = connection.document.for_display()
     shown["server_key_sha256"] = hashlib.sha256(connection.public_key).hexdigest()
     print_document(shown, as_json, first_line="verified")
