@@ -7,14 +7,9 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import click
-
-if TYPE_CHECKING:
-    # Loaded when a command runs, since it loads `cryptography`.
-    from vsockproxy.attestation.documents import DocumentRefused
-    from vsockproxy.attestation.tls_verification import ConnectionRefused
 
 __all__ = (
     "check_extra",
@@ -34,10 +29,22 @@ _MOST_ROOTS_BYTES: Final = 1024 * 1024
 
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+", re.IGNORECASE)
 _PCR: Final = re.compile(r"([0-9]{1,2})=(.+)", re.DOTALL)
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}")
 
 _IN_FIRST_LINE: Final = frozenset({"verified", "reason"})
 _FIELDS: Final = ("module_id", "timestamp", "digest", "public_key", "user_data", "nonce")
+
+
+class Refusal(Protocol):
+    """What a refusal says; the classes load `cryptography`, so they are not named here."""
+
+    @property
+    def reason(self) -> str:
+        """A slug."""
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
 
 
 def _hex(context: click.Context, option: click.Parameter, text: str | None) -> bytes | None:
@@ -195,7 +202,10 @@ def verify(
         document = verify_document(data, requirements, at or datetime.now(UTC))
     except DocumentRefused as error:
         end_refused(error, as_json)
-    print_document(document.for_display(), as_json, first_line="verified")
+    first_line = f"verified, until {document.expires_at.isoformat()}"
+    if document.is_debug:
+        first_line += ", in debug mode: the parent can look into this enclave"
+    print_document(document.for_display(), as_json, first_line=first_line)
 
 
 def check_extra() -> None:
@@ -222,7 +232,7 @@ def read_file(file: str, most: int) -> bytes:
 def _read_document(file: str) -> bytes:
     """The bytes of a document, which begin above 0x7f; so what is base64 can be nothing else."""
     content = read_file(file, _MOST_FILE_BYTES)
-    if _BASE64.fullmatch(content):
+    if _BASE64.fullmatch(content.strip()):
         try:
             return binascii.a2b_base64(b"".join(content.split()), strict_mode=True)
         except binascii.Error:
@@ -230,14 +240,14 @@ def _read_document(file: str) -> bytes:
     return content
 
 
-def end_refused(error: "DocumentRefused | ConnectionRefused", as_json: bool) -> NoReturn:
+def end_refused(error: Refusal, as_json: bool) -> NoReturn:
     """Say why, and nothing that an unverified document says."""
     if as_json:
         nothing = dict.fromkeys(_FIELDS)
         shown = {"verified": False, "reason": error.reason, "text": error.text, **nothing}
         click.echo(json.dumps(shown, indent=2))
     else:
-        click.echo(f"refused: {error}")
+        click.echo(f"refused: {error.reason}: {error.text}")
     sys.exit(EXIT_REFUSED)
 
 
@@ -252,4 +262,16 @@ def print_document(shown: Mapping[str, object], as_json: bool, *, first_line: st
             for index, measurement in value.items():
                 click.echo(f"PCR{index}: {measurement}")
         elif name not in _IN_FIRST_LINE:
-            click.echo(f"{name}: {'none' if value is None else value}")
+            click.echo(f"{name}: {_for_terminal(name, value)}")
+
+
+def _for_terminal(name: str, value: object) -> str:
+    """A field as text; what would move a cursor or change a colour is escaped."""
+    from vsockproxy.attestation.documents import time_of
+
+    if value is None:
+        return "none"
+    if name == "timestamp" and isinstance(value, int):
+        return f"{value} ({time_of(value).isoformat(timespec='milliseconds')})"
+    text = str(value)
+    return text if text.isprintable() else ascii(text)
