@@ -42,7 +42,7 @@ def load_authorities(context: ssl.SSLContext, path: str | None) -> None:
     if path is None:
         context.load_default_certs()
         # Those of a directory are read when they are needed, and do not count here.
-        if not context.cert_store_stats()["x509_ca"] and not ssl.get_default_verify_paths().capath:
+        if not context.cert_store_stats()["x509"] and not ssl.get_default_verify_paths().capath:
             raise TlsFileError(
                 "this machine knows no authorities", "add the package ca-certificates, or write ca"
             )
@@ -52,9 +52,8 @@ def load_authorities(context: ssl.SSLContext, path: str | None) -> None:
         context.load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError) as error:
         raise _no_pem(path, error) from None
-    if not context.cert_store_stats()["x509_ca"]:
-        what = f"{path} has no certificate of an authority"
-        raise TlsFileError(what, "give the root certificate, not that of a server")
+    if not context.cert_store_stats()["x509"]:
+        raise TlsFileError(f"{path} holds no certificate", "give a PEM file with the authority's")
 
 
 def load_certificate(context: ssl.SSLContext, path: str, key: str | None = None) -> None:

@@ -1,28 +1,21 @@
 """Forwards with `tls`: a plain program, the enclave's own TLS, and a server that speaks it."""
 
 import base64
-import contextlib
 import hashlib
-import json
 import socket
 import ssl
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from queue import Queue
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.support.certificates import Authority
-from tests.support.pair import Pair, free_port, is_reset, serving
+from tests.support.pair import Pair, free_port
 from tests.support.tls_servers import tls_echo, tls_serving
-from tests.support.traffic import GIBIBYTE, MEBIBYTE, Pattern, receive_all, start
+from tests.support.traffic import MEBIBYTE, Pattern, receive_all, start
 
 SECONDS = 60.0
 HANDSHAKE_SECONDS = 1.0
@@ -90,11 +83,11 @@ class Out:
             **more,
         )
 
-    def __enter__(self) -> "Out":
+    def __enter__(self) -> Self:
         self.pair.__enter__()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.pair.__exit__(*exception)
 
     def connect(self, index: int = 0) -> socket.socket:
@@ -103,10 +96,10 @@ class Out:
         sock.settimeout(SECONDS)
         return sock
 
-    def wait_for(self, event: str, **fields: object) -> dict[str, Any]:
+    def wait_for(self, event: str, **fields: str) -> dict[str, Any]:
         """A line of the enclave's log."""
         assert self.pair.enclave is not None
-        return self.pair.enclave.wait_for_event(event, **fields)
+        return self.pair.enclave.wait_for_event(event, after=0, **fields)
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)

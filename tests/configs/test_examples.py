@@ -5,7 +5,7 @@ import yaml
 
 from vsockproxy.config.compare import compare_sides
 from vsockproxy.config.document import Kind
-from vsockproxy.config.load import ConfigErrors, load, parse
+from vsockproxy.config.load import load
 from vsockproxy.config.model import (
     Command,
     EnclaveConfig,
