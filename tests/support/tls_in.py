@@ -87,7 +87,7 @@ class TlsIn:
 
 
 def verify_tls(port: int, root: Path, *options: str) -> Result:
-    """`vsockproxy attestation verify-tls`, by default with the measurements of a software module."""
+    """`vsockproxy attestation verify-tls`, by default with a software module's measurements."""
     roots = ["--root", str(root)] if root.exists() else []
     arguments = ["attestation", "verify-tls", f"127.0.0.1:{port}", *roots]
     return CliRunner().invoke(main, [*arguments, *(options or PCRS)])
