@@ -18,6 +18,9 @@ __all__ = ("TlsFileError", "check_tls_files", "load_authorities", "load_certific
 MAX_PEM_BYTES: Final = 4 * 1024 * 1024
 """All roots of a Debian are 220 KiB."""
 
+_CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
+_KEY: Final = "PRIVATE KEY-----"
+
 
 class TlsFileError(VsockproxyError):
     """A PEM file that cannot be used.
@@ -48,12 +51,12 @@ def load_authorities(context: ssl.SSLContext, path: str | None) -> None:
             )
         return
     text = _read(path)
+    if _CERTIFICATE not in text:
+        raise TlsFileError(f"{path} holds no certificate", "give a PEM file with the authority's")
     try:
         context.load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError) as error:
-        raise _no_pem(path, error) from None
-    if not context.cert_store_stats()["x509"]:
-        raise TlsFileError(f"{path} holds no certificate", "give a PEM file with the authority's")
+        raise _broken(path, error) from None
 
 
 def load_certificate(context: ssl.SSLContext, path: str, key: str | None = None) -> None:
@@ -67,9 +70,15 @@ def load_certificate(context: ssl.SSLContext, path: str, key: str | None = None)
     Raises:
         TlsFileError: it has no such certificate or key, or the key is encrypted.
     """
-    for each in filter(None, (path, key)):
-        _read(each)  # OpenSSL's own errors do not say what the system's are
     holder = key or path
+    # OpenSSL's own errors say less.
+    for file, wanted, what in (
+        (path, _CERTIFICATE, "certificate"),
+        (holder, _KEY, "private key"),
+    ):
+        if wanted not in _read(file):
+            mend = "give a PEM file with the certificate, its chain, and its key"
+            raise TlsFileError(f"{file} holds no {what}", mend)
 
     def password() -> str:
         raise TlsFileError(f"the key in {holder} is encrypted", "write it without a password")
@@ -78,9 +87,10 @@ def load_certificate(context: ssl.SSLContext, path: str, key: str | None = None)
         context.load_cert_chain(path, key, password=password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            what = f"the key in {holder} is not that of the first certificate in {path}"
+            whose = "its first certificate" if key is None else f"the first certificate in {path}"
+            what = f"the key in {holder} is not that of {whose}"
             raise TlsFileError(what, "give the certificate, its chain, and its own key") from None
-        raise _no_pem(path, error) from None
+        raise _broken(path, error) from None
     except OSError as error:
         raise _unreadable(path, error) from None
 
@@ -148,7 +158,7 @@ def _unreadable(path: str, error: OSError) -> TlsFileError:
     return TlsFileError(f"{path} cannot be read: {reason}", "check the path and its permissions")
 
 
-def _no_pem(path: str, error: Exception) -> TlsFileError:
+def _broken(path: str, error: Exception) -> TlsFileError:
     reason = getattr(error, "reason", None) or str(error)
-    what = f"{path} is not what it has to be: {reason.replace('_', ' ').lower()}"
-    return TlsFileError(what, "give a PEM file")
+    what = f"{path} is broken: {reason.replace('_', ' ').lower()}"
+    return TlsFileError(what, "give a PEM file that openssl reads")

@@ -11,7 +11,7 @@ from enclave_side.opener import Opener
 from enclave_side.shim.lingering import LINGER_SECONDS, answer_and_close, linger_and_close
 from vsockproxy.addresses import Destination, normalise_host
 from vsockproxy.config.model import EnclaveForward
-from vsockproxy.dataplane.closing import close_cleanly, reset_socket
+from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.loop import CancelledError, Event, Task, spawn, timeout
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
@@ -251,15 +251,17 @@ class _Connection:
             uploading.cancel()
         with suppress(CancelledError):
             await uploading
+        if not exchange.request_is_complete:  # and the destination does not want the rest
+            end.reset(ErrorCode.CANCELLED)
         return True
 
     async def _close(self) -> None:
         """A clean end for both."""
         await self._program.stop()
-        if self._end is None or self._tls is None:
-            close_cleanly(self._sock)
-            return
         end = self._end
+        if end is None or end.is_closed or self._tls is None:
+            await linger_and_close(self._sock)
+            return
         with suppress(OSError):
             async with timeout(LINGER_SECONDS):
                 await self._tls.finish()
