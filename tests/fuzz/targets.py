@@ -2,7 +2,9 @@
 
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.kms_answer_targets import KMS_ANSWER
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
+from tests.fuzz.nsm_targets import NSM_REQUEST, NSM_RESPONSE
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
 from tests.fuzz.record_reply_targets import RECORD_REPLY
 from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
@@ -35,5 +37,8 @@ TARGETS: dict[str, Target] = {
         STREAM_ANSWER,
         LOG_RECORDS,
         LOG_POSITIONS,
+        NSM_REQUEST,
+        NSM_RESPONSE,
+        KMS_ANSWER,
     )
 }
