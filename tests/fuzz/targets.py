@@ -1,6 +1,11 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
+from tests.fuzz.document_targets import (
+    ATTESTATION_CERTIFICATE,
+    ATTESTATION_DOCUMENT,
+    ATTESTATION_PAYLOAD,
+)
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.kms_answer_targets import KMS_ANSWER
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
@@ -40,5 +45,8 @@ TARGETS: dict[str, Target] = {
         NSM_REQUEST,
         NSM_RESPONSE,
         KMS_ANSWER,
+        ATTESTATION_DOCUMENT,
+        ATTESTATION_PAYLOAD,
+        ATTESTATION_CERTIFICATE,
     )
 }
