@@ -4,28 +4,32 @@ The sockets are in the command's network, and its environment leads there. The p
 `enclave_side.services.process`.
 """
 
+import os
 import secrets
 from collections.abc import MutableMapping
 from contextlib import ExitStack
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
-from enclave_side.shim.environment import with_credentials
+from enclave_side.shim.environment import kms_endpoint, with_credentials
 from vsockproxy.addresses import TcpAddress
-from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials
+from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials, EnclaveKms
+from vsockproxy.errors import VsockproxyError
 from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.worker_messages import ListenerKind
 
 if TYPE_CHECKING:
     from vsockproxy.control.services import Companion
 
-__all__ = ("SERVICES_MODULE", "prepare_own_services")
+__all__ = ("SERVICES_MODULE", "ServiceUnusable", "prepare_own_services")
 
 SERVICES_MODULE: Final = "enclave_side.services.process"
 
 CONTAINER_NAME: Final = "credentials.listen"
 METADATA_NAME: Final = "credentials.imds"
+KMS_NAME: Final = "kms.listen"
 
 METADATA_HOST: Final = "169.254.169.254"
 METADATA_PORT: Final = 80
@@ -35,6 +39,10 @@ SECRET_BYTES: Final = 32
 LEFT_OUT: Final = f"programs that ask {METADATA_HOST} get no credentials:"
 
 _Opened = list[tuple[str, ListenerKind, Listener]]
+
+
+class ServiceUnusable(VsockproxyError):
+    """A service that the file wants, and that this image has not all for."""
 
 
 def prepare_own_services(
@@ -56,16 +64,20 @@ def prepare_own_services(
 
     Raises:
         ListenError: one of them cannot be bound.
+        ServiceUnusable: something is missing in the image.
     """
     opened: _Opened = []
     secret = secrets.token_urlsafe(SECRET_BYTES)
-    if config.credentials is not None and not has_streams:
+    wanted = config.wanted_credentials
+    if wanted is not None and not has_streams:
         machine.left_out.append("there are no credentials, since there is no stream socket")
-    elif config.credentials is not None:
-        opened += _open_for_credentials(config.credentials, machine, stack)
-        host, port, *_ = opened[0][2].socket.getsockname()
-        region = config.credentials.region
-        variables = with_credentials(environment, TcpAddress(host, port), secret, region)
+    elif wanted is not None:
+        opened += _open_for_credentials(wanted, machine, stack)
+        variables = with_credentials(environment, _bound(opened[0][2]), secret, wanted.region)
+        if config.kms is not None:
+            listener = _open_for_kms(config.kms, machine, stack)
+            opened.append((KMS_NAME, "kms", listener))
+            variables |= kms_endpoint(_bound(listener))
         environment.clear()
         environment.update(variables)
     if not opened:
@@ -74,7 +86,7 @@ def prepare_own_services(
     from vsockproxy.control.services import NamedListener
 
     named = [NamedListener(*each) for each in opened]
-    has_region = config.credentials is not None
+    has_region = wanted is not None
     return [EnclaveServices(SERVICES_MODULE, named, secret, environment, has_region=has_region)]
 
 
@@ -103,3 +115,29 @@ def _open_for_credentials(
                 stack.callback(listener.close)
                 opened.append((METADATA_NAME, "imds", listener))
     return opened
+
+
+def _open_for_kms(kms: EnclaveKms, machine: Machine, stack: ExitStack) -> Listener:
+    """The endpoint for SDKs.
+
+    Raises:
+        ListenError: it cannot be bound.
+        ServiceUnusable: what it needs is not in the image.
+    """
+    if find_spec("cryptography") is None:
+        raise ServiceUnusable(
+            "kms needs the package cryptography, which is not here: "
+            "install vsockproxy with its extra, as in pip install '.[trust]'"
+        )
+    if kms.ca is not None and not os.access(kms.ca, os.R_OK):
+        raise ServiceUnusable(f"kms.ca: {kms.ca} cannot be read: put the roots there")
+    with machine.inside_command_network():
+        listener = open_listener(kms.listen)
+    stack.callback(listener.close)
+    return listener
+
+
+def _bound(listener: Listener) -> TcpAddress:
+    """Where it listens; the kernel has chosen the port if the file says 0."""
+    host, port, *_ = listener.socket.getsockname()
+    return TcpAddress(host, port)

@@ -157,6 +157,7 @@ ListenerKind = Literal[
     "admin",
     "credentials",
     "imds",
+    "kms",
     "ingress",
     NamesKind,
     ForwardKind,

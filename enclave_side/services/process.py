@@ -15,10 +15,15 @@ async def _serve(process: ServiceProcess) -> None:
     config = process.document.config
     assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
     async with trio.open_nursery() as nursery:
-        if config.credentials is not None:
+        if config.wanted_credentials is not None:
             keeper = _make_keeper(config, process)
             nursery.start_soon(keeper.run)
             nursery.start_soon(serve_credentials, process, keeper)
+            if config.kms is not None:
+                # Only here, since it needs the extra `trust`.
+                from enclave_side.services.kms import serve_kms
+
+                nursery.start_soon(serve_kms, process, keeper)
 
 
 def _make_keeper(config: EnclaveConfig, process: ServiceProcess) -> CredentialsKeeper:

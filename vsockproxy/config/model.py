@@ -15,6 +15,7 @@ from vsockproxy.config.enclave_sections import (
     EnclaveCredentials,
     EnclaveForward,
     EnclaveIngress,
+    EnclaveKms,
     EnclaveLog,
     Entropy,
     Machine,
@@ -41,6 +42,7 @@ from vsockproxy.config.shared_sections import (
     FIRST_ENCLAVE_CID,
     FIRST_WINDOW_BYTES,
     KIBIBYTE,
+    KMS_PORT,
     LEAST_LOG_BUFFER_BYTES,
     MAX_NAMES_PORTS,
     MAX_SERVICES,
@@ -63,6 +65,7 @@ __all__ = (
     "FIRST_ENCLAVE_CID",
     "FIRST_WINDOW_BYTES",
     "KIBIBYTE",
+    "KMS_PORT",
     "LEAST_LOG_BUFFER_BYTES",
     "MAX_NAMES_PORTS",
     "MAX_SERVICES",
@@ -82,6 +85,7 @@ __all__ = (
     "EnclaveEntry",
     "EnclaveForward",
     "EnclaveIngress",
+    "EnclaveKms",
     "EnclaveLimits",
     "EnclaveLog",
     "Entropy",
@@ -180,12 +184,21 @@ class EnclaveConfig(Section, frozen=True):
     """Services that the parent may bring connections to."""
     credentials: EnclaveCredentials | None = None
     """Credentials of the parent instance's role, for programs that use AWS's SDKs."""
+    kms: EnclaveKms | None = None
+    """KMS with attestation, for programs that use AWS's SDKs; brings `credentials` with it."""
     command: Command = Command()
     commands: list[SupervisedCommand] = []
     """Several commands under supervision, in place of the one on the command line."""
     machine: Machine = Machine()
     limits: Limits = Limits()
     log: EnclaveLog = EnclaveLog()
+
+    @property
+    def wanted_credentials(self) -> EnclaveCredentials | None:
+        """`credentials`, or what KMS needs of it where the file has `kms` alone."""
+        if self.credentials is None and self.kms is not None:
+            return EnclaveCredentials()
+        return self.credentials
 
 
 class AwsRule(Section, frozen=True):
