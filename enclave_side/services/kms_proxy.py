@@ -42,7 +42,7 @@ from vsockproxy.protocols.http_service import ServiceAnswer, write_post
 from vsockproxy.services.connection_pool import ConnectionCut
 from vsockproxy.services.credentials_keeper import CredentialsKeeper
 
-__all__ = ("MAX_CALL_BYTES", "KmsProxy", "refuse_request")
+__all__ = ("MAX_CALL_BYTES", "KmsProxy", "refusal", "refuse_request")
 
 MAX_CALL_BYTES: Final = 512 * 1024
 """Of a request's body. The longest that KMS takes is a Recipient's document of 256 KiB, which a
@@ -112,7 +112,7 @@ class KmsProxy:
         except KmsProxyError as found:
             error = found
         if error is not None:
-            answer = _as_answer(error)
+            answer = refusal(error)
         self._log.write(
             "warning" if error is not None else "info",
             "kms_call",
@@ -218,11 +218,12 @@ async def _ask(endpoint: KmsEndpoint, call: KmsCall, request: bytes) -> ServiceA
 
 def refuse_request(error: HttpRequestError) -> ServiceAnswer:
     """The answer to what is no request of HTTP, or one that is too long."""
-    answer = _as_answer(CallUnusable("http", str(error)))
+    answer = refusal(CallUnusable("http", str(error)))
     return replace(answer, status=error.status)
 
 
-def _as_answer(error: KmsProxyError) -> ServiceAnswer:
+def refusal(error: KmsProxyError) -> ServiceAnswer:
+    """The answer that tells a program of an error of ours."""
     # Some SDKs look for the type in the body, some in this header first.
     headers = (("x-amzn-ErrorType", error.kind),)
     return ServiceAnswer(error.status, error.body, ERROR_CONTENT_TYPE, headers)

@@ -60,7 +60,7 @@ LAYERS = _layers(
     Layer("vsockproxy.policy", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
-    Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.attestation", _CONFIGURED | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
     Layer("vsockproxy.upstream_credentials", _CONFIGURED),
@@ -123,7 +123,7 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
-    "cryptography": {"vsockproxy.attestation"},
+    "cryptography": {"vsockproxy.attestation", "enclave_side.services"},
     "msgspec": {
         "parent_side.services",
         "vsockproxy.config",

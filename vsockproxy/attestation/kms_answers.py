@@ -13,11 +13,12 @@ from typing import Any, Final
 from vsockproxy.attestation.kms_calls import PLAINTEXT_FIELDS, AttestedCall
 from vsockproxy.attestation.kms_errors import AnswerRefused
 from vsockproxy.attestation.kms_json import JsonRefused, read_object
+from vsockproxy.errors import VsockproxyError
 
 __all__ = ("OpenEnvelope", "open_answer")
 
 OpenEnvelope = Callable[[bytes], bytes]
-"""Opens a CiphertextForRecipient; ValueError, or an error of ours, if that cannot be done."""
+"""Opens a CiphertextForRecipient; VsockproxyError if that cannot be done."""
 
 CIPHERTEXT: Final = "CiphertextForRecipient"
 MAX_CIPHERTEXT_BYTES: Final = 6144
@@ -54,10 +55,8 @@ def open_answer(call: AttestedCall, body: bytes, open_envelope: OpenEnvelope) ->
     _check_key(call, fields)
     try:
         plaintext = open_envelope(blob)
-    except Exception:
-        # One text for all: whoever sends altered envelopes is to learn nothing from the answers.
-        text = f"{CIPHERTEXT} does not open with this enclave's key"
-        raise AnswerRefused("envelope", text) from None
+    except VsockproxyError as error:  # it says one thing of all that our key has found out
+        raise AnswerRefused("envelope", f"{CIPHERTEXT} cannot be opened: {error}") from None
     if not plaintext or call.plaintext_bytes not in (None, len(plaintext)):
         text = f"{CIPHERTEXT} holds a plaintext of another length than was asked for"
         raise AnswerRefused("plaintext_length", text)

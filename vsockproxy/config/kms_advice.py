@@ -51,7 +51,7 @@ def _endpoints(
     for region, url in kms.endpoints.items():
         destination = parse_endpoint_url(url)
         yield f"kms.endpoints.{region}", destination.host.text, destination.port
-    region = config.credentials.region if config.credentials is not None else None
-    if region is not None and region not in kms.endpoints:
-        host = endpoint_host("kms-fips" if kms.fips else "kms", region)
+    own = config.credentials.region if config.credentials is not None else None
+    if own is not None and own not in kms.endpoints:
+        host = endpoint_host("kms-fips" if kms.fips else "kms", own)
         yield "credentials.region", host, HTTPS_PORT
