@@ -8,12 +8,12 @@ import os
 import secrets
 from collections.abc import MutableMapping
 from contextlib import ExitStack
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
 from enclave_side.shim.environment import kms_endpoint, with_credentials
+from enclave_side.trust import require_trust
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials, EnclaveKms
 from vsockproxy.errors import VsockproxyError
@@ -42,7 +42,7 @@ _Opened = list[tuple[str, ListenerKind, Listener]]
 
 
 class ServiceUnusable(VsockproxyError):
-    """A service that the file wants, and that this image has not all for."""
+    """A service that the file wants, and for which a file is missing in this image."""
 
 
 def prepare_own_services(
@@ -65,6 +65,7 @@ def prepare_own_services(
     Raises:
         ListenError: one of them cannot be bound.
         ServiceUnusable: something is missing in the image.
+        TrustMissing: the file wants what this installation has not.
     """
     opened: _Opened = []
     secret = secrets.token_urlsafe(SECRET_BYTES)
@@ -80,14 +81,26 @@ def prepare_own_services(
             variables |= kms_endpoint(_bound(listener))
         environment.clear()
         environment.update(variables)
-    if not opened:
+    tls_services = [each.service for each in config.ingress if each.tls is not None]
+    if tls_services:
+        require_trust("ingress[].tls")
+    if not opened and not tls_services:
         return []
     from vsockproxy.control.companion_process import EnclaveServices
     from vsockproxy.control.services import NamedListener
 
     named = [NamedListener(*each) for each in opened]
     has_region = wanted is not None
-    return [EnclaveServices(SERVICES_MODULE, named, secret, environment, has_region=has_region)]
+    return [
+        EnclaveServices(
+            SERVICES_MODULE,
+            named,
+            secret,
+            environment,
+            has_region=has_region,
+            tls_services=tls_services,
+        )
+    ]
 
 
 def _open_for_credentials(
@@ -122,13 +135,9 @@ def _open_for_kms(kms: EnclaveKms, machine: Machine, stack: ExitStack) -> Listen
 
     Raises:
         ListenError: it cannot be bound.
-        ServiceUnusable: what it needs is not in the image.
+        TrustMissing, ServiceUnusable: what it needs is not in the image.
     """
-    if find_spec("cryptography") is None:
-        raise ServiceUnusable(
-            "kms needs the package cryptography, which is not here: "
-            "install vsockproxy with its extra, as in pip install '.[trust]'"
-        )
+    require_trust("kms")
     if kms.ca is not None and not os.access(kms.ca, os.R_OK):
         raise ServiceUnusable(f"kms.ca: {kms.ca} cannot be read: put the roots there")
     with machine.inside_command_network():

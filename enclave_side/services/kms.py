@@ -57,9 +57,7 @@ async def serve_kms(process: ServiceProcess, keeper: CredentialsKeeper, nsm: Nsm
     except OSError as error:
         await _serve_refusals(process, f"kms.ca: {kms.ca} holds no certificates: {error}")
         return
-    private_key = await trio.to_thread.run_sync(
-        rsa.generate_private_key, PUBLIC_EXPONENT, KEY_BITS
-    )
+    private_key = await trio.to_thread.run_sync(rsa.generate_private_key, PUBLIC_EXPONENT, KEY_BITS)
     public_key = private_key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import trio
-from vsockproxy.protocols.sigv4 import SigningKey, sign
 
 from enclave_side.services.kms_documents import FreshDocuments
 from enclave_side.services.kms_upstream import KmsEndpoint, KmsEndpoints
@@ -39,6 +38,7 @@ from vsockproxy.credentials.documents import Credentials
 from vsockproxy.protocols.errors import HttpRequestError, HttpResponseError, SignatureError
 from vsockproxy.protocols.http_conversation import BodyRequest
 from vsockproxy.protocols.http_service import ServiceAnswer, write_post
+from vsockproxy.protocols.sigv4 import SigningKey, sign
 from vsockproxy.services.connection_pool import ConnectionCut
 from vsockproxy.services.credentials_keeper import CredentialsKeeper
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from vsockproxy.config.enclave_sections import (
+    CertificateSource,
     Clock,
     Command,
     EnclaveCredentials,
@@ -18,6 +19,7 @@ from vsockproxy.config.enclave_sections import (
     EnclaveKms,
     EnclaveLog,
     Entropy,
+    IngressTls,
     Machine,
     Shim,
     SupervisedCommand,
@@ -77,6 +79,7 @@ __all__ = (
     "AnyConfig",
     "AwsAllowlist",
     "AwsRule",
+    "CertificateSource",
     "Clock",
     "Command",
     "DenyRule",
@@ -90,6 +93,7 @@ __all__ = (
     "EnclaveLog",
     "Entropy",
     "IngressRoute",
+    "IngressTls",
     "Limits",
     "Log",
     "Machine",

@@ -38,7 +38,9 @@ def test_the_pieces_in_which_requests_arrive_make_no_difference(
     edges = [0, *cuts, len(stream)]
     pieces = [stream[low:high] for low, high in zip(edges, edges[1:], strict=False)]
     found = converse(Conversation(LIMIT), pieces)
-    wanted = [("GET", "/", b"") if each == BODILESS else ("POST", "/a", b"abc") for each in requests]
+    wanted = [
+        ("GET", "/", b"") if each == BODILESS else ("POST", "/a", b"abc") for each in requests
+    ]
     assert [(each.method, each.target, each.body) for each in found] == wanted
 
 
