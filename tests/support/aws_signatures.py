@@ -113,7 +113,9 @@ def _check_signed(request: Request, names: tuple[str, ...], hosts: Collection[st
         raise AwsError("InvalidSignatureException", text)
     own = {name for name in came if name.startswith("x-amz-") or name == "content-type"}
     if unsigned := own - set(names) - {"x-amz-content-sha256", "x-amz-user-agent"}:
-        text = f"There were headers present in the request which were not signed: {sorted(unsigned)}"
+        text = (
+            f"There were headers present in the request which were not signed: {sorted(unsigned)}"
+        )
         raise AwsError("InvalidSignatureException", text)
     if request.value("host") not in hosts:
         raise AwsError("InvalidSignatureException", f"this is not {request.value('host')}")
@@ -122,7 +124,9 @@ def _check_signed(request: Request, names: tuple[str, ...], hosts: Collection[st
 def _check_time(request: Request, day: str, at: datetime) -> str:
     time = request.value("x-amz-date")
     if time is None:
-        text = "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
+        text = (
+            "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
+        )
         raise AwsError("IncompleteSignatureException", text)
     try:
         signed_at = parse_time(time)

@@ -148,7 +148,9 @@ class Kms:
         }:
             raise AwsError("ValidationException", "Recipient needs its two fields")
         if recipient["KeyEncryptionAlgorithm"] != "RSAES_OAEP_SHA_256":
-            raise AwsError("ValidationException", "KeyEncryptionAlgorithm is not RSAES_OAEP_SHA_256")
+            raise AwsError(
+                "ValidationException", "KeyEncryptionAlgorithm is not RSAES_OAEP_SHA_256"
+            )
         return self.documents.check(_blob(recipient, "AttestationDocument", 262_144), at)
 
     def _decrypt(self, body: Body, recipient: Recipient | None) -> dict[str, Any]:
@@ -157,7 +159,9 @@ class Kms:
             raise AwsError("InvalidKeyUsageException", "the key is symmetric")
         key = self.store.key_of(ciphertext)
         if "KeyId" in body and self.store.find(_text(body, "KeyId")) is not key:
-            text = "The key ID in the request does not identify a CMK that can perform this operation."
+            text = (
+                "The key ID in the request does not identify a CMK that can perform this operation."
+            )
             raise AwsError("IncorrectKeyException", text)
         self.store.find(key.arn)
         _allow(key, "Decrypt", recipient)
@@ -173,7 +177,9 @@ class Kms:
         key = self._symmetric_key(body)
         _allow(key, "GenerateDataKey", recipient)
         if ("KeySpec" in body) == ("NumberOfBytes" in body):
-            raise AwsError("ValidationException", "Please specify either number of bytes or key spec.")
+            raise AwsError(
+                "ValidationException", "Please specify either number of bytes or key spec."
+            )
         if "KeySpec" in body:
             size = _KEY_SPECS.get(_text(body, "KeySpec"))
             if size is None:
@@ -349,7 +355,9 @@ def _blob(body: Body, name: str, most: int) -> bytes:
 
 def _context(body: Body) -> dict[str, str]:
     context = body.get("EncryptionContext", {})
-    if not isinstance(context, dict) or not all(isinstance(value, str) for value in context.values()):
+    if not isinstance(context, dict) or not all(
+        isinstance(value, str) for value in context.values()
+    ):
         raise AwsError("SerializationException", "EncryptionContext is no map of texts")
     return context
 

@@ -28,7 +28,7 @@ async def accept_connections(
     log: EventLog,
     *,
     at_once: int,
-    make_room: Callable[[], object] = lambda: None,
+    make_room: Callable[[], None] | None = None,
 ) -> None:
     """Accept until cancelled.
 
@@ -37,7 +37,7 @@ async def accept_connections(
         serve: is run for each connection.
         log: gets a line when accepting has to rest.
         at_once: how many connections are served; the next one waits in the kernel's backlog.
-        make_room: is called where all are taken; may end one that has nothing to do.
+        make_room: is called where all are taken and another one waits.
     """
     room = trio.Semaphore(at_once)
     accepting = trio.socket.from_stdlib_socket(listener)
@@ -52,7 +52,8 @@ async def accept_connections(
     try:
         async with trio.open_nursery() as nursery:
             while True:
-                if not room.value:
+                if make_room is not None and not room.value:
+                    await trio.lowlevel.wait_readable(listener)
                     make_room()
                 await room.acquire()
                 try:

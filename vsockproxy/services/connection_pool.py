@@ -72,7 +72,7 @@ class ConnectionPool:
         """End connections that are idle for too long, until cancelled; then all."""
         try:
             while True:
-                if not self._idle:
+                while not self._idle:
                     self._has_idle = trio.Event()
                     await self._has_idle.wait()
                 await trio.sleep_until(self._idle[0].since + self._idle_seconds)

@@ -57,19 +57,46 @@ async def serve_kept_connections(
         log: gets a line when accepting has to rest.
         max_body_bytes: the longest body that is taken.
     """
-    idle: dict[trio.CancelScope, None] = {}
-    """Connections without a request, the one that waits for longest first."""
+    waiting = _Waiting()
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has gone
-                await _serve(stream, answering, refusing, Conversation(max_body_bytes), idle)
+                await _serve(stream, answering, refusing, Conversation(max_body_bytes), waiting)
 
-    def make_room() -> None:
-        if idle:
-            next(iter(idle)).cancel()
+    await accept_connections(
+        listener, serve, log, at_once=CONNECTIONS_AT_ONCE, make_room=waiting.end_one
+    )
 
-    await accept_connections(listener, serve, log, at_once=CONNECTIONS_AT_ONCE, make_room=make_room)
+
+class _Waiting:
+    """The connections on which nothing of a request has come."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[trio.CancelScope, None] = {}
+        """The one that waits for longest comes first."""
+        self._to_end = 0
+
+    def end_one(self) -> None:
+        """End the one that waits for longest, or else the next one that would wait."""
+        if self._scopes:
+            next(iter(self._scopes)).cancel()
+        else:
+            self._to_end += 1
+
+    async def read(self, stream: trio.SocketStream) -> bytes:
+        """Wait for the first bytes of a request; none if the connection is over."""
+        if self._to_end:
+            self._to_end -= 1
+            return b""
+        data = b""
+        with trio.move_on_after(IDLE_SECONDS) as scope:
+            self._scopes[scope] = None
+            try:
+                data = bytes(await stream.receive_some(READ_BYTES))
+            finally:
+                del self._scopes[scope]
+        return data
 
 
 async def _serve(
@@ -77,20 +104,14 @@ async def _serve(
     answering: AnswerCall,
     refusing: RefuseCall,
     conversation: Conversation,
-    idle: dict[trio.CancelScope, None],
+    waiting: _Waiting,
 ) -> None:
     while not conversation.is_over:
+        data = b""
         if conversation.is_idle:
-            with trio.move_on_after(IDLE_SECONDS) as waiting:
-                idle[waiting] = None
-                try:
-                    data = bytes(await stream.receive_some(READ_BYTES))
-                finally:
-                    del idle[waiting]
-            if waiting.cancelled_caught or not data:
+            data = await waiting.read(stream)
+            if not data:
                 return
-        else:
-            data = b""
         try:
             request = await _receive(stream, conversation, data)
         except HttpRequestError as error:
