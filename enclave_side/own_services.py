@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Final
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
 from enclave_side.shim.environment import kms_endpoint, with_credentials
+from enclave_side.software_module import make_memory
+from enclave_side.stream_socket import open_stream_socket
 from enclave_side.trust import require_trust
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials, EnclaveKms
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.listening import Listener, ListenError, open_listener
+from vsockproxy.nsm_locations import NSM_VARIABLE
 from vsockproxy.worker_messages import ListenerKind
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ SERVICES_MODULE: Final = "enclave_side.services.process"
 CONTAINER_NAME: Final = "credentials.listen"
 METADATA_NAME: Final = "credentials.imds"
 KMS_NAME: Final = "kms.listen"
+NSM_NAME: Final = "attestation.device"
 
 METADATA_HOST: Final = "169.254.169.254"
 METADATA_PORT: Final = 80
@@ -66,12 +70,14 @@ def prepare_own_services(
         ListenError: one of them cannot be bound.
         ServiceUnusable: something is missing in the image.
         TrustMissing: the file wants what this installation has not.
+        SoftwareModuleError: there can be no software module.
     """
     opened: _Opened = []
     secret = secrets.token_urlsafe(SECRET_BYTES)
     wanted = config.wanted_credentials
     if wanted is not None and not has_streams:
-        machine.left_out.append("there are no credentials, since there is no stream socket")
+        lacks = "no credentials" if config.kms is None else "neither credentials nor KMS"
+        machine.left_out.append(f"there are {lacks}, since there is no stream socket")
     elif wanted is not None:
         opened += _open_for_credentials(wanted, machine, stack)
         variables = with_credentials(environment, _bound(opened[0][2]), secret, wanted.region)
@@ -81,6 +87,15 @@ def prepare_own_services(
             variables |= kms_endpoint(_bound(listener))
         environment.clear()
         environment.update(variables)
+    memory: int | None = None
+    if config.attestation is not None:
+        environment[NSM_VARIABLE] = config.nsm_location
+        if config.has_software_nsm:
+            memory = make_memory(config.attestation.root)
+            stack.callback(os.close, memory)
+            listener = open_stream_socket(config.nsm_location)
+            stack.callback(listener.close)
+            opened.append((NSM_NAME, "nsm", listener))
     tls_services = [each.service for each in config.ingress if each.tls is not None]
     if tls_services:
         require_trust("ingress[].tls")
@@ -99,6 +114,7 @@ def prepare_own_services(
             environment,
             has_region=has_region,
             tls_services=tls_services,
+            memory=memory,
         )
     ]
 

@@ -5,7 +5,7 @@ import trio
 from enclave_side.services.credentials import ParentCredentials, serve_credentials
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.control.service_process import ServiceProcess, run_service
-from vsockproxy.nsm_device import Nsm, nsm_location
+from vsockproxy.nsm_device import Nsm
 from vsockproxy.processes import forbid_tracing
 from vsockproxy.services.credentials_keeper import CredentialsKeeper
 
@@ -24,7 +24,12 @@ async def _serve(process: ServiceProcess) -> None:
                 # Only here, since it needs the extra `trust`.
                 from enclave_side.services.kms import serve_kms
 
-                nursery.start_soon(serve_kms, process, keeper, Nsm(nsm_location()))
+                nursery.start_soon(serve_kms, process, keeper, Nsm(config.nsm_location))
+        if config.has_software_nsm:
+            # Here, since it loads a package of the extra `trust`.
+            from enclave_side.services.software_nsm import serve_software_nsm
+
+            nursery.start_soon(serve_software_nsm, process)
         if any(each.tls is not None for each in config.ingress):
             # Here, since it loads a package of the extra `trust`.
             from enclave_side.services.certificates import keep_certificates

@@ -8,6 +8,7 @@ from vsockproxy.config.field_types import (
     FilePath,
     HostName,
     Name,
+    NsmDevice,
     Port,
     PositiveSeconds,
     ProxyProtocol,
@@ -38,8 +39,10 @@ from vsockproxy.config.shared_sections import (
     Log,
     Section,
 )
+from vsockproxy.nsm_locations import NSM_DEVICE
 
 __all__ = (
+    "Attestation",
     "CertificateSource",
     "Clock",
     "Command",
@@ -139,6 +142,16 @@ class EnclaveKms(Section, frozen=True):
     """A PEM file with the roots for KMS's certificate; by default those of the image's system."""
     fips: bool = False
     """Whether AWS's own endpoints are those with cryptography after FIPS 140 (kms-fips)."""
+
+
+class Attestation(Section, frozen=True):
+    """The Nitro Secure Module (NSM), which says what runs here."""
+
+    device: NsmDevice = NSM_DEVICE
+    """The module's device. `software` for development and tests: a module that proves nothing."""
+    root: FilePath | None = None
+    """A PEM file: with a device, the root certificate to trust in place of AWS's. With `software`,
+    the certificate and the key of its root, made where it is absent; without it, a new one."""
 
 
 class Shim(Section, frozen=True):
