@@ -138,11 +138,11 @@ def _check_time(request: Request, day: str, at: datetime) -> str:
         raise AwsError("InvalidSignatureException", text)
     earliest, latest = at - MOST_SKEW, at + MOST_SKEW
     if signed_at < earliest:
-        text = f"Signature expired: {time} is now earlier than {_basic(earliest)} ({_basic(at)} - 5 min.)"
-        raise AwsError("InvalidSignatureException", text)
+        text = f"{time} is now earlier than {_basic(earliest)} ({_basic(at)} - 5 min.)"
+        raise AwsError("InvalidSignatureException", f"Signature expired: {text}")
     if signed_at > latest:
-        text = f"Signature not yet current: {time} is still later than {_basic(latest)} ({_basic(at)} + 5 min.)"
-        raise AwsError("InvalidSignatureException", text)
+        text = f"{time} is still later than {_basic(latest)} ({_basic(at)} + 5 min.)"
+        raise AwsError("InvalidSignatureException", f"Signature not yet current: {text}")
     return time
 
 
