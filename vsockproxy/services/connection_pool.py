@@ -125,7 +125,7 @@ class ConnectionPool:
     async def _exchange(
         self, stream: trio.abc.Stream, request: bytes, max_body_bytes: int
     ) -> ServiceAnswer:
-        reader = AnswerReader("POST", max_body_bytes)
+        reader = AnswerReader("POST", max_body_bytes, takes_interim=True)
         async with _closed_unless_kept(stream) as keeping:
             try:
                 await stream.send_all(request)

@@ -183,6 +183,23 @@ async def test_an_answer_that_is_cut_is_none(said: bytes) -> None:
         assert (server.connections, pool.idle) == (1, 0)
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_an_interim_answer_is_passed_over(pieces: int) -> None:
+    async def answer_twice(stream: trio.abc.Stream, _: int) -> None:
+        while await stream.receive_some():
+            interim = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" * 2
+            if pieces == 2:
+                await stream.send_all(interim)
+                await trio.testing.wait_all_tasks_blocked()
+                interim = b""
+            await stream.send_all(interim + ANSWER)
+
+    async with pool_of(answer_twice) as (pool, server):
+        assert await ask(pool) == b"abc"
+        assert await ask(pool) == b"abc"
+        assert server.connections == 1
+
+
 async def test_an_answer_that_is_no_http_is_an_error_and_its_connection_is_not_kept() -> None:
     async def talk(stream: trio.abc.Stream, _: int) -> None:
         await stream.receive_some()
