@@ -1,3 +1,5 @@
+"""A KMS, and clients of boto3 that know it."""
+
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,10 +26,16 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def server(authority: Authority) -> Iterator[KmsServer]:
+def credentials() -> dict[str, KnownKey]:
+    """Whom the server takes."""
+    return {ACCESS_KEY: KnownKey(SECRET_KEY, TOKEN)}
+
+
+@pytest.fixture
+def server(authority: Authority, credentials: dict[str, KnownKey]) -> Iterator[KmsServer]:
     server = KmsServer(
         REGION,
-        credentials={ACCESS_KEY: KnownKey(SECRET_KEY, TOKEN)},
+        credentials=credentials,
         roots=[module_root().certificate.public_bytes(Encoding.DER)],
         hosts=["localhost"],
     )

@@ -798,8 +798,7 @@ ENCLAVE_VALUES = {
         "mixed: drop",
         "mixed: unknown key: remove it, or write one of parent, version, allowlist, denylist, "
         "mode, require_tls, links, workers, shim, forwards, ingress, credentials, kms, "
-        "attestation, command, "
-        "commands, machine, limits, log",
+        "attestation, command, commands, machine, limits, log",
     ),
 }
 
