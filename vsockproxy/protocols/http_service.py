@@ -9,6 +9,7 @@ Whoever asks sends `write_request` and gives `AnswerReader` what comes. Every me
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from typing import Final
 
@@ -149,6 +150,14 @@ def write_post(target: str, host: str, headers: Sequence[tuple[str, str]], body:
     return "\r\n".join(lines).encode("latin-1") + body
 
 
+_END: Final = h11.EndOfMessage()
+
+
+@cache
+def _asked(method: str) -> h11.Request:
+    return h11.Request(method=method, target="/", headers=[("Host", "-")])
+
+
 class AnswerReader:
     """Reads the answer to one request. Names of its headers are in lower case.
 
@@ -176,8 +185,8 @@ class AnswerReader:
         self._head: HeadReader | None = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_FRAMING_BYTES)
         # h11 wants to have sent the request whose answer it reads.
-        self._connection.send(h11.Request(method=method, target="/", headers=[("Host", "-")]))
-        self._connection.send(h11.EndOfMessage())
+        self._connection.send(_asked(method))
+        self._connection.send(_END)
         self._max_body_bytes = max_body_bytes
         self._beginning = b""
         self._status = 0
