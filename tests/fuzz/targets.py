@@ -7,7 +7,8 @@ from tests.fuzz.document_targets import (
     ATTESTATION_PAYLOAD,
 )
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
-from tests.fuzz.kms_answer_targets import KMS_ANSWER
+from tests.fuzz.kms_client_targets import KMS_CLIENT
+from tests.fuzz.kms_targets import AWS_AUTHORIZATION, KMS_ENVELOPE
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
 from tests.fuzz.nsm_targets import NSM_REQUEST, NSM_RESPONSE
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
@@ -44,9 +45,11 @@ TARGETS: dict[str, Target] = {
         LOG_POSITIONS,
         NSM_REQUEST,
         NSM_RESPONSE,
-        KMS_ANSWER,
+        KMS_CLIENT,
         ATTESTATION_DOCUMENT,
         ATTESTATION_PAYLOAD,
         ATTESTATION_CERTIFICATE,
+        KMS_ENVELOPE,
+        AWS_AUTHORIZATION,
     )
 }

@@ -39,8 +39,8 @@ def _execute(data: bytes) -> str:
     return operation
 
 
-KMS_ANSWER = Target(
-    "kms_answer",
+KMS_CLIENT = Target(
+    "kms_client",
     _execute,
     (
         *(
