@@ -66,7 +66,7 @@ LAYERS = _layers(
     Layer("vsockproxy.policy", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
-    Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.attestation", _CONFIGURED | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.certificates", _VALUES, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
@@ -85,7 +85,7 @@ LAYERS = _layers(
         "vsockproxy.attested_tls",
         _VALUES | {"vsockproxy.attestation", "vsockproxy.certificates", "vsockproxy.protocols"},
     ),
-    Layer("vsockproxy.diagnosis"),
+    Layer("vsockproxy.diagnosis", _VALUES | {"vsockproxy.nsm_device"}),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
     Layer(
