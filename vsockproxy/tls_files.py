@@ -10,7 +10,7 @@ from typing import Final
 
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.errors import ConfigError
-from vsockproxy.config.model import EnclaveConfig, ForwardTls
+from vsockproxy.config.model import CertificateSource, EnclaveConfig, ForwardTls, IngressTls
 from vsockproxy.errors import VsockproxyError
 
 __all__ = ("TlsFileError", "check_tls_files", "load_authorities", "load_certificate")
@@ -59,26 +59,36 @@ def load_authorities(context: ssl.SSLContext, path: str | None) -> None:
         raise _broken(path, error) from None
 
 
-def load_certificate(context: ssl.SSLContext, path: str) -> None:
-    """Present the certificate and the chain of a PEM file, with the key that is in it.
+def load_certificate(context: ssl.SSLContext, path: str, key: str | None = None) -> None:
+    """Present the certificate and the chain of a PEM file.
+
+    Args:
+        context: of the connections.
+        path: the file.
+        key: the file with the key; without it, the key is in `path` too.
 
     Raises:
         TlsFileError: it has no such certificate or key, or the key is encrypted.
     """
-    text = _read(path)  # OpenSSL's own errors say less
-    for wanted, what in ((_CERTIFICATE, "certificate"), (_KEY, "private key")):
-        if wanted not in text:
+    holder = key or path
+    # OpenSSL's own errors say less.
+    for file, wanted, what in (
+        (path, _CERTIFICATE, "certificate"),
+        (holder, _KEY, "private key"),
+    ):
+        if wanted not in _read(file):
             mend = "give a PEM file with the certificate, its chain, and its key"
-            raise TlsFileError(f"{path} holds no {what}", mend)
+            raise TlsFileError(f"{file} holds no {what}", mend)
 
     def password() -> str:
-        raise TlsFileError(f"the key in {path} is encrypted", "write it without a password")
+        raise TlsFileError(f"the key in {holder} is encrypted", "write it without a password")
 
     try:
-        context.load_cert_chain(path, password=password)
+        context.load_cert_chain(path, key, password=password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            what = f"the key in {path} is not that of its first certificate"
+            whose = "its first certificate" if key is None else f"the first certificate in {path}"
+            what = f"the key in {holder} is not that of {whose}"
             raise TlsFileError(what, "give the certificate, its chain, and its own key") from None
         raise _broken(path, error) from None
     except OSError as error:
@@ -94,6 +104,9 @@ def check_tls_files(document: Document) -> Iterator[ConfigError]:
         if forward.tls:
             section = forward.tls if isinstance(forward.tls, ForwardTls) else ForwardTls()
             yield from _check_forward(document, f"forwards[{index}].tls", section)
+    for index, ingress in enumerate(config.ingress):
+        if ingress.tls is not None:
+            yield from _check_ingress(document, f"ingress[{index}].tls", ingress.tls)
 
 
 def _check_forward(document: Document, path: str, section: ForwardTls) -> Iterator[ConfigError]:
@@ -108,6 +121,21 @@ def _check_forward(document: Document, path: str, section: ForwardTls) -> Iterat
             load_certificate(context, section.client_cert)
         except TlsFileError as error:
             yield _located(document, f"{path}.client_cert", error)
+
+
+def _check_ingress(document: Document, path: str, section: IngressTls) -> Iterator[ConfigError]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if section.client_ca is not None:
+        try:
+            load_authorities(context, section.client_ca)
+        except TlsFileError as error:
+            yield _located(document, f"{path}.client_ca", error)
+    match section.certificate:
+        case CertificateSource(chain=str(chain), key=str(key)):
+            try:
+                load_certificate(context, chain, key)
+            except TlsFileError as error:
+                yield _located(document, f"{path}.certificate", error)
 
 
 def _located(document: Document, path: str, error: TlsFileError) -> ConfigError:

@@ -66,7 +66,7 @@ LAYERS = _layers(
     Layer("vsockproxy.policy", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
-    Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.attestation", _CONFIGURED | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.certificates", _VALUES, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
@@ -78,9 +78,13 @@ LAYERS = _layers(
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
-    Layer("vsockproxy.tls_files", _CONFIGURED),
     Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
+    Layer("vsockproxy.tls_files", _CONFIGURED),
+    Layer(
+        "vsockproxy.attested_tls",
+        _VALUES | {"vsockproxy.attestation", "vsockproxy.certificates", "vsockproxy.protocols"},
+    ),
     Layer("vsockproxy.diagnosis", _VALUES | {"vsockproxy.nsm_device"}),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
@@ -133,7 +137,13 @@ LAYERS = _layers(
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
         lazily=_PURE
         | _LOOPS
-        | {"vsockproxy.diagnosis", "enclave_side", "parent_side", "parent_side.services"},
+        | {
+            "vsockproxy.attested_tls",
+            "vsockproxy.diagnosis",
+            "enclave_side",
+            "parent_side",
+            "parent_side.services",
+        },
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
@@ -158,6 +168,7 @@ HOMES = {
     },
     "cryptography": {
         "vsockproxy.attestation",
+        "vsockproxy.attested_tls",
         "vsockproxy.certificates",
         "vsockproxy.software_nsm_keys",
         "enclave_side.services",

@@ -143,3 +143,52 @@ def test_a_machine_without_authorities_is_told_so(
         "enclave.yaml:3: forwards[0].tls: this machine knows no authorities: "
         "add the package ca-certificates, or write ca\n"
     )
+
+
+INGRESS: dict[str, tuple[str, str]] = {
+    "a chain that is not there": (
+        "certificate: {{chain: {0}/none, key: {0}/client.pem}}",
+        "certificate: {0}/none cannot be read: no such file",
+    ),
+    "a key that is no key": (
+        "certificate: {{chain: {0}/client.pem, key: {0}/authority.pem}}",
+        "certificate: {0}/authority.pem holds no private key",
+    ),
+    "the key of another": (
+        "certificate: {{chain: {0}/authority.pem, key: {0}/client.pem}}",
+        "certificate: the key in {0}/client.pem is not that of the first certificate in "
+        "{0}/authority.pem: give the certificate, its chain, and its own key",
+    ),
+    "authorities that are not there": (
+        "client_ca: {0}/none",
+        "client_ca: {0}/none cannot be read: no such file",
+    ),
+    "authorities that are none": ("client_ca: {0}/enclave.yaml", "holds no certificate"),
+}
+
+
+def ingress_file(path: Path, tls: str) -> Path:
+    file = path / "enclave.yaml"
+    ingress = "{service: web, to: 'tcp://127.0.0.1:80', tls: {" + tls + "}}"
+    file.write_text(f"parent: vsock://3:5000\ningress:\n  - {ingress}\n")
+    return file
+
+
+@pytest.mark.parametrize(("tls", "text"), INGRESS.values(), ids=INGRESS)
+def test_a_file_of_ingress_that_cannot_be_used(
+    tmp_path: Path, authority: Authority, tls: str, text: str
+) -> None:
+    authority.issue("client.test").rename(tmp_path / "client.pem")
+    file = ingress_file(tmp_path, tls.format(tmp_path))
+    done = CliRunner().invoke(command, [str(file)])
+    (line,) = done.stdout.splitlines()
+    assert done.exit_code == 1
+    assert line.startswith(f"{file}:3: ingress[0].tls.")
+    assert text.format(tmp_path) in line
+
+
+def test_files_of_ingress_that_are_right(tmp_path: Path, authority: Authority) -> None:
+    pem = authority.issue("web.test")
+    tls = f"certificate: {{chain: {pem}, key: {pem}}}, client_ca: {authority.file}"
+    done = CliRunner().invoke(command, [str(ingress_file(tmp_path, tls))])
+    assert (done.exit_code, done.stdout) == (0, "")

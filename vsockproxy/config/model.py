@@ -17,6 +17,7 @@ from vsockproxy.config.enclave_sections import (
     EnclaveCredentials,
     EnclaveForward,
     EnclaveIngress,
+    EnclaveKms,
     EnclaveLog,
     Entropy,
     ForwardTls,
@@ -45,6 +46,7 @@ from vsockproxy.config.shared_sections import (
     FIRST_ENCLAVE_CID,
     FIRST_WINDOW_BYTES,
     KIBIBYTE,
+    KMS_PORT,
     LEAST_LOG_BUFFER_BYTES,
     MAX_NAMES_PORTS,
     MAX_SERVICES,
@@ -68,6 +70,7 @@ __all__ = (
     "FIRST_ENCLAVE_CID",
     "FIRST_WINDOW_BYTES",
     "KIBIBYTE",
+    "KMS_PORT",
     "LEAST_LOG_BUFFER_BYTES",
     "MAX_NAMES_PORTS",
     "MAX_SERVICES",
@@ -89,6 +92,7 @@ __all__ = (
     "EnclaveEntry",
     "EnclaveForward",
     "EnclaveIngress",
+    "EnclaveKms",
     "EnclaveLimits",
     "EnclaveLog",
     "Entropy",
@@ -189,6 +193,8 @@ class EnclaveConfig(Section, frozen=True):
     """Services that the parent may bring connections to."""
     credentials: EnclaveCredentials | None = None
     """Credentials of the parent instance's role, for programs that use AWS's SDKs."""
+    kms: EnclaveKms | None = None
+    """KMS with attestation, for programs that use AWS's SDKs; brings `credentials` with it."""
     attestation: Attestation | None = None
     """Where documents that say what runs here come from; without it, from /dev/nsm."""
     command: Command = Command()
@@ -197,6 +203,13 @@ class EnclaveConfig(Section, frozen=True):
     machine: Machine = Machine()
     limits: Limits = Limits()
     log: EnclaveLog = EnclaveLog()
+
+    @property
+    def wanted_credentials(self) -> EnclaveCredentials | None:
+        """`credentials`, or what KMS needs of it where the file has `kms` alone."""
+        if self.credentials is None and self.kms is not None:
+            return EnclaveCredentials()
+        return self.credentials
 
     @property
     def has_software_nsm(self) -> bool:
