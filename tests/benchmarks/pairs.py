@@ -69,27 +69,32 @@ def vsockproxy(name: str, carrier: str, tree: Path | None = None) -> Subject:
             enclave = _ENCLAVE.format(
                 directory=directory, port=port, carrier=carrier, dedicated=MOST_DEDICATED
             )
-            roots = start_sides(stack, directory, origin, enclave, tree)
+            parent = parent_file(directory, origin)
+            roots = start_sides(stack, directory, parent, enclave, tree)
             yield ready(name, port, roots)
 
     return Subject(name, start)
 
 
+def parent_file(directory: Path, origin: int) -> str:
+    """The file of a parent that leads origin.test:9 to the origin's port."""
+    return _PARENT.format(directory=directory, origin=origin, dedicated=MOST_DEDICATED)
+
+
 def start_sides(
-    stack: ExitStack, directory: Path, origin: int, enclave: str, tree: Path | None = None
+    stack: ExitStack, directory: Path, parent: str, enclave: str, tree: Path | None = None
 ) -> list[int]:
-    """Start a parent that leads origin.test:9 to the origin, and an enclave; their process ids.
+    """Start a parent and an enclave; their process ids.
 
     Args:
         stack: ends them.
-        directory: for their files, and the link.
-        origin: a port.
+        directory: for their files.
+        parent: its file.
         enclave: its file.
         tree: another checkout, whose code is run; None for this one.
     """
-    values = {"directory": directory, "origin": origin, "dedicated": MOST_DEDICATED}
     roots = []
-    for side, text in {"parent": _PARENT.format(**values), "enclave": enclave}.items():
+    for side, text in {"parent": parent, "enclave": enclave}.items():
         file = directory / f"{side}.yaml"
         file.write_text(text)
         command = [sys.executable, "-P", "-c", _MAIN, side, "--config", str(file)]

@@ -3,11 +3,14 @@
 Out: the near half of a pair speaks TLS to a destination for programs that do not. The destination
 is the same for all, an HAProxy that ends TLS in front of the origin; so are certificate, version
 and cipher. `full` handshakes: the destination resumes no session. `resumed`: it does.
+
+In: the far half of a pair ends TLS in front of the origin. The client is the same for all, an
+HAProxy that resumes no session.
 """
 
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +30,15 @@ from tests.benchmarks.measures import (
     measures,
     sample,
 )
-from tests.benchmarks.pairs import Pair, Subject, missing, ready, reserved_port, start_sides
+from tests.benchmarks.pairs import (
+    Pair,
+    Subject,
+    missing,
+    parent_file,
+    ready,
+    reserved_port,
+    start_sides,
+)
 from tests.benchmarks.processes import started
 from tests.benchmarks.report import table
 from tests.support.certificates import Authority
@@ -81,6 +92,38 @@ listen far
 """
 
 
+_CLIENT = """
+listen client
+  bind 127.0.0.1:{plain}
+  server tls 127.0.0.1:{port} ssl verify none no-ssl-reuse ciphersuites {cipher}
+"""
+
+_IN_NEAR = """
+listen near
+  bind 127.0.0.1:{port}
+  server far unix@{directory}/link.sock
+"""
+
+_IN_FAR = """
+listen far
+  bind unix@{directory}/link.sock ssl crt {certificate} ssl-min-ver TLSv1.3 ciphersuites {cipher}
+  server origin 127.0.0.1:{origin}
+"""
+
+_IN_PARENT = """\
+listen: unix://{directory}/link.sock?cid=16
+ingress:
+  - {{listen: "tcp://127.0.0.1:{port}", service: web}}
+"""
+
+_IN_ENCLAVE = """\
+parent: unix://{directory}/link.sock
+shim: {{http_proxy: null, streams: null}}
+ingress:
+  - {{service: web, to: "tcp://127.0.0.1:{origin}", tls: {{attestation: false}}}}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """What both ends of TLS know."""
@@ -118,8 +161,42 @@ def _destination(directory: Path, files: Files, origin: int, *, resumes: bool) -
 def _ours(directory: Path, files: Files, destination: int, carrier: str) -> Iterator[Pair]:
     with reserved_port() as port, ExitStack() as stack:
         values = {"directory": directory, "carrier": carrier, "port": port, "ca": files.ca}
-        roots = start_sides(stack, directory, destination, _OUT_ENCLAVE.format(**values))
+        parent = parent_file(directory, destination)
+        roots = start_sides(stack, directory, parent, _OUT_ENCLAVE.format(**values))
         yield ready("vsockproxy", port, roots)
+
+
+@contextmanager
+def _client(directory: Path, port: int) -> Iterator[int]:
+    """A client that speaks TLS to a port, for programs that do not; where it listens."""
+    with reserved_port() as plain:
+        text = _CLIENT.format(plain=plain, port=port, cipher=CIPHER)
+        with _haproxy(directory, "client", text):
+            yield plain
+
+
+@contextmanager
+def _ours_in(directory: Path, files: Files, origin: int) -> Iterator[Pair]:
+    del files  # it makes its own
+    with reserved_port() as port, ExitStack() as stack:
+        values = {"directory": directory, "port": port, "origin": origin}
+        texts = (_IN_PARENT.format(**values), _IN_ENCLAVE.format(**values))
+        roots = start_sides(stack, directory, *texts)
+        yield ready("vsockproxy", stack.enter_context(_client(directory, port)), roots)
+
+
+@contextmanager
+def _haproxys_in(directory: Path, files: Files, origin: int) -> Iterator[Pair]:
+    with reserved_port() as port, ExitStack() as stack:
+        values = {"directory": directory, "port": port, "origin": origin, "cipher": CIPHER}
+        texts = {
+            "far": _IN_FAR.format(certificate=files.certificate, **values),
+            "near": _IN_NEAR.format(**values),
+        }
+        roots = [
+            stack.enter_context(_haproxy(directory, name, text)) for name, text in texts.items()
+        ]
+        yield ready("HAProxy", stack.enter_context(_client(directory, port)), roots)
 
 
 @contextmanager
@@ -143,6 +220,8 @@ SUBJECTS: dict[str, Start] = {
     "HAProxy": _haproxys,
 }
 
+SUBJECTS_IN: dict[str, Start] = {"vsockproxy, shared": _ours_in, "HAProxy": _haproxys_in}
+
 
 def _compare_idle(files: Files, destination: int, amounts: Amounts) -> None:
     taken: dict[str, list[Figures]] = {}
@@ -159,6 +238,7 @@ def _compare_idle(files: Files, destination: int, amounts: Amounts) -> None:
 
 
 def _compare(
+    subjects: Mapping[str, Start],
     wanted: Sequence[Measure],
     title: str,
     files: Files,
@@ -167,7 +247,7 @@ def _compare(
 ) -> None:
     with ExitStack() as stack:
         running = {}
-        for name, start in SUBJECTS.items():
+        for name, start in subjects.items():
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             running[name] = stack.enter_context(start(directory, files, destination))
         for measure in wanted:
@@ -203,10 +283,17 @@ def main(quick: bool, repetitions: int, only: str) -> None:
             place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             destination = stack.enter_context(_destination(place, files, origin, resumes=resumes))
             _compare(
-                [*([] if resumes else bulk), *handshakes], title, files, destination, repetitions
+                SUBJECTS,
+                [*([] if resumes else bulk), *handshakes],
+                title,
+                files,
+                destination,
+                repetitions,
             )
             if resumes and only in IDLE_STREAMS:
                 _compare_idle(files, destination, QUICK if quick else AMOUNTS)
+        title = "TLS in, full handshakes"
+        _compare(SUBJECTS_IN, [*bulk, *handshakes], title, files, origin, repetitions)
 
 
 if __name__ == "__main__":
