@@ -43,13 +43,13 @@ TARGETS: dict[str, Target] = {
         STREAM_ANSWER,
         LOG_RECORDS,
         LOG_POSITIONS,
-        NSM_REQUEST,
-        NSM_RESPONSE,
-        KMS_CLIENT,
+        KMS_ENVELOPE,
+        AWS_AUTHORIZATION,
         ATTESTATION_DOCUMENT,
         ATTESTATION_PAYLOAD,
         ATTESTATION_CERTIFICATE,
-        KMS_ENVELOPE,
-        AWS_AUTHORIZATION,
+        NSM_REQUEST,
+        NSM_RESPONSE,
+        KMS_CLIENT,
     )
 }
