@@ -2,6 +2,12 @@
 
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.kms_proxy_targets import (
+    KMS_ANSWER,
+    KMS_ANSWER_HEAD,
+    KMS_CALL,
+    KMS_CONVERSATION,
+)
 from tests.fuzz.kms_targets import AWS_AUTHORIZATION, KMS_ENVELOPE
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
@@ -38,5 +44,9 @@ TARGETS: dict[str, Target] = {
         LOG_POSITIONS,
         KMS_ENVELOPE,
         AWS_AUTHORIZATION,
+        KMS_CALL,
+        KMS_ANSWER,
+        KMS_CONVERSATION,
+        KMS_ANSWER_HEAD,
     )
 }
