@@ -1,6 +1,11 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
+from tests.fuzz.document_targets import (
+    ATTESTATION_CERTIFICATE,
+    ATTESTATION_DOCUMENT,
+    ATTESTATION_PAYLOAD,
+)
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.kms_proxy_targets import (
     KMS_ANSWER,
@@ -48,5 +53,8 @@ TARGETS: dict[str, Target] = {
         KMS_ANSWER,
         KMS_CONVERSATION,
         KMS_ANSWER_HEAD,
+        ATTESTATION_DOCUMENT,
+        ATTESTATION_PAYLOAD,
+        ATTESTATION_CERTIFICATE,
     )
 }
