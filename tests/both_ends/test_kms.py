@@ -474,7 +474,7 @@ def test_another_region_is_another_endpoint_which_the_lists_do_not_allow(
     kind, message, status = error_of(elsewhere.generate_random, NumberOfBytes=1)
     elsewhere.close()
     assert (kind, status) == ("VsockproxyNotAllowedException", 403)
-    assert message.startswith("vsockproxy: not_listed: kms.us-gov-west-1.amazonaws.com:443: ")
+    assert message.startswith("vsockproxy: not_listed: kms.us-gov-west-1.amazonaws.com:443 ")
 
 
 # ------------------------------------------------------------- other machines and files
