@@ -8,6 +8,12 @@ from tests.fuzz.document_targets import (
 )
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.kms_client_targets import KMS_CLIENT
+from tests.fuzz.kms_proxy_targets import (
+    KMS_ANSWER,
+    KMS_ANSWER_HEAD,
+    KMS_CALL,
+    KMS_CONVERSATION,
+)
 from tests.fuzz.kms_targets import AWS_AUTHORIZATION, KMS_ENVELOPE
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
 from tests.fuzz.nsm_targets import NSM_REQUEST, NSM_RESPONSE
@@ -45,6 +51,10 @@ TARGETS: dict[str, Target] = {
         LOG_POSITIONS,
         KMS_ENVELOPE,
         AWS_AUTHORIZATION,
+        KMS_CALL,
+        KMS_ANSWER,
+        KMS_CONVERSATION,
+        KMS_ANSWER_HEAD,
         ATTESTATION_DOCUMENT,
         ATTESTATION_PAYLOAD,
         ATTESTATION_CERTIFICATE,

@@ -133,8 +133,10 @@ async def _receive(
     Raises:
         HttpRequestError: it is none.
     """
+    request = conversation.receive(data)
+    if request is not None:  # as almost always
+        return request
     with trio.move_on_after(REQUEST_SECONDS):
-        request = conversation.receive(data)
         while request is None:
             if conversation.interim:
                 await stream.send_all(conversation.interim)
