@@ -150,9 +150,9 @@ class Attestation(Section, frozen=True):
     device: NsmDevice = NSM_DEVICE
     """The module's device. `software` for development and tests: a module that proves nothing."""
     root: FilePath | None = None
-    """A PEM file. With `software`: certificate and key of its root, made where it is absent; without
-    it, every start makes a new one. With a device: the root that its documents lead to, in
-    place of AWS's; nothing in an enclave verifies them."""
+    """A PEM file. With `software`: certificate and key of its root, made where absent; without it,
+    every start makes a new one. With a device: the root that its documents lead to, in place of
+    AWS's; nothing in an enclave verifies them."""
 
 
 class Shim(Section, frozen=True):
