@@ -1,5 +1,6 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
+from tests.fuzz.attestation_request_targets import ATTESTATION_REQUEST
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
 from tests.fuzz.document_targets import (
     ATTESTATION_CERTIFICATE,
@@ -58,6 +59,7 @@ TARGETS: dict[str, Target] = {
         ATTESTATION_DOCUMENT,
         ATTESTATION_PAYLOAD,
         ATTESTATION_CERTIFICATE,
+        ATTESTATION_REQUEST,
         NSM_REQUEST,
         NSM_RESPONSE,
         KMS_CLIENT,

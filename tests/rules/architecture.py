@@ -46,6 +46,7 @@ _SYSTEM = frozenset(
         "vsockproxy.passed_memory",
         "vsockproxy.processes",
         "vsockproxy.signals",
+        "vsockproxy.tls_files",
         "vsockproxy.ingress_messages",
         "vsockproxy.upstream_credentials",
         "vsockproxy.worker_messages",
@@ -79,6 +80,11 @@ LAYERS = _layers(
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
+    Layer("vsockproxy.tls_files", _CONFIGURED),
+    Layer(
+        "vsockproxy.attested_tls",
+        _VALUES | {"vsockproxy.attestation", "vsockproxy.certificates", "vsockproxy.protocols"},
+    ),
     Layer("vsockproxy.diagnosis", _VALUES | {"vsockproxy.nsm_device"}),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
@@ -131,7 +137,13 @@ LAYERS = _layers(
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
         lazily=_PURE
         | _LOOPS
-        | {"vsockproxy.diagnosis", "enclave_side", "parent_side", "parent_side.services"},
+        | {
+            "vsockproxy.attested_tls",
+            "vsockproxy.diagnosis",
+            "enclave_side",
+            "parent_side",
+            "parent_side.services",
+        },
     ),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
@@ -156,6 +168,7 @@ HOMES = {
     },
     "cryptography": {
         "vsockproxy.attestation",
+        "vsockproxy.attested_tls",
         "vsockproxy.certificates",
         "vsockproxy.software_nsm_keys",
         "enclave_side.services",

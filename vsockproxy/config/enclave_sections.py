@@ -16,6 +16,7 @@ from vsockproxy.config.field_types import (
     Seconds,
     SettingName,
     SocketPath,
+    SpkiPin,
     UserNumber,
     VariableName,
     Word,
@@ -52,6 +53,7 @@ __all__ = (
     "EnclaveKms",
     "EnclaveLog",
     "Entropy",
+    "ForwardTls",
     "IngressTls",
     "Machine",
     "Shim",
@@ -69,6 +71,19 @@ class EnclaveLog(Log, frozen=True):
     """Bytes of the log that are kept while the parent does not take them."""
 
 
+class ForwardTls(Section, frozen=True):
+    """TLS to the destination of a forward, from inside the enclave."""
+
+    ca: FilePath | None = None
+    """A PEM file of the authorities to trust, in place of the image's own."""
+    pin_spki: list[SpkiPin] = []
+    """Of the destination's key, the SHA-256 of its SubjectPublicKeyInfo in base64: one of these."""
+    client_cert: FilePath | None = None
+    """A PEM file with a certificate, its chain and its key, for a destination that wants one."""
+    server_name: HostText | None = None
+    """Whom to ask for and whose certificate to demand; by default the host of `to`."""
+
+
 class EnclaveForward(Section, frozen=True):
     """A local listener in the enclave whose connections go to one destination."""
 
@@ -78,8 +93,11 @@ class EnclaveForward(Section, frozen=True):
     """Where its connections go, if both sides' lists allow it."""
     carrier: Literal["shared", "dedicated"] = "shared"
     """`dedicated` gives each connection a vsock connection of its own."""
-    tls: bool = False
-    """Whether the enclave's side speaks TLS to the destination on the program's behalf."""
+    tls: bool | ForwardTls = False
+    """Whether the enclave's side speaks TLS to the destination, for a program that does not; as a
+    section, whom to trust and what to present."""
+    protocol: Literal["tcp", "http"] = "tcp"
+    """`http`: programs speak plain HTTP/1.1 here, and requests get the destination's Host."""
 
 
 class CertificateSource(Section, frozen=True):

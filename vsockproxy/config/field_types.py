@@ -24,6 +24,7 @@ __all__ = (
     "Seconds",
     "SettingName",
     "SocketPath",
+    "SpkiPin",
     "UserNumber",
     "VariableName",
     "Word",
@@ -61,6 +62,13 @@ FilePath = Annotated[
         pattern=r"^/[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/](?![\s\S])",
         max_length=4095,  # PATH_MAX of linux/limits.h counts the closing NUL
         description="the absolute path of a file",
+    ),
+]
+SpkiPin = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9+/]{43}=(?![\s\S])",
+        description="the base64 SHA-256 of a public key, 44 characters",
     ),
 ]
 PerSecond = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]

@@ -2,7 +2,7 @@
 
 `load` turns YAML into these values, `schema` turns these types and their docstrings into JSON
 Schemas. What a type cannot say (one key excludes another, two listeners collide) is in `rules`,
-what is in the schema and not built yet in `unbuilt`.
+what its files hold in `vsockproxy.tls_files`.
 """
 
 from typing import Annotated, Literal
@@ -20,6 +20,7 @@ from vsockproxy.config.enclave_sections import (
     EnclaveKms,
     EnclaveLog,
     Entropy,
+    ForwardTls,
     IngressTls,
     Machine,
     Shim,
@@ -95,6 +96,7 @@ __all__ = (
     "EnclaveLimits",
     "EnclaveLog",
     "Entropy",
+    "ForwardTls",
     "IngressRoute",
     "IngressTls",
     "Limits",
