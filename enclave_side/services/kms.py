@@ -65,7 +65,7 @@ async def serve_kms(process: ServiceProcess, keeper: CredentialsKeeper, nsm: Nsm
     async with trio.open_nursery() as nursery:
         endpoints = KmsEndpoints(kms.endpoints, streams, context, nursery, is_fips=kms.fips)
         proxy = KmsProxy(
-            endpoints,
+            endpoints.of,
             documents,
             partial(open_envelope, private_key=private_key),
             keeper,

@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from enclave_side.services.kms_documents import FreshDocuments
-from enclave_side.services.kms_upstream import KmsEndpoint, KmsEndpoints
+from enclave_side.services.kms_upstream import KmsEndpoint
 from vsockproxy.attestation.kms_answers import OpenEnvelope, open_answer
 from vsockproxy.attestation.kms_calls import (
     AttestedCall,
@@ -60,9 +60,6 @@ CREDENTIALS_SECONDS: Final = 5.0
 _OK: Final = 200
 _LEAST_ERROR: Final = 400
 
-WallClock = Callable[[], float]
-"""Seconds since the epoch."""
-
 
 @dataclass(slots=True)
 class _Course:
@@ -78,7 +75,7 @@ class KmsProxy:
     """Answers calls.
 
     Args:
-        endpoints: where KMS is.
+        endpoint_of: where KMS of a region is; CallUnusable if there can be none.
         documents: attestation documents with our public key.
         open_envelope: has the private one.
         keeper: has the credentials that requests are signed with.
@@ -87,13 +84,13 @@ class KmsProxy:
 
     def __init__(
         self,
-        endpoints: KmsEndpoints,
+        endpoint_of: Callable[[str], KmsEndpoint],
         documents: FreshDocuments,
         open_envelope: OpenEnvelope,
         keeper: CredentialsKeeper,
         log: EventLog,
     ) -> None:
-        self._endpoints = endpoints
+        self._endpoint_of = endpoint_of
         self._documents = documents
         self._open_envelope = open_envelope
         self._keeper = keeper
@@ -134,7 +131,7 @@ class KmsProxy:
         course.operation, course.region = call.operation, call.region
         attested = read_attested_call(call, request.body) if call.takes_recipient else None
         course.is_attested = attested is not None
-        endpoint = self._endpoints.of(call.region)
+        endpoint = self._endpoint_of(call.region)
         course.host = endpoint.host
         credentials = await self._credentials()
         body = request.body

@@ -167,7 +167,7 @@ def tls_context(ca: str | None) -> ssl.SSLContext:
 
 
 def _of(error: StreamRefused, host: str, port: int) -> str:
-    return f"{host}:{port}: {error.text}"
+    return error.text if host in error.text else f"{host}:{port}: {error.text}"
 
 
 def _tls_failure(host: str, port: int, cause: BaseException | None) -> KmsProxyError:

@@ -130,9 +130,11 @@ def machines(directory: Path) -> Iterator[tuple[Way, Way, str, ProcessTree]]:
         }
         names = ["--name", HOST, "--name", "localhost"]
         kms = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.kms_server", "--directory", str(directory)]
-            + ["--access-key", access_key, "--secret-key", known.secret_access_key]
-            + ["--session-token", known.session_token or "", *names],
+            [
+                *(sys.executable, "-m", "tests.support.kms_server", "--directory", str(directory)),
+                *("--access-key", access_key, "--secret-key", known.secret_access_key),
+                *("--session-token", known.session_token or "", *names),
+            ],
             stdout=subprocess.PIPE,
         )
         stack.callback(kms.wait)
@@ -202,7 +204,7 @@ def report(callers: int, rounds: dict[str, list[Figures]]) -> float:
             statistics.median(each.p99 for each in figures) * 1e3,
         )
         print(name.ljust(22) + "".join(f"{value:10.1f} " for value in columns))
-    ratios = {
+    ratios: dict[str, float] = {
         name: statistics.median(
             getattr(one, name) / getattr(other, name)
             for one, other in zip(proxied, plain, strict=True)
@@ -223,7 +225,8 @@ def main() -> int:
     parser.add_argument("--nsm", type=Path, metavar="PATH", help="be the module, on a socket")
     options = parser.parse_args()
     if options.call:
-        call(*options.call, options.callers[0])
+        url, key = options.call
+        call(url, key, options.callers[0])
         return 0
     if options.nsm:
         with nsm_socket(options.nsm):

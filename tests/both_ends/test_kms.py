@@ -21,6 +21,7 @@ from tests.support.kms_keys import KmsKey
 from tests.support.kms_pair import HOST, MEASURED, REGION, KmsPair, kms_pair
 from tests.support.nsm_server import attested, document_fields
 from tests.support.observation import kill
+from tests.support.pair import Side, free_port
 
 CONTEXT = {"purpose": "test"}
 SECRET = b"what nobody else may read"
@@ -474,7 +475,7 @@ def test_another_region_is_another_endpoint_which_the_lists_do_not_allow(
     kind, message, status = error_of(elsewhere.generate_random, NumberOfBytes=1)
     elsewhere.close()
     assert (kind, status) == ("VsockproxyNotAllowedException", 403)
-    assert message.startswith("vsockproxy: not_listed: kms.us-gov-west-1.amazonaws.com:443: ")
+    assert message.startswith("vsockproxy: not_listed: kms.us-gov-west-1.amazonaws.com:443 ")
 
 
 # ------------------------------------------------------------- other machines and files
@@ -543,4 +544,33 @@ def test_a_process_of_services_that_dies_is_replaced_and_has_another_key(
                 kill(process)
                 enclave.wait_for_event("service_died")
         assert keys[0] != keys[1]
+        client.close()
+
+
+def test_roots_that_are_not_there_stop_the_start(tmp_path: Path) -> None:
+    config = tmp_path / "enclave.yaml"
+    listens = {"kms": free_port(), "credentials": free_port()}
+    content = {
+        "parent": f"unix://{tmp_path}/link.sock",
+        "shim": {"http_proxy": None, "streams": f"/tmp/vsockproxy-{listens['kms']}.sock"},
+        "credentials": {"listen": f"127.0.0.1:{listens['credentials']}"},
+        "kms": {"listen": f"127.0.0.1:{listens['kms']}", "ca": f"{tmp_path}/none.pem"},
+    }
+    config.write_text(json.dumps(content))
+    side = Side("enclave", config)
+    try:
+        assert side.process.wait(30) == 1
+    finally:
+        side.kill()
+    said = f"vsockproxy: kms.ca: {tmp_path}/none.pem cannot be read: put the roots there"
+    assert side.raw == [said]
+
+
+def test_without_a_module_an_attested_call_says_so(authority: Authority, tmp_path: Path) -> None:
+    with kms_pair(authority, enclave={"attestation": {"device": f"{tmp_path}/none"}}) as running:
+        client = running.client()
+        kind, message, status = error_of(client.generate_random, NumberOfBytes=1)
+        assert (kind, status) == ("VsockproxyAttestationException", 500)
+        assert message.startswith("vsockproxy: nsm: the Nitro Secure Module gave no document: ")
+        assert client.list_keys()["Keys"] == []
         client.close()

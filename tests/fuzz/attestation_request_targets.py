@@ -11,6 +11,8 @@ from vsockproxy.protocols.attestation_request import (
 )
 from vsockproxy.protocols.errors import HttpRequestError
 
+NOT_OURS = "an error for bytes of the service"
+
 
 def _read(data: bytes, pieces: Iterable[bytes]) -> str:
     reader = AttestationRequestReader()
@@ -20,7 +22,7 @@ def _read(data: bytes, pieces: Iterable[bytes]) -> str:
         try:
             found = reader.receive(piece)
         except HttpRequestError as error:
-            return f"{error.status}" if reader.is_ours else "an error for the service's bytes"
+            return f"malformed: {error.text}" if reader.is_ours else NOT_OURS
         match found:
             case OtherBytes(data=others):
                 assert others + data[position:] == data
@@ -29,7 +31,7 @@ def _read(data: bytes, pieces: Iterable[bytes]) -> str:
                 assert 1 <= len(found.nonce) <= MAX_NONCE_BYTES
                 rest = found.following + data[position:]
                 assert data.endswith(rest)
-                return f"request {found.keeps_alive} {len(rest)}"
+                return f"request, {'alive' if found.keeps_alive else 'closing'}, {rest!r}"
         if not reader.is_ours:
             assert reader.undecided == data[:position]
     return "more"
@@ -37,8 +39,8 @@ def _read(data: bytes, pieces: Iterable[bytes]) -> str:
 
 def _execute(data: bytes) -> str:
     outcome = same_however_cut(lambda cut: _read(data, cut(data)))
-    assert "error" not in outcome
-    return outcome.rpartition(" ")[0] or outcome
+    assert outcome != NOT_OURS
+    return outcome.partition(", b")[0]
 
 
 _TARGET = b"GET /.well-known/attestation"

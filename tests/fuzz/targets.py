@@ -9,6 +9,12 @@ from tests.fuzz.document_targets import (
 )
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_FRONT, HTTP_PROXY
 from tests.fuzz.kms_client_targets import KMS_CLIENT
+from tests.fuzz.kms_proxy_targets import (
+    KMS_ANSWER,
+    KMS_ANSWER_HEAD,
+    KMS_CALL,
+    KMS_CONVERSATION,
+)
 from tests.fuzz.kms_targets import AWS_AUTHORIZATION, KMS_ENVELOPE
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
 from tests.fuzz.nsm_targets import NSM_REQUEST, NSM_RESPONSE
@@ -47,14 +53,18 @@ TARGETS: dict[str, Target] = {
         STREAM_ANSWER,
         LOG_RECORDS,
         LOG_POSITIONS,
-        NSM_REQUEST,
-        NSM_RESPONSE,
-        KMS_CLIENT,
+        KMS_ENVELOPE,
+        AWS_AUTHORIZATION,
+        KMS_CALL,
+        KMS_ANSWER,
+        KMS_CONVERSATION,
+        KMS_ANSWER_HEAD,
         ATTESTATION_DOCUMENT,
         ATTESTATION_PAYLOAD,
         ATTESTATION_CERTIFICATE,
         ATTESTATION_REQUEST,
-        KMS_ENVELOPE,
-        AWS_AUTHORIZATION,
+        NSM_REQUEST,
+        NSM_RESPONSE,
+        KMS_CLIENT,
     )
 }

@@ -27,7 +27,7 @@ def advise(document: Document) -> tuple[ConfigError, ...]:
                 *_metadata_service(config),
             ]
         case EnclaveConfig():
-            found = [*_software_nsm(config)]
+            found = [*_attestation(config)]
         case _:
             found = []
     return tuple(
@@ -36,10 +36,14 @@ def advise(document: Document) -> tuple[ConfigError, ...]:
     )
 
 
-def _software_nsm(config: EnclaveConfig) -> Iterator[tuple[str, str, str]]:
+def _attestation(config: EnclaveConfig) -> Iterator[tuple[str, str, str]]:
     if config.has_software_nsm:
         what = "a software NSM is for development and tests: its documents prove nothing"
         yield "attestation.device", what, f"write {NSM_DEVICE} for an enclave"
+    elif config.attestation is not None and config.attestation.root is not None:
+        what = "nothing in an enclave verifies documents: with a device this has no effect"
+        mend = "remove it, and name the root where they are verified: parent.yaml, or --root"
+        yield "attestation.root", what, mend
 
 
 def _privileged_ports(config: ParentConfig) -> Iterator[tuple[str, str, str]]:
