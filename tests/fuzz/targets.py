@@ -1,6 +1,7 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
+from tests.fuzz.eif_targets import EIF, EIF_SIGNATURE
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
@@ -35,5 +36,7 @@ TARGETS: dict[str, Target] = {
         STREAM_ANSWER,
         LOG_RECORDS,
         LOG_POSITIONS,
+        EIF,
+        EIF_SIGNATURE,
     )
 }

@@ -102,6 +102,7 @@ LAYERS = _layers(
         | _LOOPS
         | {"vsockproxy.diagnosis", "enclave_side", "parent_side", "parent_side.services"},
     ),
+    Layer("vsockproxy.cli.eif", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
 
@@ -123,7 +124,7 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
-    "cryptography": {"vsockproxy.attestation.documents"},
+    "cryptography": {"vsockproxy.attestation"},
     "msgspec": {
         "parent_side.services",
         "vsockproxy.config",
@@ -142,7 +143,7 @@ HOMES = {
     "rich": {"vsockproxy.cli"},
     "dns": {"vsockproxy.protocols"},
     "pyroute2": {"enclave_side"},
-    "click": {"vsockproxy.cli"},
+    "click": {"vsockproxy.cli", "vsockproxy.cli.eif"},
 }
 """The layers that may import each third-party package, and asyncio; without a home, none may."""
 
