@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from vsockproxy.config.enclave_sections import (
+    CertificateSource,
     Clock,
     Command,
     EnclaveCredentials,
@@ -17,6 +18,7 @@ from vsockproxy.config.enclave_sections import (
     EnclaveIngress,
     EnclaveLog,
     Entropy,
+    IngressTls,
     Machine,
     Shim,
     SupervisedCommand,
@@ -74,6 +76,7 @@ __all__ = (
     "AnyConfig",
     "AwsAllowlist",
     "AwsRule",
+    "CertificateSource",
     "Clock",
     "Command",
     "DenyRule",
@@ -86,6 +89,7 @@ __all__ = (
     "EnclaveLog",
     "Entropy",
     "IngressRoute",
+    "IngressTls",
     "Limits",
     "Log",
     "Machine",
