@@ -17,7 +17,7 @@ from vsockproxy.control.logs import EventLog
 
 __all__ = ("CertificateKeeper",)
 
-CLOCK_SECONDS: Final = 60.0
+CLOCK_SECONDS: Final = 900.0
 """How often the wall clock is looked at, by which certificates end: it may be set meanwhile."""
 
 
@@ -80,8 +80,10 @@ class CertificateKeeper:
         return datetime.fromtimestamp(self._wall_clock(), UTC)
 
     async def _rest_until(self, due_at: datetime | None) -> None:
-        left = CLOCK_SECONDS if due_at is None else (due_at - self._now).total_seconds()
-        await trio.sleep(min(left, CLOCK_SECONDS))
+        if due_at is None:
+            await trio.sleep_forever()
+        else:
+            await trio.sleep(min((due_at - self._now).total_seconds(), CLOCK_SECONDS))
 
     def _report(self, current: ServedCertificate) -> None:
         has_ended = current.not_after <= self._now

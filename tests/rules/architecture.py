@@ -40,6 +40,7 @@ _SYSTEM = frozenset(
         "vsockproxy.log",
         "vsockproxy.log_lines",
         "vsockproxy.metrics",
+        "vsockproxy.nsm_device",
         "vsockproxy.passed_memory",
         "vsockproxy.processes",
         "vsockproxy.signals",
@@ -73,6 +74,8 @@ LAYERS = _layers(
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
+    Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
+    Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.diagnosis"),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
@@ -135,6 +138,7 @@ HOMES = {
     "cryptography": {
         "vsockproxy.attestation",
         "vsockproxy.certificates",
+        "vsockproxy.software_nsm_keys",
         "enclave_side.services",
     },
     "msgspec": {

@@ -9,7 +9,7 @@ import asyncio
 import socket
 
 from vsockproxy.dataplane.carriers import Carrier
-from vsockproxy.dataplane.closing import finish_socket
+from vsockproxy.dataplane.local_socket import LocalSocket
 from vsockproxy.dataplane.socket_relay import SocketRelay
 from vsockproxy.dataplane.stream_end import (
     ENDED_FINISHED,
@@ -37,7 +37,7 @@ class DedicatedRelay(SocketRelay):
     def __init__(
         self,
         end: StreamEnd,
-        local: socket.socket,
+        local: LocalSocket,
         connection: socket.socket,
         carrier: Carrier,
         *,
@@ -80,9 +80,9 @@ class DedicatedRelay(SocketRelay):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(END_WAIT_SECONDS, self._unexplained)
         elif self._peer_total == self.inward.total_bytes:
-            finish_socket(self.local)
-            self._end.is_remote_finished = True
-            self.close_if_done()
+            if self.finish_local():
+                self._end.is_remote_finished = True
+                self.close_if_done()
         else:
             self.close(is_clean=False)
 
