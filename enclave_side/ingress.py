@@ -5,11 +5,13 @@ from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_address
 from typing import Final
 
+from enclave_side.challenge_socket import challenge_address
 from enclave_side.command_sockets import CommandSockets, IpVersion
 from enclave_side.listening_programs import ListeningPrograms
 from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig, EnclaveIngress
+from vsockproxy.config.scalars import TO_ACME, TO_STREAMS
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.dialling import DialError, connect, connect_socket
@@ -49,8 +51,10 @@ class Ingress:
             for index, each in enumerate(config.ingress)
         }
         self.programs = ListeningPrograms(
-            [each.service for each in config.ingress if isinstance(each.to, str)]
+            [each.service for each in config.ingress if each.to == TO_STREAMS]
         )
+        streams = config.shim.streams
+        self._challenges = None if streams is None else challenge_address(streams)
         self._limits = config.limits
         self._log = log
         versions: tuple[IpVersion, ...] = (4, 6) if ask is not None else ()
@@ -140,6 +144,8 @@ class Ingress:
     async def _connect(self, service: EnclaveIngress, header: ProxyHeader) -> socket.socket:
         to = service.to
         try:
+            if to == TO_ACME and self._challenges is not None:
+                to = self._challenges
             if isinstance(to, str):
                 return await self.programs.connect(service.service, header)
             if isinstance(to, TcpAddress) and self._command_sockets:

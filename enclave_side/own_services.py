@@ -9,12 +9,14 @@ from collections.abc import MutableMapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from enclave_side.challenge_socket import open_challenge_socket
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
 from enclave_side.shim.environment import with_credentials
-from enclave_side.trust import require_trust
+from enclave_side.trust import require_acme, require_trust
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials
+from vsockproxy.config.scalars import TO_ACME
 from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.worker_messages import ListenerKind
 
@@ -27,6 +29,7 @@ SERVICES_MODULE: Final = "enclave_side.services.process"
 
 CONTAINER_NAME: Final = "credentials.listen"
 METADATA_NAME: Final = "credentials.imds"
+CHALLENGES_NAME: Final = "acme"
 
 METADATA_HOST: Final = "169.254.169.254"
 METADATA_PORT: Final = 80
@@ -73,6 +76,14 @@ def prepare_own_services(
     tls_services = [each.service for each in config.ingress if each.tls is not None]
     if tls_services:
         require_trust("ingress[].tls")
+    if any(each.to == TO_ACME for each in config.ingress):
+        require_acme("ingress[].tls.certificate.acme")
+        assert config.shim.streams is not None  # a rule of the configuration
+        if not has_streams:
+            raise ListenError("no authority can be asked: the stream socket was left out")
+        challenges = open_challenge_socket(config.shim.streams)
+        stack.callback(challenges.close)
+        opened.append((CHALLENGES_NAME, "acme", challenges))
     if not opened and not tls_services:
         return []
     from vsockproxy.control.companion_process import EnclaveServices

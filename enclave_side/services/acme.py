@@ -35,7 +35,6 @@ from vsockproxy.client.for_trio import open_stream
 from vsockproxy.config.model import AcmeAuthority
 from vsockproxy.control.logs import EventLog
 from vsockproxy.errors import VsockproxyError
-from vsockproxy.protocols.errors import HttpResponseError
 from vsockproxy.protocols.http_service import (
     AnswerReader,
     ServiceAnswer,
@@ -234,7 +233,9 @@ class AcmeCertificate:
             certificate = ServedCertificate.join(chain, pem)
             check_names(chain, self.names)
         except CertificateError as error:
-            raise AcmeError(f"what the authority issued cannot be used: {error}", "refused") from None
+            raise AcmeError(
+                f"what the authority issued cannot be used: {error}", "refused"
+            ) from None
         self._ordered_at = at
         return certificate
 

@@ -135,6 +135,8 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
+    "acme": {"vsockproxy.certificates"},
+    "josepy": {"vsockproxy.certificates"},
     "cryptography": {
         "vsockproxy.attestation",
         "vsockproxy.certificates",
@@ -146,6 +148,7 @@ HOMES = {
         "vsockproxy.config",
         "vsockproxy.ingress_messages",
         "vsockproxy.certificate_messages",
+        "vsockproxy.certificates",
         "vsockproxy.passed_memory",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",

@@ -14,11 +14,12 @@ from vsockproxy.config.model import (
     EnclaveEntry,
     EnclaveIngress,
     IngressRoute,
+    IngressTls,
     ParentIngress,
     Shim,
 )
 from vsockproxy.config.patterns import NamePattern, parse_pattern
-from vsockproxy.config.scalars import TO_STREAMS
+from vsockproxy.config.scalars import TO_ACME, TO_STREAMS
 from vsockproxy.config.source import join_path
 
 __all__ = ("RESERVED_SERVICES", "check_ingress")
@@ -53,6 +54,7 @@ def check_ingress(sections: Sequence[Found]) -> Iterator[Fault]:
                 yield from _check_certificate(found, found.section)
     yield from _check_duplicates(sections)
     yield from _check_streams(sections)
+    yield from _check_acme(sections)
 
 
 def _check_service(found: Found, service: str | None) -> Iterator[Fault]:
@@ -108,8 +110,10 @@ def _check_target(found: Found, ingress: EnclaveIngress) -> Iterator[Fault]:
             yield Fault(path, f"{to.host} is not the command's own machine", mend)
         case TcpAddress(port=0):
             yield Fault(path, "nobody listens on port 0", mend)
-        case str() if ingress.proxy_protocol != "none":
+        case str() as to if ingress.proxy_protocol != "none":
             what = "programs that listen on the stream socket are told the client anyway"
+            if to == TO_ACME:
+                what = "what answers challenges asks nobody who they are"
             yield Fault(join_path(found.path, "proxy_protocol"), what, "remove it")
 
 
@@ -117,7 +121,12 @@ def _check_certificate(found: Found, source: CertificateSource) -> Iterator[Faul
     if found.invalid:
         return
     mend = "write chain and key, or self_signed in place of them"
-    if source.chain is None:
+    if source.acme is not None:
+        for key in ("chain", "key"):
+            if getattr(source, key) is not None:
+                what = f"{key} beside acme: the certificate can come from one place"
+                yield Fault(join_path(found.path, key), what, "write one of them")
+    elif source.chain is None:
         yield Fault(join_path(found.path, "chain"), "a certificate without its chain", mend)
     elif source.key is None:
         yield Fault(join_path(found.path, "key"), "a certificate without its key", mend)
@@ -160,3 +169,45 @@ def _check_streams(sections: Iterable[Found]) -> Iterator[Fault]:
 
 def _leads_to_streams(to: Endpoint | str) -> bool:
     return to == TO_STREAMS
+
+
+def _check_acme(sections: Sequence[Found]) -> Iterator[Fault]:
+    """An authority asks for the proof of names on port 80, so somebody has to answer there."""
+    answering: list[str] = []
+    wanting: list[str] = []
+    for found in sections:
+        if not isinstance(found.section, EnclaveIngress):
+            continue
+        tls = found.section.tls
+        if "to" not in found.invalid and found.section.to == TO_ACME:
+            answering.append(join_path(found.path, "to"))
+            if tls is not None:
+                what = "the authority asks without TLS"
+                yield Fault(join_path(found.path, "tls"), what, "remove it")
+        elif tls is not None and _has_acme(tls):
+            wanting.append(join_path(found.path, "tls.certificate.acme"))
+            if not tls.names:
+                what = "an authority issues certificates for names, and there are none"
+                yield Fault(join_path(found.path, "tls.names"), what, "write the service's names")
+    is_broken = any(found.invalid for found in sections if isinstance(found.section, _AROUND_ACME))
+    if wanting and not answering and not is_broken:
+        what = "no service answers the authority's challenges"
+        mend = f"add {{service: acme, to: {TO_ACME}}}, which the parent listens for on port 80"
+        yield Fault(wanting[0], what, mend)
+    for path in answering[1:]:
+        yield Fault(path, f"{TO_ACME} is there already, {answering[0]}", "write one entry for it")
+    if answering and not wanting and not is_broken:
+        what = "no service has a certificate by ACME"
+        yield Fault(answering[0], what, "remove it, or write tls.certificate.acme at a service")
+    for found in sections:
+        if isinstance(found.section, Shim) and found.section.streams is None:
+            for path in wanting if "streams" not in found.invalid else ():
+                what = "the authority is asked over the stream socket, which is turned off"
+                yield Fault(path, what, "remove shim.streams: null")
+
+
+_AROUND_ACME: Final = (EnclaveConfig, EnclaveIngress, IngressTls, CertificateSource)
+
+
+def _has_acme(tls: IngressTls) -> bool:
+    return isinstance(tls.certificate, CertificateSource) and tls.certificate.acme is not None
