@@ -213,7 +213,8 @@ class AcmeClient:
         """The order once it has another status."""
         reply = Reply(200)
         for number in range(MOST_POLLS):
-            yield _pause(reply, number)
+            if number or status == "processing":  # what is proved has made it ready by now
+                yield _pause(reply, number)
             reply = yield from self._post(directory, url, None, "the order")
             order = parse_message(reply, Order, "order")
             if order.status != status:
