@@ -28,6 +28,7 @@ from vsockproxy.log import Log
 from vsockproxy.policy import Policy
 from vsockproxy.processes import forbid_tracing
 from vsockproxy.worker_messages import (
+    Certificate,
     Configure,
     Connection,
     ListenerKind,
@@ -145,6 +146,10 @@ class EnclaveSide:
     def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
         """Sockets of the command's network."""
         self._ingress.sockets_arrived(message.ip_version, sockets)
+
+    def certificate(self, message: Certificate, descriptor: int) -> None:
+        """What a service presents from now on."""
+        self._ingress.certificate_came(message, descriptor)
 
     def connection_failed(self, text: str) -> None:
         """Say so; the process of ours sees its connection closed."""

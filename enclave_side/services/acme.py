@@ -6,6 +6,7 @@ connections and its time.
 
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -52,6 +53,9 @@ ORDER_SECONDS: Final = 300.0
 
 EXCHANGE_SECONDS: Final = 30.0
 """For one question: connection, handshake and answer."""
+
+GOODBYE_SECONDS: Final = 1.0
+"""For the end of a connection that has answered."""
 
 READ_BYTES: Final = 16 * 1024
 
@@ -190,7 +194,11 @@ async def _ask_on(
         while True:
             answer = reader.receive(bytes(await stream.receive_some(READ_BYTES)))
             if answer is not None:
-                return Reply(answer.status, dict(answer.headers), answer.body)
+                break
+        with trio.move_on_after(GOODBYE_SECONDS), suppress(trio.BrokenResourceError):
+            await stream.receive_some(READ_BYTES)  # an end with its goodbye unread is a reset
+            await stream.aclose()
+        return Reply(answer.status, dict(answer.headers), answer.body)
     except trio.BrokenResourceError as error:
         if isinstance(error.__cause__, ssl.SSLCertVerificationError):
             raise error.__cause__ from None

@@ -6,6 +6,7 @@ from enclave_side.opener import Opener
 from enclave_side.shim.tunnels import serve_silently
 from vsockproxy.config.model import EnclaveForward
 from vsockproxy.dataplane.loop import spawn
+from vsockproxy.dataplane.tls_client import TlsClient
 
 WAY = "forward"
 
@@ -15,12 +16,16 @@ class Forward:
 
     Args:
         opener: decides and opens the streams.
-        forward: where its connections lead, and on which carrier.
+        forward: where its connections lead, on which carrier, and whether with TLS of ours.
+
+    Raises:
+        TlsFileError: a file that it names cannot be used.
     """
 
     def __init__(self, opener: Opener, forward: EnclaveForward) -> None:
         self._opener = opener
         self._forward = forward
+        self._client = TlsClient.for_forward(forward) if forward.tls else None
 
     def accepted(self, sock: socket.socket, address: object) -> None:
         """Serve one connection."""
@@ -34,6 +39,7 @@ class Forward:
                 to.port,
                 WAY,
                 is_dedicated=self._forward.carrier == "dedicated",
+                client=self._client,
             ),
             f"forward to {to}",
         )

@@ -21,7 +21,9 @@ def _layers(*layers: Layer) -> dict[str, Layer]:
     return {layer.name: layer for layer in layers}
 
 
-_VALUES = frozenset({"vsockproxy", "vsockproxy.errors", "vsockproxy.addresses"})
+_VALUES = frozenset(
+    {"vsockproxy", "vsockproxy.errors", "vsockproxy.addresses", "vsockproxy.nsm_locations"}
+)
 _PURE = frozenset(
     {
         "vsockproxy.config",
@@ -44,6 +46,7 @@ _SYSTEM = frozenset(
         "vsockproxy.passed_memory",
         "vsockproxy.processes",
         "vsockproxy.signals",
+        "vsockproxy.tls_files",
         "vsockproxy.ingress_messages",
         "vsockproxy.upstream_credentials",
         "vsockproxy.worker_messages",
@@ -58,6 +61,7 @@ LAYERS = _layers(
     Layer("vsockproxy", is_pure=True),
     Layer("vsockproxy.errors", is_pure=True),
     Layer("vsockproxy.addresses", frozenset({"vsockproxy.errors"}), is_pure=True),
+    Layer("vsockproxy.nsm_locations", is_pure=True),
     Layer("vsockproxy.config", _VALUES, is_pure=True),
     Layer("vsockproxy.policy", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
@@ -76,6 +80,7 @@ LAYERS = _layers(
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
+    Layer("vsockproxy.tls_files", _CONFIGURED),
     Layer("vsockproxy.diagnosis"),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
@@ -101,9 +106,16 @@ LAYERS = _layers(
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
     Layer(
         "enclave_side.services",
-        _VALUES | _PURE | _SYSTEM | _SERVICES | {"vsockproxy.client", "vsockproxy.client.for_trio"},
+        _VALUES
+        | _PURE
+        | _SYSTEM
+        | _SERVICES
+        | {"vsockproxy.client", "vsockproxy.client.for_trio", "vsockproxy.software_nsm_keys"},
     ),
-    Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client"}),
+    Layer(
+        "enclave_side",
+        _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client", "vsockproxy.software_nsm_keys"},
+    ),
     Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
     Layer("parent_side.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer(

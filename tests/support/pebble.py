@@ -60,6 +60,7 @@ def pebble(
     http_port: int,
     *,
     port: int | None = None,
+    authority: Authority | None = None,
     valid_seconds: int = 3600,
     refused_nonces: int = 0,
     reused_authorizations: int = 0,
@@ -71,12 +72,13 @@ def pebble(
         names: those that it can resolve, and their addresses.
         http_port: what it connects to in place of port 80.
         port: where it listens; a free one by default.
+        authority: issues its own certificate; one in `path` by default.
         valid_seconds: how long its certificates hold.
         refused_nonces: of good ones, in percent.
         reused_authorizations: of valid ones, in percent.
     """
     assert PEBBLE is not None
-    authority = Authority(path)
+    authority = authority or Authority(path)
     certificate = authority.issue(HOST)
     port = free_port() if port is None else port
     config = path / "pebble.json"

@@ -10,6 +10,7 @@ from vsockproxy.config.field_types import (
     HostName,
     HttpsUrl,
     Name,
+    NsmDevice,
     Port,
     PositiveSeconds,
     ProxyProtocol,
@@ -17,6 +18,7 @@ from vsockproxy.config.field_types import (
     Seconds,
     SettingName,
     SocketPath,
+    SpkiPin,
     UserNumber,
     VariableName,
     Word,
@@ -38,9 +40,11 @@ from vsockproxy.config.shared_sections import (
     Log,
     Section,
 )
+from vsockproxy.nsm_locations import NSM_DEVICE
 
 __all__ = (
     "AcmeAuthority",
+    "Attestation",
     "CertificateSource",
     "Clock",
     "Command",
@@ -49,6 +53,7 @@ __all__ = (
     "EnclaveIngress",
     "EnclaveLog",
     "Entropy",
+    "ForwardTls",
     "IngressTls",
     "Machine",
     "Shim",
@@ -66,6 +71,19 @@ class EnclaveLog(Log, frozen=True):
     """Bytes of the log that are kept while the parent does not take them."""
 
 
+class ForwardTls(Section, frozen=True):
+    """TLS to the destination of a forward, from inside the enclave."""
+
+    ca: FilePath | None = None
+    """A PEM file of the authorities to trust, in place of the image's own."""
+    pin_spki: list[SpkiPin] = []
+    """Of the destination's key, the SHA-256 of its SubjectPublicKeyInfo in base64: one of these."""
+    client_cert: FilePath | None = None
+    """A PEM file with a certificate, its chain and its key, for a destination that wants one."""
+    server_name: HostText | None = None
+    """Whom to ask for and whose certificate to demand; by default the host of `to`."""
+
+
 class EnclaveForward(Section, frozen=True):
     """A local listener in the enclave whose connections go to one destination."""
 
@@ -75,8 +93,11 @@ class EnclaveForward(Section, frozen=True):
     """Where its connections go, if both sides' lists allow it."""
     carrier: Literal["shared", "dedicated"] = "shared"
     """`dedicated` gives each connection a vsock connection of its own."""
-    tls: bool = False
-    """Whether the enclave's side speaks TLS to the destination on the program's behalf."""
+    tls: bool | ForwardTls = False
+    """Whether the enclave's side speaks TLS to the destination, for a program that does not; as a
+    section, whom to trust and what to present."""
+    protocol: Literal["tcp", "http"] = "tcp"
+    """`http`: programs speak plain HTTP/1.1 here, and requests get the destination's Host."""
 
 
 class AcmeAuthority(Section, frozen=True):
@@ -143,6 +164,16 @@ class EnclaveCredentials(Section, frozen=True):
     """Whether 169.254.169.254:80 answers too, for programs that know nothing else (IMDSv2)."""
     region: RegionName | None = None
     """What AWS_REGION says; without it, the region that the parent names."""
+
+
+class Attestation(Section, frozen=True):
+    """The Nitro Secure Module (NSM), which says what runs here."""
+
+    device: NsmDevice = NSM_DEVICE
+    """The module's device. `software` for development and tests: a module that proves nothing."""
+    root: FilePath | None = None
+    """A PEM file: with a device, the root certificate to trust in place of AWS's. With `software`,
+    the certificate and the key of its root, made where it is absent; without it, a new one."""
 
 
 class Shim(Section, frozen=True):

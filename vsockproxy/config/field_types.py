@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 __all__ = (
+    "MAX_SOCKET_PATH",
     "AbsolutePath",
     "AtOnce",
     "ContactUrl",
@@ -14,6 +15,7 @@ __all__ = (
     "HttpsUrl",
     "Mode",
     "Name",
+    "NsmDevice",
     "PerSecond",
     "Port",
     "PortRange",
@@ -24,10 +26,14 @@ __all__ = (
     "Seconds",
     "SettingName",
     "SocketPath",
+    "SpkiPin",
     "UserNumber",
     "VariableName",
     "Word",
 )
+
+MAX_SOCKET_PATH = 107
+"""sun_path of sockaddr_un has 108 bytes, one of them the closing NUL (unix(7))."""
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 PortRange = Annotated[
@@ -48,7 +54,7 @@ SocketPath = Annotated[
     str,
     msgspec.Meta(
         pattern=r"^/[!-~]*[!-.0-~](?![\s\S])",  # where Python's $ would let a line break pass
-        max_length=107,  # sun_path of sockaddr_un has 108, one of them the closing NUL (unix(7))
+        max_length=MAX_SOCKET_PATH,
         description="the absolute path of a socket, at most 107 characters without spaces",
     ),
 ]
@@ -58,6 +64,13 @@ FilePath = Annotated[
         pattern=r"^/[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/](?![\s\S])",
         max_length=4095,  # PATH_MAX of linux/limits.h counts the closing NUL
         description="the absolute path of a file",
+    ),
+]
+SpkiPin = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9+/]{43}=(?![\s\S])",
+        description="the base64 SHA-256 of a public key, 44 characters",
     ),
 ]
 PerSecond = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
@@ -87,6 +100,14 @@ RegionName = Annotated[
     ),
 ]
 ProxyProtocol = Literal["none", "v2"]
+NsmDevice = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(software|/[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/])(?![\s\S])",
+        max_length=4095,  # as of a file
+        description="the absolute path of a device, or `software`",
+    ),
+]
 AbsolutePath = Annotated[
     str,
     msgspec.Meta(

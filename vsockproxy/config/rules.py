@@ -19,6 +19,7 @@ from vsockproxy.addresses import (
 from vsockproxy.config.command_rules import check_commands
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
+from vsockproxy.config.field_types import MAX_SOCKET_PATH
 from vsockproxy.config.ingress_rules import check_ingress
 from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
@@ -196,6 +197,15 @@ def _check_enclave_forward(forward: EnclaveForward) -> Iterator[_Complaint]:
         yield "listen", what, "write tcp://127.0.0.1:PORT or unix:///PATH"
 
 
+def _check_http_front(forward: EnclaveForward) -> Iterator[_Complaint]:
+    if forward.protocol == "http" and not forward.tls:
+        what = "protocol: http is for a destination that speaks https"
+        yield "protocol", what, "add tls: true, or remove protocol"
+    if forward.protocol == "http" and forward.carrier == "dedicated":
+        what = "a forward with protocol: http has shared streams only"
+        yield "carrier", what, "remove carrier"
+
+
 def _check_parent_credentials(credentials: ParentCredentials) -> Iterator[_Complaint]:
     if not isinstance(credentials.socket, UnixAddress):
         what = "whoever may connect there has the instance's role: only a unix socket says who"
@@ -221,6 +231,16 @@ def _check_credentials_way(config: EnclaveConfig) -> Iterator[_Complaint]:
     if config.credentials is not None and config.shim.streams is None:
         what = "credentials come over the stream socket, which shim.streams: null turns off"
         yield "credentials", what, "remove shim.streams: null"
+
+
+def _check_nsm_socket(config: EnclaveConfig) -> Iterator[_Complaint]:
+    if config.has_software_nsm:
+        if config.nsm_location == config.shim.streams:
+            what = f"{config.shim.streams} is the software NSM's socket"
+            yield "shim.streams", what, "write another name"
+        elif len(config.nsm_location) > MAX_SOCKET_PATH:
+            what = f"no room for the software NSM's socket, {config.nsm_location}"
+            yield "shim.streams", what, "write a path in a directory with a shorter name"
 
 
 def _check_names_block(shim: Shim) -> Iterator[_Complaint]:
@@ -250,9 +270,13 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     EnclaveConfig: (
         _SectionRule(frozenset(("parent",)), _check_enclave_parent),
         _SectionRule(frozenset(("credentials", "shim")), _check_credentials_way),
+        _SectionRule(frozenset(("attestation", "shim")), _check_nsm_socket),
     ),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
-    EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),
+    EnclaveForward: (
+        _SectionRule(frozenset(("listen",)), _check_enclave_forward),
+        _SectionRule(frozenset(("tls", "protocol", "carrier")), _check_http_front),
+    ),
     ParentCredentials: (_SectionRule(frozenset(("socket",)), _check_parent_credentials),),
     EnclaveCredentials: (_SectionRule(frozenset(("listen",)), _check_enclave_credentials),),
     Admin: (_SectionRule(frozenset(("listen",)), _check_admin),),

@@ -69,6 +69,11 @@ class DedicatedRelay(SocketRelay):
         """Bytes of the stream's own connection that the next hop took."""
         return self.inward.total_bytes
 
+    def count_earlier(self, *, sent_bytes: int, taken_bytes: int) -> None:
+        """Bytes that went over the connection before the relay: END counts them too."""
+        self.outward.total_bytes += sent_bytes
+        self.inward.total_bytes += taken_bytes
+
     def local_finished(self) -> None:
         """Say in the session how many bytes were sent, then end the direction."""
         self._end.end_dedicated(self.outward.total_bytes)
