@@ -1,5 +1,6 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
+from tests.fuzz.acme_targets import ACME_MESSAGE, ACME_ORDER
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
 from tests.fuzz.eif_targets import EIF, EIF_SIGNATURE
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
@@ -38,5 +39,7 @@ TARGETS: dict[str, Target] = {
         LOG_POSITIONS,
         EIF,
         EIF_SIGNATURE,
+        ACME_MESSAGE,
+        ACME_ORDER,
     )
 }

@@ -22,7 +22,7 @@ from josepy.jwk import JWK
 from vsockproxy.certificates.acme_messages import Reply
 from vsockproxy.certificates.acme_order import Answer, Ask, Conversation, Note, Wait
 
-__all__ = ("AcmeServer", "Driven", "converse")
+__all__ = ("BASE", "AcmeServer", "Driven", "converse")
 
 BASE: Final = "https://ca.test:14000"
 ISSUED_AT: Final = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)

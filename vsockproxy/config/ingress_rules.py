@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from vsockproxy.addresses import Endpoint, TcpAddress, VsockAddress
+from vsockproxy.config.acme_rules import check_acme
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
@@ -14,7 +15,6 @@ from vsockproxy.config.model import (
     EnclaveEntry,
     EnclaveIngress,
     IngressRoute,
-    IngressTls,
     ParentIngress,
     Shim,
 )
@@ -54,7 +54,7 @@ def check_ingress(sections: Sequence[Found]) -> Iterator[Fault]:
                 yield from _check_certificate(found, found.section)
     yield from _check_duplicates(sections)
     yield from _check_streams(sections)
-    yield from _check_acme(sections)
+    yield from check_acme(sections)
 
 
 def _check_service(found: Found, service: str | None) -> Iterator[Fault]:
@@ -169,45 +169,3 @@ def _check_streams(sections: Iterable[Found]) -> Iterator[Fault]:
 
 def _leads_to_streams(to: Endpoint | str) -> bool:
     return to == TO_STREAMS
-
-
-def _check_acme(sections: Sequence[Found]) -> Iterator[Fault]:
-    """An authority asks for the proof of names on port 80, so somebody has to answer there."""
-    answering: list[str] = []
-    wanting: list[str] = []
-    for found in sections:
-        if not isinstance(found.section, EnclaveIngress):
-            continue
-        tls = found.section.tls
-        if "to" not in found.invalid and found.section.to == TO_ACME:
-            answering.append(join_path(found.path, "to"))
-            if tls is not None:
-                what = "the authority asks without TLS"
-                yield Fault(join_path(found.path, "tls"), what, "remove it")
-        elif tls is not None and _has_acme(tls):
-            wanting.append(join_path(found.path, "tls.certificate.acme"))
-            if not tls.names:
-                what = "an authority issues certificates for names, and there are none"
-                yield Fault(join_path(found.path, "tls.names"), what, "write the service's names")
-    is_broken = any(found.invalid for found in sections if isinstance(found.section, _AROUND_ACME))
-    if wanting and not answering and not is_broken:
-        what = "no service answers the authority's challenges"
-        mend = f"add {{service: acme, to: {TO_ACME}}}, which the parent listens for on port 80"
-        yield Fault(wanting[0], what, mend)
-    for path in answering[1:]:
-        yield Fault(path, f"{TO_ACME} is there already, {answering[0]}", "write one entry for it")
-    if answering and not wanting and not is_broken:
-        what = "no service has a certificate by ACME"
-        yield Fault(answering[0], what, "remove it, or write tls.certificate.acme at a service")
-    for found in sections:
-        if isinstance(found.section, Shim) and found.section.streams is None:
-            for path in wanting if "streams" not in found.invalid else ():
-                what = "the authority is asked over the stream socket, which is turned off"
-                yield Fault(path, what, "remove shim.streams: null")
-
-
-_AROUND_ACME: Final = (EnclaveConfig, EnclaveIngress, IngressTls, CertificateSource)
-
-
-def _has_acme(tls: IngressTls) -> bool:
-    return isinstance(tls.certificate, CertificateSource) and tls.certificate.acme is not None
