@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -44,7 +44,7 @@ from vsockproxy.protocols.http_service import (
     write_request,
 )
 
-__all__ = ("AcmeAccount", "AcmeCertificate", "ChallengeAnswers")
+__all__ = ("AcmeAccount", "AcmeCertificate", "ChallengeAnswers", "Orders")
 
 CHALLENGE_PATH: Final = "/.well-known/acme-challenge/"
 
@@ -214,6 +214,17 @@ def _authority_of(host: str, port: int) -> str:
     return text if port == 443 else f"{text}:{port}"
 
 
+class Orders(Protocol):
+    """Whoever orders certificates; an `AcmeAccount`."""
+
+    async def order(self, names: tuple[str, ...], signing_request: bytes) -> bytes:
+        """Order a certificate; the chain in PEM.
+
+        Raises:
+            AcmeError: there is none to be had now.
+        """
+
+
 @dataclass(slots=True)
 class AcmeCertificate:
     """The certificates of one service, as a `Source`.
@@ -222,7 +233,7 @@ class AcmeCertificate:
     finds the same one after a renewal.
     """
 
-    account: AcmeAccount
+    account: Orders
     names: tuple[str, ...]
     origin: KeyOrigin = "generated"
     _ordered_at: datetime | None = field(default=None, init=False)

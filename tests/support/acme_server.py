@@ -42,6 +42,7 @@ class AcmeServer:
         valid: names that are proved already.
         retry_after: what it says beside a state that will change.
         changes: changes a message before it is sent, by the last part of its path.
+        issued_at: when its certificates begin to hold.
     """
 
     replies: dict[str, Reply] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class AcmeServer:
     valid: set[str] = field(default_factory=set)
     retry_after: str | None = None
     changes: dict[str, Callable[[dict[str, Any]], object]] = field(default_factory=dict)
+    issued_at: datetime.datetime = ISSUED_AT
 
     accounts: list[JWK] = field(default_factory=list)
     contacts: list[list[str]] = field(default_factory=list)
@@ -126,8 +128,8 @@ class AcmeServer:
             .issuer_name(issuer)
             .public_key(request.public_key())
             .serial_number(1)
-            .not_valid_before(ISSUED_AT)
-            .not_valid_after(ISSUED_AT + LIFETIME)
+            .not_valid_before(self.issued_at)
+            .not_valid_after(self.issued_at + LIFETIME)
             .add_extension(names.value, critical=False)
             .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
             .public_bytes(Encoding.PEM)
