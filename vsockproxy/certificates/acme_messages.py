@@ -36,6 +36,7 @@ MAX_SAID_CHARACTERS: Final = 400
 
 HTTPS_PORT: Final = 443
 
+_PRINTABLE = re.compile(r"[!-~]{1,2000}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 Trouble = Literal["unreachable", "refused", "rate_limited"]
@@ -234,7 +235,8 @@ def host_and_port(url: str) -> tuple[str, int, str]:
         host = normalise_host(parts.hostname or "").text
     except (ValueError, AddressError):
         parts, port, host = SplitResult("", "", "", "", ""), 0, ""
-    if parts.scheme != "https" or not port or parts.username is not None or not host:
+    is_usable = parts.scheme == "https" and port and parts.username is None and host
+    if not is_usable or _PRINTABLE.fullmatch(url) is None:
         raise AcmeError(f"{url[:MAX_SAID_CHARACTERS]!r} is no URL of https", "refused")
     query = f"?{parts.query}" if parts.query else ""
     return host, port, f"{parts.path or '/'}{query}"

@@ -298,7 +298,10 @@ def test_a_url_is_taken_apart(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "http://a.test/", "https://", "https://u:p@a.test/", "https://a.test:0/", "https://a:b/"],
+    [
+        *("", "http://a.test/", "https://", "https://u:p@a.test/", "https://a.test:0/"),
+        *("https://a:b/", "https://a.test/ HTTP/1.0", "https://a.test/\n", "https://a.test/é"),
+    ],
 )
 def test_another_url_is_refused(url: str) -> None:
     with pytest.raises(AcmeError, match="no URL of https"):
