@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -46,7 +46,7 @@ def verify_signature(image: EifImage) -> None:
     try:
         cose = parse_cose(image.signature.cose)
         key = load_der_x509_certificate(image.signature.certificate).public_key()
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise SignatureRefused(f"it cannot be read: {error}") from error
     if cose.register_index != 0 or cose.register_value != image.measurements.pcr0:
         raise SignatureRefused(

@@ -44,7 +44,10 @@ def check_names(chain: bytes, names: Sequence[str]) -> None:
     try:
         first = x509.load_pem_x509_certificates(chain)[0]
         has = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound):
+    except (
+        *(ValueError, x509.ExtensionNotFound, x509.DuplicateExtension),
+        x509.UnsupportedGeneralNameType,
+    ):
         raise CertificateError("the chain holds no certificate with names") from None
     missing = [name for name in names if general_name(name) not in has]
     if missing:

@@ -319,6 +319,16 @@ def test_a_key_on_another_curve_is_refused() -> None:
         verify_signature(image)
 
 
+def test_a_key_on_a_curve_that_nobody_knows_is_refused() -> None:
+    der = SIGNER.der.replace(bytes.fromhex("2b81040022"), bytes.fromhex("2b8104007f"))
+    assert der != SIGNER.der
+    encoded = base64.b64encode(der)
+    pem = b"-----BEGIN CERTIFICATE-----\n" + encoded + b"\n-----END CERTIFICATE-----"
+    image = read(make_eif((*PLAIN, (SIGNATURE, signature_section(pem, GOOD)))))
+    with pytest.raises(SignatureRefused, match="it cannot be read"):
+        verify_signature(image)
+
+
 def test_a_certificate_that_is_none_is_refused() -> None:
     pem = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----"
     section = signature_section(pem, GOOD)
