@@ -24,7 +24,7 @@ from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.stream_tasks import serve_stream
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
-from vsockproxy.nsm_device import Nsm, nsm_location
+from vsockproxy.nsm_device import Nsm
 from vsockproxy.protocols.proxy_v2 import ProxyHeader, SocketAddress
 from vsockproxy.session import ErrorCode, Open, Opened
 from vsockproxy.session.messages import MAX_ADDRESS_BYTES
@@ -64,7 +64,7 @@ class Ingress:
             for each in config.ingress
             if each.tls is not None
         }
-        self._desk = AttestationDesk(Nsm(nsm_location()), log)
+        self._desk = AttestationDesk(Nsm(config.nsm_location), log)
         self._limits = config.limits
         self._log = log
         versions: tuple[IpVersion, ...] = (4, 6) if ask is not None else ()

@@ -11,6 +11,7 @@ from vsockproxy.dataplane.loop import Event, timeout
 from vsockproxy.dataplane.tls_contexts import server_context
 from vsockproxy.dataplane.tls_failures import TlsFailed
 from vsockproxy.errors import VsockproxyError
+from vsockproxy.tls_files import TlsFileError, load_authorities
 from vsockproxy.worker_messages import Certificate
 
 __all__ = ("CERTIFICATE_SECONDS", "Identity", "IdentityError", "ServiceIdentity")
@@ -67,9 +68,11 @@ class ServiceIdentity:
             # OpenSSL reads files alone. This one is memory, and no name leads to it.
             context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_no_password)
             if self.tls.client_ca is not None:
-                context.load_verify_locations(cafile=self.tls.client_ca)
+                load_authorities(context, self.tls.client_ca)
                 context.verify_mode = ssl.CERT_REQUIRED
-        except (OSError, ssl.SSLError) as error:
+        except TlsFileError as error:
+            raise IdentityError(str(error)) from None
+        except OSError as error:  # ssl.SSLError among them
             raise IdentityError(self._explain(error)) from None
         self._current = Identity(context, message.public_key, message.origin)
         self._has_come.set()
@@ -77,7 +80,7 @@ class ServiceIdentity:
     def _explain(self, error: OSError) -> str:
         if not os.path.exists("/proc/self/fd"):
             return f"the certificate of {self._service} cannot be read: mount /proc"
-        return f"the certificate or client_ca of {self._service}: {error.strerror or error}"
+        return f"the certificate of {self._service} cannot be used: {error.strerror or error}"
 
     async def get(self) -> Identity:
         """What is presented now, waiting for the first one.

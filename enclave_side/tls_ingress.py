@@ -19,7 +19,7 @@ from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.tls_connection import TlsConnection
 from vsockproxy.dataplane.tls_failures import TlsFailed
 from vsockproxy.dataplane.tls_records import TlsRecords
-from vsockproxy.dataplane.tls_socket import ENDED_TLS_FAILED
+from vsockproxy.dataplane.tls_socket import ENDED_TLS_FAILED, ENDED_TLS_TRUNCATED
 from vsockproxy.log import Log
 from vsockproxy.protocols.attestation_request import (
     AttestationRequest,
@@ -35,6 +35,10 @@ __all__ = ("TlsIngress",)
 
 LINGER_SECONDS: Final = 2.0
 """How long a client may take to see why its connection ends."""
+
+
+class _ClientLeft(Exception):
+    """It closed where no request had begun, without close_notify: nothing is missing."""
 
 
 class TlsIngress:
@@ -79,6 +83,8 @@ class TlsIngress:
                 await self._end_in_order()
             else:
                 await self._relay(first)
+        except _ClientLeft:
+            self._end.reset(ErrorCode.CUT, ENDED_TLS_TRUNCATED)
         except TlsFailed as failed:
             self._report(failed.text)
             await self._linger()
@@ -170,7 +176,12 @@ class TlsIngress:
 
     async def _read_first(self, seconds: float | None) -> bytes | None:
         assert self._sock is not None  # nobody closed it
-        return await read_unless_readable(self._connection.read, self._sock, seconds)
+        try:
+            return await read_unless_readable(self._connection.read, self._sock, seconds)
+        except TlsFailed:
+            if self._end.is_remote_finished and seconds is None:
+                raise _ClientLeft from None
+            raise
 
     async def _end_in_order(self) -> None:
         """Nothing follows; the service has seen nothing, and sees an end."""

@@ -8,7 +8,7 @@ from typing import Final
 from enclave_side.ingress import Ingress
 from enclave_side.links import Links
 from enclave_side.opener import Opener
-from enclave_side.shim.forwards import Forward
+from enclave_side.shim.forwards import serve_forward
 from enclave_side.shim.http_proxy import HttpProxy
 from enclave_side.shim.names.connections import NamesConnections
 from enclave_side.shim.names.dns_server import DnsServer
@@ -121,7 +121,8 @@ class EnclaveSide:
             case _:
                 number = _FORWARD.match(summary.name)
                 assert number is not None  # the supervisor names listeners by their path
-                accepted = Forward(self._opener, self._config.forwards[int(number[1])]).accepted
+                forward = self._config.forwards[int(number[1])]
+                accepted = serve_forward(self._opener, self._log, forward)
         return Acceptor(listener, accepted, self._exhausted)
 
     def _exhausted(self, error: OSError) -> None:

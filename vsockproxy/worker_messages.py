@@ -170,6 +170,7 @@ ListenerKind = Literal[
     "credentials",
     "imds",
     "acme",
+    "kms",
     "nsm",
     "ingress",
     NamesKind,

@@ -1,10 +1,19 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.acme_targets import ACME_MESSAGE, ACME_ORDER
+from tests.fuzz.attestation_request_targets import ATTESTATION_REQUEST
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
+from tests.fuzz.document_targets import (
+    ATTESTATION_CERTIFICATE,
+    ATTESTATION_DOCUMENT,
+    ATTESTATION_PAYLOAD,
+)
 from tests.fuzz.eif_targets import EIF, EIF_SIGNATURE
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.kms_client_targets import KMS_CLIENT
+from tests.fuzz.kms_targets import AWS_AUTHORIZATION, KMS_ENVELOPE
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
+from tests.fuzz.nsm_targets import NSM_REQUEST, NSM_RESPONSE
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
 from tests.fuzz.record_reply_targets import RECORD_REPLY
 from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
@@ -41,5 +50,14 @@ TARGETS: dict[str, Target] = {
         EIF_SIGNATURE,
         ACME_MESSAGE,
         ACME_ORDER,
+        NSM_REQUEST,
+        NSM_RESPONSE,
+        KMS_CLIENT,
+        ATTESTATION_DOCUMENT,
+        ATTESTATION_PAYLOAD,
+        ATTESTATION_CERTIFICATE,
+        ATTESTATION_REQUEST,
+        KMS_ENVELOPE,
+        AWS_AUTHORIZATION,
     )
 }

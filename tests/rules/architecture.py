@@ -66,7 +66,7 @@ LAYERS = _layers(
     Layer("vsockproxy.policy", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
-    Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.attestation", _CONFIGURED | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.certificates", _VALUES, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
@@ -81,7 +81,11 @@ LAYERS = _layers(
     Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.tls_files", _CONFIGURED),
-    Layer("vsockproxy.diagnosis"),
+    Layer(
+        "vsockproxy.attested_tls",
+        _VALUES | {"vsockproxy.attestation", "vsockproxy.certificates", "vsockproxy.protocols"},
+    ),
+    Layer("vsockproxy.diagnosis", _VALUES | {"vsockproxy.nsm_device"}),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
     Layer(
@@ -101,7 +105,17 @@ LAYERS = _layers(
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM | {"vsockproxy.client.for_trio"}),
     Layer("vsockproxy.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
-    Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
+    Layer(
+        "vsockproxy.client",
+        _VALUES
+        | {
+            "vsockproxy.session",
+            "vsockproxy.attestation",
+            "vsockproxy.credentials",
+            "vsockproxy.protocols",
+            "vsockproxy.nsm_device",
+        },
+    ),
     Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
     Layer(
@@ -123,7 +137,13 @@ LAYERS = _layers(
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
         lazily=_PURE
         | _LOOPS
-        | {"vsockproxy.diagnosis", "enclave_side", "parent_side", "parent_side.services"},
+        | {
+            "vsockproxy.attested_tls",
+            "vsockproxy.diagnosis",
+            "enclave_side",
+            "parent_side",
+            "parent_side.services",
+        },
     ),
     Layer("vsockproxy.cli.eif", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
@@ -151,6 +171,7 @@ HOMES = {
     "josepy": {"vsockproxy.certificates"},
     "cryptography": {
         "vsockproxy.attestation",
+        "vsockproxy.attested_tls",
         "vsockproxy.certificates",
         "vsockproxy.software_nsm_keys",
         "enclave_side.services",

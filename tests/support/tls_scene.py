@@ -61,10 +61,11 @@ class TlsScene:
         self._server_name = None if server_side else server_name
         self._seconds = seconds
         self._streams = LinkedStreams(carrier)
-        self.program, self._local = tcp_pair()
+        self.program, self.local = tcp_pair()
         self.raw_peer, self._destination = tcp_pair()
         self.failures: list[str] = []
         """What `failed` was called with."""
+        self._is_open = asyncio.Event()
         self.closed = asyncio.Event()
         """Set when nothing of our end of the stream is left."""
         self.near: StreamEnd
@@ -73,7 +74,7 @@ class TlsScene:
 
     async def open(self) -> None:
         """Open the stream; no TLS yet."""
-        for sock in (self._local, self._destination):
+        for sock in (self.local, self._destination):
             sock.setblocking(False)
         self.near, self.far = await self._streams.open()
         self.near.when_closed(lambda end: self.closed.set())
@@ -82,27 +83,31 @@ class TlsScene:
             self._ours, server_side=self._server_side, server_name=self._server_name
         )
         self.connection = TlsConnection(self.near.read, self.near.write, records)
+        self._is_open.set()
 
     async def handshake(self) -> None:
-        """Our handshake."""
+        """Our handshake, as soon as the stream is open."""
+        await self._is_open.wait()
         await self.connection.handshake(self._seconds)
 
     def attach(self) -> None:
         """Relay to the program."""
-        self.connection.attach(self.near, self._local, self.failures.append)
+        self.connection.attach(self.near, self.local, self.failures.append)
 
-    async def join(self, peer: ssl.SSLContext, server_hostname: str = "peer.test") -> ssl.SSLSocket:
-        """Open, and complete the handshake with a peer of this context; then attach."""
+    async def start(self, peer: ssl.SSLContext) -> ssl.SSLSocket:
+        """Open the stream, and complete the peer's handshake; ours is to run meanwhile."""
         await self.open()
-        made = asyncio.create_task(
-            asyncio.to_thread(
-                peer.wrap_socket,
-                self.raw_peer,
-                server_side=not self._server_side,
-                server_hostname=server_hostname if self._server_side else None,
-                suppress_ragged_eofs=False,
-            )
+        return await asyncio.to_thread(
+            peer.wrap_socket,
+            self.raw_peer,
+            server_side=not self._server_side,
+            server_hostname="peer.test" if self._server_side else None,
+            suppress_ragged_eofs=False,
         )
+
+    async def join(self, peer: ssl.SSLContext) -> ssl.SSLSocket:
+        """Open, complete the handshake with a peer of this context, and relay to the program."""
+        made = asyncio.create_task(self.start(peer))
         await self.handshake()
         sock = await made
         self.attach()
@@ -111,7 +116,7 @@ class TlsScene:
     def close(self) -> None:
         """Close all that is left."""
         self._streams.close()
-        for sock in (self.program, self.raw_peer, self._local, self._destination):
+        for sock in (self.program, self.raw_peer, self.local, self._destination):
             sock.close()
 
 

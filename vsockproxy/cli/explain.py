@@ -12,7 +12,7 @@ from vsockproxy.config.errors import ConfigErrors, FileNotReadable
 from vsockproxy.config.load import Document, load
 from vsockproxy.config.model import EnclaveConfig, ParentConfig
 from vsockproxy.errors import Refused
-from vsockproxy.policy import LookUp, Party, Policy, Reason, Side, explain
+from vsockproxy.policy import LookUp, Party, Policy, Reason, Side, WayOut, explain
 
 __all__ = ("command",)
 
@@ -72,8 +72,13 @@ def _parties(documents: Sequence[Document], cid: int | None) -> list[Party]:
         side: Side = "enclave" if isinstance(config, EnclaveConfig) else "parent"
         if side in parties:
             raise click.UsageError(f"{document.file} is a second file for the {side}: give one")
-        for_cid = cid if isinstance(config, ParentConfig) else None
-        parties[side] = Party(side, document.file, Policy.compile(document, cid=for_cid))
+        way_out, for_cid = None, None
+        if isinstance(config, ParentConfig):
+            for_cid = cid
+            if config.upstream_proxy is not None:
+                way_out = WayOut(config.upstream_proxy)
+        policy = Policy.compile(document, cid=for_cid)
+        parties[side] = Party(side, document.file, policy, way_out)
     if cid is not None and not any(isinstance(each.config, ParentConfig) for each in documents):
         raise click.UsageError("--cid chooses among the lists of a parent's file: give one")
     return sorted(parties.values(), key=lambda party: party.side)

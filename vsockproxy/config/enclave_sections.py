@@ -27,6 +27,7 @@ from vsockproxy.config.scalars import (
     CapabilityText,
     DestinationText,
     EndpointText,
+    EndpointUrlText,
     HostText,
     NetworkText,
     ServiceTargetText,
@@ -35,6 +36,7 @@ from vsockproxy.config.scalars import (
 )
 from vsockproxy.config.shared_sections import (
     CREDENTIALS_PORT,
+    KMS_PORT,
     MEBIBYTE,
     STREAM_SOCKET,
     Log,
@@ -51,6 +53,7 @@ __all__ = (
     "EnclaveCredentials",
     "EnclaveForward",
     "EnclaveIngress",
+    "EnclaveKms",
     "EnclaveLog",
     "Entropy",
     "ForwardTls",
@@ -164,6 +167,19 @@ class EnclaveCredentials(Section, frozen=True):
     """Whether 169.254.169.254:80 answers too, for programs that know nothing else (IMDSv2)."""
     region: RegionName | None = None
     """What AWS_REGION says; without it, the region that the parent names."""
+
+
+class EnclaveKms(Section, frozen=True):
+    """KMS for unmodified SDKs: their calls get attestation documents, and answers are opened."""
+
+    listen: TcpAddressText = TcpAddress("127.0.0.1", KMS_PORT)
+    """The endpoint that AWS_ENDPOINT_URL_KMS names, on loopback."""
+    endpoints: dict[RegionName, EndpointUrlText] = {}
+    """What is asked for a region in place of AWS's own endpoint: `https://HOST[:PORT]`."""
+    ca: FilePath | None = None
+    """A PEM file with the roots for KMS's certificate; by default those of the image's system."""
+    fips: bool = False
+    """Whether AWS's own endpoints are those with cryptography after FIPS 140 (kms-fips)."""
 
 
 class Attestation(Section, frozen=True):

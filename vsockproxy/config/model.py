@@ -18,6 +18,7 @@ from vsockproxy.config.enclave_sections import (
     EnclaveCredentials,
     EnclaveForward,
     EnclaveIngress,
+    EnclaveKms,
     EnclaveLog,
     Entropy,
     ForwardTls,
@@ -46,6 +47,7 @@ from vsockproxy.config.shared_sections import (
     FIRST_ENCLAVE_CID,
     FIRST_WINDOW_BYTES,
     KIBIBYTE,
+    KMS_PORT,
     LEAST_LOG_BUFFER_BYTES,
     MAX_NAMES_PORTS,
     MAX_SERVICES,
@@ -69,6 +71,7 @@ __all__ = (
     "FIRST_ENCLAVE_CID",
     "FIRST_WINDOW_BYTES",
     "KIBIBYTE",
+    "KMS_PORT",
     "LEAST_LOG_BUFFER_BYTES",
     "MAX_NAMES_PORTS",
     "MAX_SERVICES",
@@ -91,6 +94,7 @@ __all__ = (
     "EnclaveEntry",
     "EnclaveForward",
     "EnclaveIngress",
+    "EnclaveKms",
     "EnclaveLimits",
     "EnclaveLog",
     "Entropy",
@@ -191,6 +195,8 @@ class EnclaveConfig(Section, frozen=True):
     """Services that the parent may bring connections to."""
     credentials: EnclaveCredentials | None = None
     """Credentials of the parent instance's role, for programs that use AWS's SDKs."""
+    kms: EnclaveKms | None = None
+    """KMS with attestation, for programs that use AWS's SDKs; brings `credentials` with it."""
     attestation: Attestation | None = None
     """Where documents that say what runs here come from; without it, from /dev/nsm."""
     command: Command = Command()
@@ -199,6 +205,13 @@ class EnclaveConfig(Section, frozen=True):
     machine: Machine = Machine()
     limits: Limits = Limits()
     log: EnclaveLog = EnclaveLog()
+
+    @property
+    def wanted_credentials(self) -> EnclaveCredentials | None:
+        """`credentials`, or what KMS needs of it where the file has `kms` alone."""
+        if self.credentials is None and self.kms is not None:
+            return EnclaveCredentials()
+        return self.credentials
 
     @property
     def has_software_nsm(self) -> bool:

@@ -24,6 +24,7 @@ from vsockproxy.addresses import (
     parse_tcp_address,
 )
 from vsockproxy.config.capabilities import CAPABILITIES
+from vsockproxy.config.endpoint_url import parse_endpoint_url
 from vsockproxy.config.metadata_address import METADATA_URL, parse_metadata_url
 from vsockproxy.config.patterns import parse_pattern
 
@@ -32,6 +33,7 @@ __all__ = (
     "CapabilityText",
     "DestinationText",
     "EndpointText",
+    "EndpointUrlText",
     "HostText",
     "MetadataUrlText",
     "NameServerText",
@@ -139,6 +141,11 @@ def _parse_metadata_url(text: str) -> str:
     return text
 
 
+def _parse_endpoint_url(text: str) -> str:
+    parse_endpoint_url(text)
+    return text
+
+
 def _parse_address(text: str) -> str:
     if normalise_host(text).address is None:
         raise AddressError(f"{text!r} is no IP address", "write an IPv4 or IPv6 address")
@@ -227,6 +234,7 @@ if TYPE_CHECKING:
     PatternText = str
     HostText = str
     MetadataUrlText = str
+    EndpointUrlText = str
     AddressText = str
     SourceAddressText = str
     NameServerText = str
@@ -277,6 +285,13 @@ else:
         wanted = METADATA_URL
         examples = (METADATA_URL, "http://127.0.0.1:1338")
         parse = staticmethod(_parse_metadata_url)
+
+    class EndpointUrlText(Scalar):
+        """The URL of a service of AWS, kept as text; `parse_endpoint_url` reads it."""
+
+        wanted = "https://HOST or https://HOST:PORT"
+        examples = ("https://vpce-0a1b-kms.eu-west-1.vpce.amazonaws.com",)
+        parse = staticmethod(_parse_endpoint_url)
 
     class AddressText(Scalar):
         """An IP literal in normal form."""
@@ -335,6 +350,7 @@ else:
         PatternText: (str,),
         HostText: (str,),
         MetadataUrlText: (str,),
+        EndpointUrlText: (str,),
         AddressText: (str,),
         SourceAddressText: (str,),
         NameServerText: (str,),

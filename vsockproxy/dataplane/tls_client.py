@@ -22,6 +22,9 @@ SESSION_SECONDS: Final = 600.0
 """How long a session is resumed. Meanwhile the server's certificate is not looked at again: one
 that expires, or is taken out of use, is noticed that much later."""
 
+ASKING_SECONDS: Final = 1.0
+"""How long after one connection left nothing to resume the next one is asked."""
+
 
 class TlsClient:
     """Connects to one server, again and again.
@@ -40,6 +43,7 @@ class TlsClient:
         self._pins = frozenset(pins)
         self._session: ssl.SSLSession | None = None
         self._session_at = 0.0
+        self._asked_at = -ASKING_SECONDS
 
     @classmethod
     def for_forward(cls, forward: EnclaveForward) -> Self:
@@ -82,7 +86,9 @@ class TlsClient:
 
     def remember(self, connection: TlsConnection) -> None:
         """A connection ends: its session may be resumed by the next ones."""
-        if self._session is None:
+        # To ask costs a third of a handshake, and many a server gives no session.
+        if self._session is None and now() - self._asked_at >= ASKING_SECONDS:
+            self._asked_at = now()
             session = connection.session
             if session is not None and session.has_ticket:
                 self._session = session

@@ -142,8 +142,7 @@ def _parse(head: bytes) -> h11.Request:
         request = connection.next_event()
     except h11.RemoteProtocolError as error:
         raise HttpRequestError(400, _REASON, without_quotes(error)) from None
-    if not isinstance(request, h11.Request):
-        raise HttpRequestError(400, _REASON, "no whole request")
+    assert isinstance(request, h11.Request), "a whole head"
     return request
 
 

@@ -9,6 +9,7 @@ Whoever asks sends `write_request` and gives `AnswerReader` what comes. Every me
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from typing import Final
 
@@ -39,6 +40,7 @@ why."""
 _REQUEST_ERROR: Final = "http_request_error"
 _MALFORMED: Final = "http_protocol_error"
 _INCOMPLETE: Final = "http_response_incomplete"
+_HTTP: Final = b"HTTP/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +150,25 @@ def write_post(target: str, host: str, headers: Sequence[tuple[str, str]], body:
     return "\r\n".join(lines).encode("latin-1") + body
 
 
+_END: Final = h11.EndOfMessage()
+
+
+@cache
+def _asked(method: str) -> h11.Request:
+    return h11.Request(method=method, target="/", headers=[("Host", "-")])
+
+
 class AnswerReader:
     """Reads the answer to one request. Names of its headers are in lower case.
 
     Args:
         method: of the request.
         max_body_bytes: the longest body that is taken.
+        takes_interim: whether answers with a status of 1xx may come first, which tell nothing here.
     """
 
     __slots__ = (
+        "_beginning",
         "_body",
         "_connection",
         "_head",
@@ -164,16 +176,19 @@ class AnswerReader:
         "_is_surplus",
         "_max_body_bytes",
         "_status",
+        "_takes_interim",
         "has_begun",
     )
 
-    def __init__(self, method: str, max_body_bytes: int) -> None:
+    def __init__(self, method: str, max_body_bytes: int, *, takes_interim: bool = False) -> None:
+        self._takes_interim = takes_interim
         self._head: HeadReader | None = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_FRAMING_BYTES)
         # h11 wants to have sent the request whose answer it reads.
-        self._connection.send(h11.Request(method=method, target="/", headers=[("Host", "-")]))
-        self._connection.send(h11.EndOfMessage())
+        self._connection.send(_asked(method))
+        self._connection.send(_END)
         self._max_body_bytes = max_body_bytes
+        self._beginning = b""
         self._status = 0
         self._headers: tuple[tuple[str, str], ...] = ()
         self._body = bytearray()
@@ -195,8 +210,12 @@ class AnswerReader:
             HttpResponseError: it is malformed, longer than it may be, or cut off.
         """
         self.has_begun = self.has_begun or bool(data)
+        if len(self._beginning) < len(_HTTP):
+            self._beginning += data[: len(_HTTP) - len(self._beginning)]
+            if not _HTTP.startswith(self._beginning):  # whose head would be waited for in vain
+                raise HttpResponseError(502, _MALFORMED, "the answer is no HTTP")
         try:
-            if self._head is not None:
+            while self._head is not None:
                 if not data:
                     raise HttpResponseError(502, _INCOMPLETE, "the answer was cut off")
                 parts = self._head.receive(data)
@@ -225,7 +244,9 @@ class AnswerReader:
         while True:
             match self._connection.next_event():
                 case h11.InformationalResponse():
-                    raise HttpResponseError(502, _MALFORMED, "an interim answer")
+                    if not self._takes_interim:
+                        raise HttpResponseError(502, _MALFORMED, "an interim answer")
+                    self._head = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
                 case h11.Response() as response:
                     self._status = response.status_code
                     self._headers = tuple(
