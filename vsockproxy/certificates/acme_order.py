@@ -46,6 +46,9 @@ MOST_POLL_SECONDS: Final = 10.0
 
 MAX_NONCE_CHARACTERS: Final = 512
 
+MAX_SHOWN: Final = 100
+"""Characters of a server's single words, in a text of ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -149,7 +152,7 @@ class AcmeClient:
         if len(order.authorizations) > len(names):
             raise AcmeError("the order wants more proofs than it has names", "refused")
         for url in order.authorizations:
-            yield from self._prove(directory, url)
+            yield from self._prove(directory, url, names)
         if order.status == "pending":
             order = yield from self._poll_order(directory, order_url, "pending")
         if order.status == "ready":
@@ -180,18 +183,21 @@ class AcmeClient:
         self._account = _location(reply, "account")
         yield Note("acme_registered", {"account": self._account})
 
-    def _prove(self, directory: Directory, url: str) -> Conversation[None]:
+    def _prove(self, directory: Directory, url: str, names: Sequence[str]) -> Conversation[None]:
         """Prove that one name is ours (RFC 8555, 7.5.1)."""
         reply = yield from self._post(directory, url, None, "an authorization")
         authorization = parse_message(reply, Authorization, "authorization")
         if authorization.status == "valid":
             return  # from an order before this one
-        name = authorization.identifier.value
+        said = authorization.identifier.value
+        name = next((each for each in names if _is_same(each, said)), None)
+        if name is None:
+            text = f"the order wants a proof for {said[:MAX_SHOWN]!r}, which was not asked for"
+            raise AcmeError(text, "refused")
         challenge = authorization.http_01()
         if authorization.status != "pending" or challenge is None:
-            text = (
-                f"{name!r} is {authorization.status!r} and no http-01 challenge is offered for it"
-            )
+            status = authorization.status[:MAX_SHOWN]
+            text = f"{name!r} is {status!r} and no http-01 challenge is offered for it"
             raise AcmeError(text, "refused")
         thumbprint = b64.b64encode(self._key.thumbprint()).decode("ascii")
         yield Answer({challenge.token: f"{challenge.token}.{thumbprint}"})
@@ -293,7 +299,16 @@ def _pause(reply: Reply, number: int) -> Wait:
 
 
 def _bad_end(what: str, status: str, problem: object) -> str:
-    return f"{what} is {status[:20]!r}" if problem is None else f"{what} is {status!r}: {problem}"
+    text = f"{what} is {status[:MAX_SHOWN]!r}"
+    return text if problem is None else f"{text}: {problem}"
+
+
+def _is_same(asked: str, said: str) -> bool:
+    """Whether a name that the server says is one that was asked for; addresses have many forms."""
+    try:
+        return ip_address(asked) == ip_address(said)
+    except ValueError:
+        return asked == said.lower()
 
 
 def _kind_of(name: str) -> str:

@@ -216,6 +216,13 @@ REFUSED: dict[str, tuple[AcmeServer, str]] = {
         AcmeServer(changes={"authorization": change(status="deactivated")}),
         "'a.test' is 'deactivated' and no http-01",
     ),
+    "a name that was not asked for": (
+        AcmeServer(
+            changes={"authorization": lambda x: x["identifier"].update(value="\n" * 999)},
+            valid={"b.test"},
+        ),
+        r"wants a proof for '(\\n){100}', which was not asked for$",
+    ),
     "a token that is a path": (
         AcmeServer(changes={"authorization": rename_token("../" * 10)}),
         "a challenge with such a token",
