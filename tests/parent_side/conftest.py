@@ -1,3 +1,5 @@
+"""Fixtures of the resolver's tests."""
+
 from collections.abc import Iterator
 
 import pytest

@@ -78,6 +78,11 @@ def subject_public_key(public_key: rsa.RSAPublicKey) -> bytes:
     )
 
 
+def key_identifier(public_key: rsa.RSAPublicKey) -> bytes:
+    """What KMS names a recipient by."""
+    return hashlib.sha256(subject_public_key(public_key)).digest()
+
+
 def encrypt(plaintext: bytes, content_key: bytes, vector: bytes) -> bytes:
     """The ciphertext of the content."""
     padder = padding.PKCS7(128).padder()
@@ -108,7 +113,7 @@ def write_envelope(
     wrapped = public_key.encrypt(content_key, _OAEP)
     identifier = form.key_identifier
     if identifier is None:
-        identifier = hashlib.sha256(subject_public_key(public_key)).digest()
+        identifier = key_identifier(public_key)
     return assemble(identifier, wrapped, vector, ciphertext, form)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.aws_signatures import AwsError
-from tests.support.kms_envelopes import Form, write_envelope
+from tests.support.kms_envelopes import Form, key_identifier, write_envelope
 
 OVERSIZE_BYTES = 8 * 1024 * 1024
 DEEP = 100_000
@@ -182,9 +182,7 @@ class Envelopes:
         if fault is Fault.OTHER_RECIPIENT:
             return write_envelope(plaintext, stranger)
         if fault is Fault.WRONG_KEY:
-            ours = write_envelope(b"", key)
-            identifier = ours[ours.index(b"\x80\x20") + 2 :][:32]
-            return write_envelope(plaintext, stranger, Form(key_identifier=identifier))
+            return write_envelope(plaintext, stranger, Form(key_identifier=key_identifier(key)))
         envelope = write_envelope(plaintext, key, _FORMS.get(fault, Form()) if fault else Form())
         if fault is Fault.CORRUPT_ENVELOPE:
             # Within the encrypted key: seen with certainty, whatever the plaintext.

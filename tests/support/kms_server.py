@@ -94,8 +94,8 @@ class KmsServer:
     Args:
         region: what signatures have to be for.
         credentials: whom it takes, by the access key's id, or a function of that.
-        roots: the certificates under which attestation documents have to be, DER; None for those
-            that look at no signature of documents.
+        roots: the certificates under which attestation documents have to be, DER; None to
+            believe every document.
         hosts: what the Host header may name, the port aside; its usual name by default.
         clock: the time.
     """
@@ -391,7 +391,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--root",
         type=Path,
-        help="PEM under which documents have to be; without it no signature of theirs is looked at",
+        help="PEM under which documents have to be; without it every document is believed",
     )
     parser.add_argument(
         "--pcr",

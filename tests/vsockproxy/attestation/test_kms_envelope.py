@@ -106,6 +106,17 @@ def test_what_is_written_is_read(data: bytes, piece: int, is_der: bool, has_null
     assert open_envelope(write_envelope(data, PUBLIC_KEY, form), KEY) == data
 
 
+def test_lengths_may_have_more_bytes_than_they_need() -> None:
+    """As BER allows, up to four."""
+    vector = KEYED.index(b"\x04\x10" + parse_envelope(KEYED).initialisation_vector)
+    algorithm = KEYED.index(b"\x30\x1d" + kms_envelopes.AES_256_CBC)
+    longer = bytearray(KEYED)
+    longer[vector + 1 : vector + 2] = b"\x84\0\0\0\x10"
+    longer[algorithm + 1 : algorithm + 2] = b"\x82\0\x21"
+
+    assert open_envelope(bytes(longer), KEY) == PLAINTEXT
+
+
 @pytest.mark.parametrize("bits", [3072, 4096])
 def test_longer_keys_open_too(bits: int) -> None:
     key = rsa.generate_private_key(65537, bits)
@@ -159,7 +170,7 @@ def test_openssl_opens_what_our_builder_writes(form: str, size: int, key_file: P
 @pytest.mark.parametrize("size", [0, 32, 4096])
 def test_what_openssl_writes_is_opened(size: int, key_file: Path, tmp_path: Path) -> None:
     """OpenSSL's key identifier is a SHA-1: a certificate with that of KMS makes it write ours."""
-    identifier = parse_envelope(write_envelope(b"", PUBLIC_KEY)).recipient
+    identifier = kms_envelopes.key_identifier(PUBLIC_KEY)
     configuration = tmp_path / "openssl.cnf"
     configuration.write_text(
         "[req]\ndistinguished_name=name\nx509_extensions=extensions\n[name]\n"
