@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import Queue
 
 import pytest
+import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -25,6 +26,7 @@ from tests.support.pair import Line, Pair, echo, free_port, serving
 from tests.support.tls_in import PCRS, SECONDS, ask, client_context, serving_tls_in
 from tests.support.tls_intruder import intruding
 from vsockproxy.attestation.tls_binding import bound_user_data
+from vsockproxy.client.for_trio import listen
 from vsockproxy.protocols.proxy_v2 import ProxyHeaderReader, SocketAddress
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -254,6 +256,26 @@ def test_the_service_is_told_who_connected() -> None:
         sock.sendall(b"hello")
         assert receive_exactly(sock, 5) == b"hello"
         assert told.get(timeout=SECONDS) == SocketAddress.of(sock.getsockname())
+
+
+async def test_a_program_that_listens_on_the_stream_socket() -> None:
+    with serving_tls_in("streams") as tls_in:
+        async with await listen("web", path=str(tls_in.pair.streams)) as listener:
+
+            def talk() -> bytes:
+                with tls_in.connect() as sock:
+                    assert ask(sock, ATTESTATION).status == 200
+                    sock.sendall(b"hello")
+                    return receive_exactly(sock, 5)
+
+            async def echo_one() -> None:
+                connection = await listener.accept()
+                async with connection.stream:
+                    await connection.stream.send_all(await connection.stream.receive_some(10))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(echo_one)
+                assert await trio.to_thread.run_sync(talk) == b"hello"
 
 
 # ---------------------------------------------------------------------------- ends, bulk

@@ -112,7 +112,7 @@ def ask(sock: ssl.SSLSocket, request: bytes) -> ServiceAnswer:
 
 @contextmanager
 def serving_tls_in(
-    to: int,
+    to: int | str,
     tls: Mapping[str, Any] | None = None,
     *,
     service: Mapping[str, Any] | None = None,
@@ -122,7 +122,7 @@ def serving_tls_in(
     """Serve while the body runs.
 
     Args:
-        to: the service's port.
+        to: the service's port, or its address.
         tls: its section `tls`.
         service: further keys of the service.
         enclave: further keys of the enclave's file.
@@ -132,7 +132,8 @@ def serving_tls_in(
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         root = Path(directory) / "root.pem"
         attestation = {"device": device, **({"root": str(root)} if device == "software" else {})}
-        section = {"service": "web", "to": f"tcp://127.0.0.1:{to}", "tls": {**(tls or {})}}
+        address = f"tcp://127.0.0.1:{to}" if isinstance(to, int) else to
+        section = {"service": "web", "to": address, "tls": {**(tls or {})}}
         with Pair(
             "unix",
             [],

@@ -28,6 +28,7 @@ _MOST_ROOTS_BYTES: Final = 1024 * 1024
     metavar="N=HEX",
     multiple=True,
     callback=parse_pcrs,
+    show_default="none, which is refused",
     help="A measurement that the enclave must have; may be given several times. "
     "Example: --pcr 0=3aa0e6…",
 )
@@ -71,6 +72,7 @@ _MOST_ROOTS_BYTES: Final = 1024 * 1024
 @click.option(
     "--client-cert",
     metavar="PEM-FILE",
+    show_default="none",
     help="A certificate and its key, for a server that wants one. Example: --client-cert me.pem",
 )
 @click.option(
