@@ -43,6 +43,7 @@ from vsockproxy.protocols.http_service import (
     write_post,
     write_request,
 )
+from vsockproxy.tls_files import TlsFileError, load_authorities
 
 __all__ = ("AcmeAccount", "AcmeCertificate", "ChallengeAnswers", "Orders")
 
@@ -147,12 +148,11 @@ class AcmeAccount:
             self._answers.remove(published)
 
     def _tls_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            context = ssl.create_default_context(cafile=self._authority.ca)
-        except OSError as error:
-            where = self._authority.ca or "the image's roots"
-            text = f"{where} cannot be used as roots: {error.strerror or error}"
-            raise AcmeError(text, "unreachable") from None
+            load_authorities(context, self._authority.ca)
+        except TlsFileError as error:
+            raise AcmeError(str(error), "unreachable") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         return context
