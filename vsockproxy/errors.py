@@ -12,6 +12,9 @@ VsockproxyError
 ├── attestation.BerError             bytes that are not the BER that was expected
 ├── attestation.DocumentRefused      an attestation document that does not verify; carries a reason
 ├── attestation.RequirementError     a demand on documents that makes no sense
+├── attestation.EifRefused           bytes that are no enclave image file; says where and why
+├── attestation.SignatureRefused     an image that the key of its certificate did not sign
+├── attestation.UnusableInput        what no enclave image can be made of
 ├── protocols.ProtocolError          what a client sent that its protocol does not have
 ├── dataplane.DialError              a connection that could not be made
 ├── client.PacketError               a packet of the stream socket that is none of its table

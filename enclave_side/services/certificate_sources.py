@@ -1,4 +1,4 @@
-"""Where a service's certificate comes from: made here, or read from the image."""
+"""Where a service's certificate comes from: made here, read from the image, or issued."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
