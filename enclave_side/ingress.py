@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from enclave_side.attestation_desk import AttestationDesk
+from enclave_side.challenge_socket import challenge_address
 from enclave_side.command_sockets import CommandSockets, IpVersion
 from enclave_side.listening_programs import ListeningPrograms
 from enclave_side.service_identity import Identity, IdentityError, ServiceIdentity
@@ -13,6 +14,7 @@ from enclave_side.tls_ingress import TlsIngress
 from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig, EnclaveIngress
+from vsockproxy.config.scalars import TO_ACME, TO_STREAMS
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.dialling import DialError, connect, connect_socket
@@ -53,8 +55,10 @@ class Ingress:
             for index, each in enumerate(config.ingress)
         }
         self.programs = ListeningPrograms(
-            [each.service for each in config.ingress if isinstance(each.to, str)]
+            [each.service for each in config.ingress if each.to == TO_STREAMS]
         )
+        streams = config.shim.streams
+        self._challenges = None if streams is None else challenge_address(streams)
         self._identities = {
             each.service: ServiceIdentity(each.service, each.tls)
             for each in config.ingress
@@ -169,6 +173,8 @@ class Ingress:
     async def _connect(self, service: EnclaveIngress, header: ProxyHeader) -> socket.socket:
         to = service.to
         try:
+            if to == TO_ACME and self._challenges is not None:
+                to = self._challenges
             if isinstance(to, str):
                 return await self.programs.connect(service.service, header)
             if isinstance(to, TcpAddress) and self._command_sockets:

@@ -10,7 +10,13 @@ from typing import Final
 
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.errors import ConfigError
-from vsockproxy.config.model import CertificateSource, EnclaveConfig, ForwardTls, IngressTls
+from vsockproxy.config.model import (
+    AcmeAuthority,
+    CertificateSource,
+    EnclaveConfig,
+    ForwardTls,
+    IngressTls,
+)
 from vsockproxy.errors import VsockproxyError
 
 __all__ = ("TlsFileError", "check_tls_files", "load_authorities", "load_certificate")
@@ -136,6 +142,12 @@ def _check_ingress(document: Document, path: str, section: IngressTls) -> Iterat
                 load_certificate(context, chain, key)
             except TlsFileError as error:
                 yield _located(document, f"{path}.certificate", error)
+        case CertificateSource(acme=AcmeAuthority(ca=ca)):
+            try:
+                load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca)
+            except TlsFileError as error:
+                key = f"{path}.certificate.acme"
+                yield _located(document, key if ca is None else f"{key}.ca", error)
 
 
 def _located(document: Document, path: str, error: TlsFileError) -> ConfigError:

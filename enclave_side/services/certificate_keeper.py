@@ -11,7 +11,6 @@ import trio
 
 from enclave_side.services.certificate_sources import Source
 from vsockproxy.certificates.errors import CertificateError
-from vsockproxy.certificates.renewal import retry_seconds
 from vsockproxy.certificates.served import ServedCertificate
 from vsockproxy.control.logs import EventLog
 
@@ -67,7 +66,7 @@ class CertificateKeeper:
                 current = await self._source.obtain(current, self._now)
             except CertificateError as error:
                 failures += 1
-                seconds = retry_seconds(failures, self._chance())
+                seconds = self._source.seconds_to_retry(error, failures, self._chance())
                 self._report_failure(error, current, seconds)
                 await trio.sleep(seconds)
                 continue

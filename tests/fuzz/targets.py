@@ -1,5 +1,6 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
+from tests.fuzz.acme_targets import ACME_MESSAGE, ACME_ORDER
 from tests.fuzz.attestation_request_targets import ATTESTATION_REQUEST
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
 from tests.fuzz.document_targets import (
@@ -7,6 +8,7 @@ from tests.fuzz.document_targets import (
     ATTESTATION_DOCUMENT,
     ATTESTATION_PAYLOAD,
 )
+from tests.fuzz.eif_targets import EIF, EIF_SIGNATURE
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_FRONT, HTTP_PROXY
 from tests.fuzz.kms_client_targets import KMS_CLIENT
 from tests.fuzz.kms_proxy_targets import (
@@ -53,6 +55,10 @@ TARGETS: dict[str, Target] = {
         STREAM_ANSWER,
         LOG_RECORDS,
         LOG_POSITIONS,
+        EIF,
+        EIF_SIGNATURE,
+        ACME_MESSAGE,
+        ACME_ORDER,
         KMS_ENVELOPE,
         AWS_AUTHORIZATION,
         KMS_CALL,

@@ -145,6 +145,7 @@ LAYERS = _layers(
             "parent_side.services",
         },
     ),
+    Layer("vsockproxy.cli.eif", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
 
@@ -166,6 +167,8 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
+    "acme": {"vsockproxy.certificates"},
+    "josepy": {"vsockproxy.certificates"},
     "cryptography": {
         "vsockproxy.attestation",
         "vsockproxy.attested_tls",
@@ -178,6 +181,7 @@ HOMES = {
         "vsockproxy.config",
         "vsockproxy.ingress_messages",
         "vsockproxy.certificate_messages",
+        "vsockproxy.certificates",
         "vsockproxy.passed_memory",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
@@ -192,7 +196,7 @@ HOMES = {
     "rich": {"vsockproxy.cli"},
     "dns": {"vsockproxy.protocols"},
     "pyroute2": {"enclave_side"},
-    "click": {"vsockproxy.cli"},
+    "click": {"vsockproxy.cli", "vsockproxy.cli.eif"},
 }
 """The layers that may import each third-party package, and asyncio; without a home, none may."""
 

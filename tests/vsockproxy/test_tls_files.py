@@ -192,3 +192,19 @@ def test_files_of_ingress_that_are_right(tmp_path: Path, authority: Authority) -
     tls = f"certificate: {{chain: {pem}, key: {pem}}}, client_ca: {authority.file}"
     done = CliRunner().invoke(command, [str(ingress_file(tmp_path, tls))])
     assert (done.exit_code, done.stdout) == (0, "")
+
+
+def test_roots_for_an_authority_are_read_too(tmp_path: Path, authority: Authority) -> None:
+    file = tmp_path / "enclave.yaml"
+    acme = f"{{directory: 'https://a.test/', ca: {tmp_path}/none}}"
+    tls = f"{{names: [a.test], certificate: {{acme: {acme}}}}}"
+    services = f"[{{service: web, to: 'tcp://127.0.0.1:80', tls: {tls}}}, {{service: a, to: acme}}]"
+    file.write_text(f"parent: vsock://3:5000\ningress: {services}\n")
+
+    done = CliRunner().invoke(command, [str(file)])
+    assert done.exit_code == 1
+    place = f"{file}:2: ingress[0].tls.certificate.acme.ca"
+    assert done.stdout.startswith(f"{place}: {tmp_path}/none cannot be read: no such file")
+
+    file.write_text(file.read_text().replace(f"{tmp_path}/none", str(authority.file)))
+    assert CliRunner().invoke(command, [str(file)]).exit_code == 0

@@ -8,9 +8,11 @@ __all__ = (
     "MAX_SOCKET_PATH",
     "AbsolutePath",
     "AtOnce",
+    "ContactUrl",
     "ContextId",
     "FilePath",
     "HostName",
+    "HttpsUrl",
     "Mode",
     "Name",
     "NsmDevice",
@@ -126,6 +128,22 @@ VariableName = Annotated[
     msgspec.Meta(
         pattern=r"^[^=\x00]+(?![\s\S])",
         description="the name of an environment variable",
+    ),
+]
+HttpsUrl = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^https://[!-~]+(?![\s\S])",
+        max_length=2000,
+        description="a URL that begins with https://",
+    ),
+]
+ContactUrl = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^mailto:[!-~]+@[!-~]+(?![\s\S])",
+        max_length=320,
+        description="an address as mailto:ops@example.com",
     ),
 ]
 SettingName = Annotated[

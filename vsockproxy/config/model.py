@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from vsockproxy.config.enclave_sections import (
+    AcmeAuthority,
     Attestation,
     CertificateSource,
     Clock,
@@ -77,6 +78,7 @@ __all__ = (
     "MAX_STREAMS",
     "MEBIBYTE",
     "STREAM_SOCKET",
+    "AcmeAuthority",
     "Admin",
     "AllowRule",
     "AnyConfig",

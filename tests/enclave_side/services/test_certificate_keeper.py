@@ -67,6 +67,9 @@ class Failing:
     def due_at(self, certificate: ServedCertificate) -> datetime | None:
         return self.inner.due_at(certificate)
 
+    def seconds_to_retry(self, error: CertificateError, failures: int, chance: float) -> float:
+        return self.inner.seconds_to_retry(error, failures, chance)
+
 
 WEB = SelfSigned("web", ("a.example",))
 
