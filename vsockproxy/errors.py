@@ -19,11 +19,13 @@ VsockproxyError
 ├── attestation.SignatureRefused     an image that the key of its certificate did not sign
 ├── attestation.UnusableInput        what no enclave image can be made of
 ├── protocols.ProtocolError          what a client sent that its protocol does not have
+├── tls_files.TlsFileError           a PEM file for TLS that cannot be used; says what to do
 ├── dataplane.DialError              a connection that could not be made
 ├── client.PacketError               a packet of the stream socket that is none of its table
 ├── client.StreamSocketMissing       the stream socket is not named, or nobody listens on it
 ├── client.OpeningCut                its worker ended before it had answered
 └── Refused                          a stream that policy, the peer or a limit refused
+    ├── dataplane.TlsFailed          TLS of ours that did not come about, or broke
     └── client.StreamRefused         the same as a program sees it, an OSError of its kind too
 """
 

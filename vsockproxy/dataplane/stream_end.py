@@ -91,6 +91,7 @@ class StreamEnd:
         "_closed",
         "_counted",
         "_fd",
+        "_has_remote_ended_above",
         "_holds",
         "_is_cut",
         "_is_discarding",
@@ -146,6 +147,7 @@ class StreamEnd:
         self.has_look_due = False
         self._is_waiting_for_credit = False
         self._is_discarding = False
+        self._has_remote_ended_above = False
         self._is_cut = False
         """The program's connection was reset, and a write took the error that told."""
         self._answer: asyncio.Future[Opened] | None = None
@@ -523,10 +525,16 @@ class StreamEnd:
             self._mark = mark
             self._marked_at = now
             return
-        is_half_closed = self.is_local_finished or self.is_remote_finished
+        is_half_closed = (
+            self.is_local_finished or self.is_remote_finished or self._has_remote_ended_above
+        )
         limit = half_closed_seconds if is_half_closed and half_closed_seconds else idle_seconds
         if limit and now - self._marked_at >= limit:
             self.reset(ErrorCode.TIMED_OUT, ENDED_TIMED_OUT)
+
+    def remote_ended_above(self) -> None:
+        """The peer ended what the stream carries, as TLS does; the stream's own end is to come."""
+        self._has_remote_ended_above = True
 
     def _local_write_failed(self, error: OSError) -> None:
         """The program reads no more. It may still have sent bytes that wait to be read.

@@ -153,6 +153,7 @@ class TlsConnection:
         sock: socket.socket,
         failed: Callable[[str], None],
         closed: Callable[[], None] | None = None,
+        peer_ended: Callable[[], None] | None = None,
     ) -> tuple[TlsSocket, bytes]:
         """What a relay takes as the local socket, and records that it is to write there first.
 
@@ -160,11 +161,12 @@ class TlsConnection:
             sock: the program's; owned by the first result.
             failed: called once with a line when the peer breaks the connection's rules.
             closed: called once, when it is closed.
+            peer_ended: called once, when the peer sends no more and the program has been told.
         """
         rest = self.records.untouched() + bytes(self._backlog)
         self._backlog = memoryview(b"")
         self._first_bytes = b""
-        return TlsSocket(sock, self.records, failed, closed), rest
+        return TlsSocket(sock, self.records, failed, closed, peer_ended), rest
 
     def attach(
         self,
@@ -183,7 +185,7 @@ class TlsConnection:
             failed: called once with a line when the peer breaks the connection's rules.
             closed: called once, when the program's socket is closed.
         """
-        local, rest = self.local_socket(sock, failed, closed)
+        local, rest = self.local_socket(sock, failed, closed, end.remote_ended_above)
         end.attach(local, to_local=rest)
 
     async def _feed(self, text_at_end: str) -> None:

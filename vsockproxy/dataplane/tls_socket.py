@@ -49,6 +49,7 @@ class TlsSocket:
         records: of a connection whose handshake is complete.
         failed: called once with a line when the peer breaks the connection's rules.
         closed: called once, when the socket is closed.
+        peer_ended: called once, when the peer sends no more and the program has been told.
     """
 
     __slots__ = (
@@ -57,6 +58,7 @@ class TlsSocket:
         "_failed",
         "_has_said_end",
         "_is_cut",
+        "_peer_ended",
         "_records",
         "_sock",
         "_stride",
@@ -69,11 +71,13 @@ class TlsSocket:
         records: TlsRecords,
         failed: Callable[[str], None],
         closed: Callable[[], None] | None = None,
+        peer_ended: Callable[[], None] | None = None,
     ) -> None:
         self._sock = sock
         self._records = records
         self._failed = failed
         self._closed = closed
+        self._peer_ended = peer_ended
         self._unsent = b""
         """Plaintext that the program's socket did not take."""
         self._ahead = 0
@@ -237,6 +241,9 @@ class TlsSocket:
     def _end_of_peer(self) -> None:
         with suppress(OSError):  # whoever is gone is found by the next read
             self._sock.shutdown(socket.SHUT_WR)
+        peer_ended, self._peer_ended = self._peer_ended, None
+        if peer_ended is not None:
+            peer_ended()
 
     def shutdown(self, how: int, /) -> None:
         """The records end here: the program has got its end of file, if the peer said so.

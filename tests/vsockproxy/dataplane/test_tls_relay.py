@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterator
@@ -14,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.support.certificates import Authority
 from tests.support.tls_scene import SECONDS, TlsScene, play, receive_all, send_pattern
 from vsockproxy.dataplane.carriers import UNIX, VSOCK, Carrier
+from vsockproxy.dataplane.loop import now
 from vsockproxy.dataplane.sockets import send_all
 from vsockproxy.dataplane.tls_contexts import client_context, server_context
 from vsockproxy.dataplane.tls_failures import TlsFailed
@@ -153,6 +155,23 @@ def test_a_reset_of_the_program_is_no_end_to_the_peer(
         scene.program.close()
         with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):  # a clean end would be b""
             await asyncio.to_thread(peer.recv, 100)
+
+    enact(Parties(authority, server_side=server_side), act)
+
+
+@ROLES
+def test_a_peer_that_has_said_its_end_and_stays_is_half_closed(
+    authority: Authority, *, server_side: bool
+) -> None:
+    async def act(scene: TlsScene, peer: ssl.SSLSocket) -> None:
+        peer.settimeout(0)
+        with pytest.raises(ssl.SSLWantReadError):
+            peer.unwrap()  # its close_notify is sent, and its connection stays open
+        assert await asyncio.to_thread(receive_all, scene.program) == hashlib.sha256().hexdigest()
+        for later in (0, 299, 301):
+            assert not scene.near.is_closed
+            scene.near.check_time(now() + later, half_closed_seconds=300, idle_seconds=0)
+        assert scene.near.ended == "timed_out"
 
     enact(Parties(authority, server_side=server_side), act)
 
