@@ -7,6 +7,7 @@ from tests.fuzz.document_targets import (
     ATTESTATION_PAYLOAD,
 )
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.kms_client_targets import KMS_CLIENT
 from tests.fuzz.kms_proxy_targets import (
     KMS_ANSWER,
     KMS_ANSWER_HEAD,
@@ -15,6 +16,7 @@ from tests.fuzz.kms_proxy_targets import (
 )
 from tests.fuzz.kms_targets import AWS_AUTHORIZATION, KMS_ENVELOPE
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
+from tests.fuzz.nsm_targets import NSM_REQUEST, NSM_RESPONSE
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
 from tests.fuzz.record_reply_targets import RECORD_REPLY
 from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
@@ -56,5 +58,8 @@ TARGETS: dict[str, Target] = {
         ATTESTATION_DOCUMENT,
         ATTESTATION_PAYLOAD,
         ATTESTATION_CERTIFICATE,
+        NSM_REQUEST,
+        NSM_RESPONSE,
+        KMS_CLIENT,
     )
 }

@@ -150,8 +150,9 @@ class Attestation(Section, frozen=True):
     device: NsmDevice = NSM_DEVICE
     """The module's device. `software` for development and tests: a module that proves nothing."""
     root: FilePath | None = None
-    """A PEM file: with a device, the root certificate to trust in place of AWS's. With `software`,
-    the certificate and the key of its root, made where it is absent; without it, a new one."""
+    """A PEM file. With `software`: certificate and key of its root, made where absent; without it,
+    every start makes a new one. With a device: the root that its documents lead to, in place of
+    AWS's; nothing in an enclave verifies them."""
 
 
 class Shim(Section, frozen=True):

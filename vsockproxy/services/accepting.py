@@ -12,7 +12,7 @@ from vsockproxy.control.logs import EventLog
 
 __all__ = ("ServeConnection", "accept_connections")
 
-ServeConnection = Callable[[trio.SocketStream], Awaitable[None]]
+ServeConnection = Callable[[trio.socket.SocketType], Awaitable[None]]
 """Serves one connection, and closes it."""
 
 PAUSE_SECONDS: Final = 0.1
@@ -43,9 +43,9 @@ async def accept_connections(
     accepting = trio.socket.from_stdlib_socket(listener)
     is_in_want = False
 
-    async def run(stream: trio.SocketStream) -> None:
+    async def run(connection: trio.socket.SocketType) -> None:
         try:
-            await serve(stream)
+            await serve(connection)
         finally:
             room.release()
 
@@ -70,6 +70,6 @@ async def accept_connections(
                         await trio.sleep(PAUSE_SECONDS)
                     continue
                 is_in_want = False
-                nursery.start_soon(run, trio.SocketStream(connection))
+                nursery.start_soon(run, connection)
     finally:
         accepting.detach()

@@ -46,8 +46,8 @@ async def serve_http(listener: socket, answering: Answering, log: EventLog) -> N
     await accept_connections(listener, serve, log, at_once=CONNECTIONS_AT_ONCE)
 
 
-async def _serve_one(stream: trio.SocketStream, answering: Answering) -> None:
-    async with stream:
+async def _serve_one(connection: trio.socket.SocketType, answering: Answering) -> None:
+    async with trio.SocketStream(connection) as stream:
         with trio.move_on_after(EXCHANGE_SECONDS):
             try:
                 await stream.send_all(await _exchange(stream, answering))

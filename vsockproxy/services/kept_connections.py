@@ -59,8 +59,8 @@ async def serve_kept_connections(
     """
     waiting = _Waiting()
 
-    async def serve(stream: trio.SocketStream) -> None:
-        async with stream:
+    async def serve(connection: trio.socket.SocketType) -> None:
+        async with trio.SocketStream(connection) as stream:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has gone
                 await _serve(stream, answering, refusing, Conversation(max_body_bytes), waiting)
 
