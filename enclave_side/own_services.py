@@ -10,14 +10,16 @@ from collections.abc import MutableMapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from enclave_side.challenge_socket import open_challenge_socket
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
 from enclave_side.shim.environment import kms_endpoint, with_credentials
 from enclave_side.software_module import make_memory
 from enclave_side.stream_socket import open_stream_socket
-from enclave_side.trust import require_trust
+from enclave_side.trust import require_acme, require_trust
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials, EnclaveKms
+from vsockproxy.config.scalars import TO_ACME
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.nsm_locations import NSM_VARIABLE
@@ -32,6 +34,7 @@ SERVICES_MODULE: Final = "enclave_side.services.process"
 
 CONTAINER_NAME: Final = "credentials.listen"
 METADATA_NAME: Final = "credentials.imds"
+CHALLENGES_NAME: Final = "acme"
 KMS_NAME: Final = "kms.listen"
 NSM_NAME: Final = "attestation.device"
 
@@ -99,6 +102,14 @@ def prepare_own_services(
     tls_services = [each.service for each in config.ingress if each.tls is not None]
     if tls_services:
         require_trust("ingress[].tls")
+    if any(each.to == TO_ACME for each in config.ingress):
+        require_acme("ingress[].tls.certificate.acme")
+        assert config.shim.streams is not None  # a rule of the configuration
+        if not has_streams:
+            raise ListenError("no authority can be asked: the stream socket was left out")
+        challenges = open_challenge_socket(config.shim.streams)
+        stack.callback(challenges.close)
+        opened.append((CHALLENGES_NAME, "acme", challenges))
     if not opened and not tls_services:
         return []
     from vsockproxy.control.companion_process import EnclaveServices

@@ -169,6 +169,7 @@ ListenerKind = Literal[
     "admin",
     "credentials",
     "imds",
+    "acme",
     "kms",
     "nsm",
     "ingress",

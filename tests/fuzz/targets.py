@@ -1,11 +1,14 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
+from tests.fuzz.acme_targets import ACME_MESSAGE, ACME_ORDER
+from tests.fuzz.attestation_request_targets import ATTESTATION_REQUEST
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
 from tests.fuzz.document_targets import (
     ATTESTATION_CERTIFICATE,
     ATTESTATION_DOCUMENT,
     ATTESTATION_PAYLOAD,
 )
+from tests.fuzz.eif_targets import EIF, EIF_SIGNATURE
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.kms_client_targets import KMS_CLIENT
 from tests.fuzz.kms_proxy_targets import (
@@ -49,6 +52,10 @@ TARGETS: dict[str, Target] = {
         STREAM_ANSWER,
         LOG_RECORDS,
         LOG_POSITIONS,
+        EIF,
+        EIF_SIGNATURE,
+        ACME_MESSAGE,
+        ACME_ORDER,
         KMS_ENVELOPE,
         AWS_AUTHORIZATION,
         KMS_CALL,
@@ -58,6 +65,7 @@ TARGETS: dict[str, Target] = {
         ATTESTATION_DOCUMENT,
         ATTESTATION_PAYLOAD,
         ATTESTATION_CERTIFICATE,
+        ATTESTATION_REQUEST,
         NSM_REQUEST,
         NSM_RESPONSE,
         KMS_CLIENT,

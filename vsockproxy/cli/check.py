@@ -17,6 +17,7 @@ from vsockproxy.config.load import (
     parse,
     read_file,
 )
+from vsockproxy.tls_files import check_tls_files
 
 __all__ = ("command",)
 
@@ -36,7 +37,11 @@ class _Files:
         try:
             content = read_file(file)
             if not is_enclave_run(content):
-                return parse(content, file)
+                document = parse(content, file)
+                errors = list(check_tls_files(document))
+                if errors:
+                    raise ConfigErrors(errors)
+                return document
             parse_enclave_run(content, file)
             self.enclave_runs.append(file)
         except FileNotReadable as error:

@@ -5,8 +5,10 @@ from typing import Literal
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.field_types import (
     AbsolutePath,
+    ContactUrl,
     FilePath,
     HostName,
+    HttpsUrl,
     Name,
     NsmDevice,
     Port,
@@ -16,6 +18,7 @@ from vsockproxy.config.field_types import (
     Seconds,
     SettingName,
     SocketPath,
+    SpkiPin,
     UserNumber,
     VariableName,
     Word,
@@ -42,6 +45,7 @@ from vsockproxy.config.shared_sections import (
 from vsockproxy.nsm_locations import NSM_DEVICE
 
 __all__ = (
+    "AcmeAuthority",
     "Attestation",
     "CertificateSource",
     "Clock",
@@ -52,6 +56,7 @@ __all__ = (
     "EnclaveKms",
     "EnclaveLog",
     "Entropy",
+    "ForwardTls",
     "IngressTls",
     "Machine",
     "Shim",
@@ -69,6 +74,19 @@ class EnclaveLog(Log, frozen=True):
     """Bytes of the log that are kept while the parent does not take them."""
 
 
+class ForwardTls(Section, frozen=True):
+    """TLS to the destination of a forward, from inside the enclave."""
+
+    ca: FilePath | None = None
+    """A PEM file of the authorities to trust, in place of the image's own."""
+    pin_spki: list[SpkiPin] = []
+    """Of the destination's key, the SHA-256 of its SubjectPublicKeyInfo in base64: one of these."""
+    client_cert: FilePath | None = None
+    """A PEM file with a certificate, its chain and its key, for a destination that wants one."""
+    server_name: HostText | None = None
+    """Whom to ask for and whose certificate to demand; by default the host of `to`."""
+
+
 class EnclaveForward(Section, frozen=True):
     """A local listener in the enclave whose connections go to one destination."""
 
@@ -78,8 +96,24 @@ class EnclaveForward(Section, frozen=True):
     """Where its connections go, if both sides' lists allow it."""
     carrier: Literal["shared", "dedicated"] = "shared"
     """`dedicated` gives each connection a vsock connection of its own."""
-    tls: bool = False
-    """Whether the enclave's side speaks TLS to the destination on the program's behalf."""
+    tls: bool | ForwardTls = False
+    """Whether the enclave's side speaks TLS to the destination, for a program that does not; as a
+    section, whom to trust and what to present."""
+    protocol: Literal["tcp", "http"] = "tcp"
+    """`http`: programs speak plain HTTP/1.1 here, and requests get the destination's Host."""
+
+
+class AcmeAuthority(Section, frozen=True):
+    """An authority that issues certificates by ACME (RFC 8555), with http-01 as the proof."""
+
+    directory: HttpsUrl
+    """Its directory. Both allowlists have to let the enclave reach its host; to name it here is to
+    agree to its terms of service."""
+    contact: ContactUrl | None = None
+    """Whom the authority may write to, as `mailto:ops@example.com`."""
+    ca: FilePath | None = None
+    """A file of the image with the roots, in PEM, that the authority's own server is verified
+    against; by default those of the image."""
 
 
 class CertificateSource(Section, frozen=True):
@@ -89,6 +123,9 @@ class CertificateSource(Section, frozen=True):
     """A file of the image: the certificate, then its issuers', in PEM."""
     key: FilePath | None = None
     """A file of the image: the private key, in PEM. Whoever has the image can read it."""
+    acme: AcmeAuthority | None = None
+    """In place of files: issued by an authority, for `tls.names`, to a key that is made in the
+    enclave and never leaves it; and renewed with a third of its time left."""
 
 
 class IngressTls(Section, frozen=True):
@@ -113,7 +150,8 @@ class EnclaveIngress(Section, frozen=True):
     """The service's name, which the parent's file names too."""
     to: ServiceTargetText
     """Where it listens: `tcp://127.0.0.1:PORT` or a unix socket. `streams` for a program that
-    listens with vsockproxy.client."""
+    listens with vsockproxy.client. `acme` for what answers the challenges of authorities; the
+    parent's listener for it is port 80."""
     proxy_protocol: ProxyProtocol = "none"
     """`v2` tells the service in front of each connection whose it is."""
     tls: IngressTls | None = None

@@ -2,7 +2,7 @@
 
 `load` turns YAML into these values, `schema` turns these types and their docstrings into JSON
 Schemas. What a type cannot say (one key excludes another, two listeners collide) is in `rules`,
-what is in the schema and not built yet in `unbuilt`.
+what its files hold in `vsockproxy.tls_files`.
 """
 
 from typing import Annotated, Literal
@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from vsockproxy.config.enclave_sections import (
+    AcmeAuthority,
     Attestation,
     CertificateSource,
     Clock,
@@ -20,6 +21,7 @@ from vsockproxy.config.enclave_sections import (
     EnclaveKms,
     EnclaveLog,
     Entropy,
+    ForwardTls,
     IngressTls,
     Machine,
     Shim,
@@ -76,6 +78,7 @@ __all__ = (
     "MAX_STREAMS",
     "MEBIBYTE",
     "STREAM_SOCKET",
+    "AcmeAuthority",
     "Admin",
     "AllowRule",
     "AnyConfig",
@@ -95,6 +98,7 @@ __all__ = (
     "EnclaveLimits",
     "EnclaveLog",
     "Entropy",
+    "ForwardTls",
     "IngressRoute",
     "IngressTls",
     "Limits",

@@ -198,6 +198,15 @@ def _check_enclave_forward(forward: EnclaveForward) -> Iterator[_Complaint]:
         yield "listen", what, "write tcp://127.0.0.1:PORT or unix:///PATH"
 
 
+def _check_http_front(forward: EnclaveForward) -> Iterator[_Complaint]:
+    if forward.protocol == "http" and not forward.tls:
+        what = "protocol: http is for a destination that speaks https"
+        yield "protocol", what, "add tls: true, or remove protocol"
+    if forward.protocol == "http" and forward.carrier == "dedicated":
+        what = "a forward with protocol: http has shared streams only"
+        yield "carrier", what, "remove carrier"
+
+
 def _check_parent_credentials(credentials: ParentCredentials) -> Iterator[_Complaint]:
     if not isinstance(credentials.socket, UnixAddress):
         what = "whoever may connect there has the instance's role: only a unix socket says who"
@@ -274,7 +283,10 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
         _SectionRule(frozenset(("attestation", "shim")), _check_nsm_socket),
     ),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
-    EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),
+    EnclaveForward: (
+        _SectionRule(frozenset(("listen",)), _check_enclave_forward),
+        _SectionRule(frozenset(("tls", "protocol", "carrier")), _check_http_front),
+    ),
     ParentCredentials: (_SectionRule(frozenset(("socket",)), _check_parent_credentials),),
     EnclaveCredentials: (_SectionRule(frozenset(("listen",)), _check_enclave_credentials),),
     EnclaveKms: (_SectionRule(frozenset(("listen",)), _check_kms),),

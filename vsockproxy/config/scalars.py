@@ -51,6 +51,8 @@ __all__ = (
 MAX_SIZE_BYTES = 1024**4
 TO_STREAMS = "streams"
 """A service whose connections go to whoever listens for it on the stream socket."""
+TO_ACME = "acme"
+"""A service whose connections go to our own process of services, which answers challenges."""
 
 _SIZE = re.compile(r"([0-9]{1,13})(?: ?(KiB|MiB|GiB))?", re.ASCII)
 _WRONG_SIZE_UNIT = re.compile(r"([0-9]{1,13}) ?([kmg])(?:i?b)?", re.ASCII | re.IGNORECASE)
@@ -202,7 +204,7 @@ def _parse_capability(text: str) -> str:
 
 
 def _parse_service_target(text: str) -> Endpoint | str:
-    return text if text == TO_STREAMS else parse_endpoint(text)
+    return text if text in (TO_STREAMS, TO_ACME) else parse_endpoint(text)
 
 
 def _parse_size(text: str) -> int:
@@ -315,8 +317,8 @@ else:
     class ServiceTargetText(Scalar):
         """Where a service of the enclave listens."""
 
-        wanted = "tcp://127.0.0.1:PORT, unix:///PATH or streams"
-        examples = ("tcp://127.0.0.1:8080", "unix:///run/app.sock", "streams")
+        wanted = "tcp://127.0.0.1:PORT, unix:///PATH, streams or acme"
+        examples = ("tcp://127.0.0.1:8080", "unix:///run/app.sock", "streams", "acme")
         parse = staticmethod(_parse_service_target)
 
     class NetworkText(Scalar):

@@ -24,6 +24,8 @@ class Reason(StrEnum):
     """Multicast, documentation or another address that no rule opens."""
     NOT_TLS = "not_tls"
     SNI_MISMATCH = "sni_mismatch"
+    TLS_FAILED = "tls_failed"
+    """TLS that our side speaks did not come about; the text says why."""
     NO_SUCH_NAME = "no_such_name"
     LOOKUP_FAILED = "lookup_failed"
     DIAL_REFUSED = "dial_refused"
