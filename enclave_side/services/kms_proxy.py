@@ -6,9 +6,11 @@ whoever is in the command's network may ask, and KMS decides by the instance's r
 measured.
 """
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -108,6 +110,8 @@ class KmsProxy:
             error = CallTimedOut("timeout", f"there was no answer in {CALL_SECONDS:g} s")
         except KmsProxyError as found:
             error = found
+        except Exception as found:  # a mistake of ours, which is to cost no other call anything
+            error = KmsProxyError("internal", f"a mistake of vsockproxy's own: {_where(found)}")
         if error is not None:
             answer = refusal(error)
         self._log.write(
@@ -211,6 +215,13 @@ async def _ask(endpoint: KmsEndpoint, call: KmsCall, request: bytes) -> ServiceA
         raise AnswerRefused("http", f"{endpoint.host}: {error}") from None
     except ConnectionCut as error:
         raise KmsUnavailable("cut", f"{endpoint.host}: {error}") from None
+
+
+def _where(mistake: Exception) -> str:
+    """Its kind and its place; its text could hold what the call is about."""
+    frames = traceback.extract_tb(mistake.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(mistake).__name__}{place}"
 
 
 def refuse_request(error: HttpRequestError) -> ServiceAnswer:

@@ -124,9 +124,12 @@ def _answered(data: bytes) -> str:
                 answer = reader.receive(piece)
                 if answer is not None:
                     assert len(answer.body) <= _MOST_BODY
-                    return f"{answer.status} {len(answer.body)}"
-        except HttpResponseError:
-            return "refused"
+                    names = {name for name, _ in answer.headers}
+                    kinds = [name for name in ("transfer-encoding", "connection") if name in names]
+                    sort = "answer" if answer.status < 400 else "error"
+                    return " ".join((sort, "with body" if answer.body else "empty", *kinds))
+        except HttpResponseError as error:
+            return "no HTTP" if "no HTTP" in error.text else "refused"
         return "more"
 
     return same_however_cut(read)
@@ -144,6 +147,8 @@ KMS_ANSWER_HEAD = Target(
         b"HTTP/1.1 100 Continue\r\n\r\n" + _ANSWER_HEAD + b"Content-Length: 2\r\n\r\n{}",
         _ANSWER_HEAD + b"\r\n{}",
         b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 500 Error\r\nContent-Length: 0\r\n\r\n",
         b"SSH-2.0-OpenSSH\r\n",
     ),
     dictionary=(*_HTTP, b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 Early\r\n\r\n"),

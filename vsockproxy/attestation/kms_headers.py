@@ -11,7 +11,7 @@ _PASSED = frozenset(
     {"amz-sdk-invocation-id", "amz-sdk-request", "content-type", "user-agent", "x-amzn-trace-id"}
 )
 _ANSWERED = frozenset({"content-encoding", "date", "retry-after"})
-_OF_THE_BODY = frozenset({"x-amz-crc32", "x-amzn-content-sha256", "x-amz-content-sha256"})
+_OF_THE_BODY = frozenset({"x-amz-content-sha256", "x-amz-crc32"})
 """Sums over a body, which are wrong once it is another."""
 
 

@@ -174,6 +174,19 @@ async def test_a_module_that_is_missing_is_said() -> None:
     assert kind_of(found) == (500, "VsockproxyAttestationException", "nsm")
 
 
+async def test_a_mistake_of_ours_ends_one_call_and_says_nothing_of_it() -> None:
+    def attest() -> bytes:
+        raise ZeroDivisionError("with a secret in its text")
+
+    kms = FakeKms([answer(b"{}")])
+    async with proxy_to(kms, RecordingLog(), attest=attest) as proxy:
+        found = await proxy.answer(request())
+        assert kind_of(found) == (500, "VsockproxyException", "internal")
+        assert "ZeroDivisionError at test_kms_proxy.py:" in found.body.decode()
+        assert "secret" not in found.body.decode()
+        assert (await proxy.answer(request("ListKeys"))).status == 200
+
+
 async def test_a_header_that_cannot_be_signed_is_the_program_s_fault() -> None:
     wrong = request("ListKeys")
     wrong = BodyRequest("POST", "/", {**wrong.headers, "x-amz-meta": "\xe4"}, b"{}")
