@@ -27,13 +27,24 @@ def tls_serving(
 
     def serve(connection: socket.socket) -> None:
         connection.settimeout(SECONDS)
-        try:
-            tls = context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False)
-        except ssl.SSLError as error:
-            if failed is not None:
-                failed(error.reason or str(error))
-            return
+        tls = context.wrap_socket(
+            connection,
+            server_side=True,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=False,
+        )
         with tls:
+            try:
+                tls.do_handshake()
+            except ssl.SSLError as error:
+                if failed is not None:
+                    failed(error.reason or str(error))
+                # A close with bytes unread is a reset, which may overtake the alert.
+                with socket.socket(fileno=tls.detach()) as raw, contextlib.suppress(OSError):
+                    raw.shutdown(socket.SHUT_WR)
+                    while raw.recv(65_536):
+                        pass
+                return
             handler(tls)
 
     with serving(serve) as port:
