@@ -8,6 +8,8 @@ VsockproxyError
 ├── config.FileNotReadable           a file that cannot be opened or read
 ├── session.SessionError             what a peer or a caller did to a session
 ├── attestation.NsmError             what the Nitro Secure Module refused, or should not have said
+├── attestation.DocumentRefused      an attestation document that does not verify; carries a reason
+├── attestation.RequirementError     a demand on documents that makes no sense
 ├── protocols.ProtocolError          what a client sent that its protocol does not have
 ├── dataplane.DialError              a connection that could not be made
 ├── client.PacketError               a packet of the stream socket that is none of its table

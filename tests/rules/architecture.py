@@ -123,7 +123,7 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
-    "cryptography": {"vsockproxy.attestation.documents"},
+    "cryptography": {"vsockproxy.attestation"},
     "msgspec": {
         "parent_side.services",
         "vsockproxy.config",
