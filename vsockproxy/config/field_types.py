@@ -10,6 +10,7 @@ __all__ = (
     "ContextId",
     "FilePath",
     "HostName",
+    "InstanceId",
     "Mode",
     "Name",
     "PcrIndex",
@@ -42,6 +43,13 @@ Name = Annotated[
     msgspec.Meta(
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
         description="a name of up to 64 letters, digits, '_', '.' and '-'",
+    ),
+]
+InstanceId = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^i-[0-9a-f]{1,32}(?![\s\S])",
+        description="the id of an instance, as i-0123456789abcdef0",
     ),
 ]
 PcrIndex = Annotated[

@@ -9,6 +9,7 @@ from vsockproxy.addresses import UnixAddress
 from vsockproxy.config.field_types import (
     ContextId,
     FilePath,
+    InstanceId,
     Name,
     PcrIndex,
     PcrValue,
@@ -107,6 +108,9 @@ class ParentAttestation(Section, frozen=True):
     """A PEM file with the root certificates to trust, in place of AWS's (commercial partition)."""
     allow_debug: bool = False
     """Take enclaves in debug mode, which anybody on the parent can look into."""
+    instance: InstanceId | None = None
+    """The instance that an enclave has to be on; by default this one, where it says what it is (on
+    EC2's Nitro instances it does)."""
     max_age: PositiveSeconds = 300.0
     """How far the time of a document may be from this machine's, in seconds."""
     timeout: PositiveSeconds = 30.0

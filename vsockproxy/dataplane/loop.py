@@ -18,6 +18,7 @@ __all__ = (
     "Future",
     "Semaphore",
     "Task",
+    "Timeout",
     "TimerHandle",
     "add_reader",
     "add_writer",
@@ -40,6 +41,7 @@ Event = asyncio.Event
 Future = asyncio.Future
 Semaphore = asyncio.Semaphore
 Task = asyncio.Task
+Timeout = asyncio.Timeout
 TimerHandle = asyncio.TimerHandle
 sleep = asyncio.sleep
 timeout = asyncio.timeout
