@@ -10,8 +10,8 @@ from enclave_side.entropy import prepare_entropy
 from enclave_side.heartbeat import HeartbeatError, send_heartbeat
 from enclave_side.mounts import mount_missing
 from enclave_side.namespaces import Namespace, NamespaceError, set_host_name, unshare
-from enclave_side.nsm_device import has_nsm
 from vsockproxy.config.model import Machine
+from vsockproxy.nsm_device import has_nsm
 
 __all__ = ("Ground", "boot")
 

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from enclave_side.nsm_device import ask_nsm
-from vsockproxy.attestation.nsm_messages import NsmError, encode_get_random, parse_get_random
+from vsockproxy.attestation.nsm_errors import NsmError
+from vsockproxy.attestation.nsm_messages import encode_get_random, parse_get_random
 from vsockproxy.config.model import Entropy
 from vsockproxy.errors import VsockproxyError
+from vsockproxy.nsm_device import Nsm
 
 __all__ = ("CURRENT_SOURCE", "EntropyError", "credit_entropy", "prepare_entropy")
 
@@ -35,7 +36,7 @@ class EntropyError(VsockproxyError):
 def prepare_entropy(
     settings: Entropy,
     *,
-    ask: Callable[[bytes], bytes] = ask_nsm,
+    ask: Callable[[bytes], bytes] | None = None,
     credit: Callable[[bytes], None] | None = None,
     current_source: Path = CURRENT_SOURCE,
 ) -> None:
@@ -43,7 +44,8 @@ def prepare_entropy(
 
     Args:
         settings: the section of the file.
-        ask: sends a request to the Nitro Secure Module, and returns its response.
+        ask: sends a request to the Nitro Secure Module, and returns its response; that of this
+            machine if None.
         credit: adds random bytes to the kernel's; `credit_entropy` if None.
         current_source: where the kernel says what its hardware generator is.
 
@@ -54,7 +56,7 @@ def prepare_entropy(
         _check_source(settings.source, current_source)
     if settings.seed:
         try:
-            random = parse_get_random(ask(encode_get_random()))
+            random = parse_get_random((ask or Nsm().exchange)(encode_get_random()))
         except NsmError as error:
             raise EntropyError(
                 f"machine.entropy.seed: {error}: a Nitro enclave has such a module: write false "

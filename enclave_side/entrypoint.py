@@ -26,6 +26,7 @@ from enclave_side.own_services import prepare_own_services
 from enclave_side.shim.environment import command_environment
 from enclave_side.shim.names.listeners import open_names_listeners
 from enclave_side.stream_socket import open_stream_socket
+from enclave_side.trust import TrustMissing
 from vsockproxy import processes
 from vsockproxy.addresses import Endpoint, TcpAddress, UnixAddress
 from vsockproxy.config.document import Document
@@ -128,7 +129,7 @@ def run(
                 stack,
                 has_streams=_stream_socket(listeners) is not None,
             )
-        except ListenError as error:
+        except (ListenError, TrustMissing) as error:
             processes.tell(error)
             return FAILED
 

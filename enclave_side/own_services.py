@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
 from enclave_side.shim.environment import with_credentials
+from enclave_side.trust import require_trust
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials
 from vsockproxy.listening import Listener, ListenError, open_listener
@@ -56,6 +57,7 @@ def prepare_own_services(
 
     Raises:
         ListenError: one of them cannot be bound.
+        TrustMissing: the file wants what this installation has not.
     """
     opened: _Opened = []
     secret = secrets.token_urlsafe(SECRET_BYTES)
@@ -68,14 +70,26 @@ def prepare_own_services(
         variables = with_credentials(environment, TcpAddress(host, port), secret, region)
         environment.clear()
         environment.update(variables)
-    if not opened:
+    tls_services = [each.service for each in config.ingress if each.tls is not None]
+    if tls_services:
+        require_trust("ingress[].tls")
+    if not opened and not tls_services:
         return []
     from vsockproxy.control.companion_process import EnclaveServices
     from vsockproxy.control.services import NamedListener
 
     named = [NamedListener(*each) for each in opened]
     has_region = config.credentials is not None
-    return [EnclaveServices(SERVICES_MODULE, named, secret, environment, has_region=has_region)]
+    return [
+        EnclaveServices(
+            SERVICES_MODULE,
+            named,
+            secret,
+            environment,
+            has_region=has_region,
+            tls_services=tls_services,
+        )
+    ]
 
 
 def _open_for_credentials(

@@ -16,6 +16,7 @@ __all__ = (
     "empty_document_descriptor",
     "memory_descriptor",
     "read_document",
+    "read_memory",
     "write_document",
 )
 
@@ -69,13 +70,7 @@ def read_document(descriptor: int) -> Document:
     Raises:
         MessageError: it holds no document.
     """
-    size_bytes = os.fstat(descriptor).st_size
-    if size_bytes > MAX_DOCUMENT_BYTES:
-        raise MessageError(f"a document of {size_bytes} bytes, more than {MAX_DOCUMENT_BYTES}")
-    # By position: processes that share the descriptor share its offset too.
-    data = b""
-    while len(data) < size_bytes and (piece := os.pread(descriptor, size_bytes, len(data))):
-        data += piece
+    data = read_memory(descriptor, MAX_DOCUMENT_BYTES)
     try:
         return Document.from_builtins(cbor2.loads(data))
     except (
@@ -83,3 +78,19 @@ def read_document(descriptor: int) -> Document:
         *(msgspec.ValidationError, AddressError),
     ) as error:
         raise MessageError(f"a document that cannot be read: {error}") from error
+
+
+def read_memory(descriptor: int, most_bytes: int) -> bytes:
+    """Read what another process wrote; the descriptor stays open, and the caller's.
+
+    Raises:
+        MessageError: it is more than `most_bytes`.
+    """
+    size_bytes = os.fstat(descriptor).st_size
+    if size_bytes > most_bytes:
+        raise MessageError(f"a document of {size_bytes} bytes, more than {most_bytes}")
+    # By position: processes that share the descriptor share its offset too.
+    data = b""
+    while len(data) < size_bytes and (piece := os.pread(descriptor, size_bytes, len(data))):
+        data += piece
+    return data

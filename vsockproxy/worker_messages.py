@@ -45,6 +45,10 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 | supervision | services   |                                         | what the supervisor knows   |
 | region_known | supervisor | region: for the command's environment  |                             |
 | worker_statistics | services | worker; incarnation                 | a report, passed on         |
+| certificate | both       | service; public_key: DER; origin:       | the key and the chain, PEM  |
+|             |            | generated or image                      | (`passed_memory`)           |
+| certificate_wanted | supervisor | service                          |                             |
+| no_certificate | services | service                                |                             |
 
 The order: `configure` comes first and once, then as many `listeners` as it takes where they follow.
 The worker answers `ready`, once, when it serves; only then does it get connections. `number_name`
@@ -72,6 +76,10 @@ channel, and gets no connections. Where it watches the workers, each of them say
 every second, which is passed on as `worker_statistics`: with its number, and how many processes it
 has had before. `list_streams` goes from the services to every worker, each `streams_listed` back.
 
+The enclave's services say `certificate` for each service of ingress with `tls`, and again when it
+is renewed. The supervisor keeps the latest and tells each worker; a process of services that has
+begun asks for it with `certificate_wanted` before it makes one.
+
 `worker_messages.cddl` says the same to a machine.
 """
 
@@ -85,6 +93,7 @@ from typing import Annotated, Any, Final, Literal
 import cbor2
 import msgspec
 
+from vsockproxy.certificate_messages import Certificate, CertificateWanted, NoCertificate
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.ingress_messages import Offer, Routed, Sockets, SocketsWanted
 from vsockproxy.log_lines import Level, LineFormat
@@ -93,6 +102,8 @@ __all__ = (
     "DRAIN_SECONDS",
     "MAX_DESCRIPTORS",
     "MAX_MESSAGE_BYTES",
+    "Certificate",
+    "CertificateWanted",
     "ChannelClosed",
     "Configure",
     "Connection",
@@ -108,6 +119,7 @@ __all__ = (
     "NameOf",
     "Named",
     "NamesKind",
+    "NoCertificate",
     "NumberName",
     "Offer",
     "Ready",
@@ -328,11 +340,13 @@ ToWorker = (
     | Reload
     | ListStreams
     | Stop
+    | Certificate
     | StreamsListed
     | SupervisionChanged
     | WorkerStatistics
+    | NoCertificate
 )
-"""The last three are for services only."""
+"""The last four are for services only."""
 
 FromWorker = (
     Ready
@@ -348,8 +362,10 @@ FromWorker = (
     | StreamsListed
     | ListStreams
     | RegionKnown
+    | Certificate
+    | CertificateWanted
 )
-"""The last two are of services only."""
+"""The last four are of services only."""
 
 Message = ToWorker | FromWorker
 
@@ -437,7 +453,7 @@ def _check_descriptors(message: Message, count: int) -> None:
     match message:
         case Configure() | Connection() | Routed() | Reload() | Statistics() | StreamsListed():
             allowed = range(1, 2)
-        case SupervisionChanged() | WorkerStatistics():
+        case SupervisionChanged() | WorkerStatistics() | Certificate():
             allowed = range(1, 2)
         case Listeners():
             allowed = range(1, MAX_DESCRIPTORS + 1)

@@ -19,6 +19,11 @@ async def _serve(process: ServiceProcess) -> None:
             keeper = _make_keeper(config, process)
             nursery.start_soon(keeper.run)
             nursery.start_soon(serve_credentials, process, keeper)
+        if any(each.tls is not None for each in config.ingress):
+            # Here, since it loads a package of the extra `trust`.
+            from enclave_side.services.certificates import keep_certificates
+
+            nursery.start_soon(keep_certificates, process)
 
 
 def _make_keeper(config: EnclaveConfig, process: ServiceProcess) -> CredentialsKeeper:

@@ -4,8 +4,6 @@ import cbor2
 import pytest
 
 from enclave_side.entropy import EntropyError, credit_entropy, prepare_entropy
-from enclave_side.nsm_device import ask_nsm, has_nsm
-from vsockproxy.attestation.nsm_messages import MAX_REQUEST_BYTES, NsmError
 from vsockproxy.config.model import Entropy
 
 
@@ -66,18 +64,12 @@ def test_a_kernel_without_generators_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_none_is_an_error(tmp_path: Path) -> None:
-    file = tmp_path / "nsm"
-    assert not has_nsm(str(file))
-    with pytest.raises(NsmError, match=f"{file}: No such file"):
-        ask_nsm(b"", str(file))
+    file = tmp_path / "random"
     file.write_bytes(b"")
-    assert has_nsm(str(file))
-    with pytest.raises(NsmError, match=f"{file}: Inappropriate ioctl"):
-        ask_nsm(b"request", str(file))
     with pytest.raises(EntropyError, match=f"{file}: Inappropriate ioctl"):
         credit_entropy(b"abc", str(file))
 
 
-def test_a_request_that_is_too_long_is_not_sent(tmp_path: Path) -> None:
-    with pytest.raises(NsmError, match="4097 bytes, over 4096"):
-        ask_nsm(bytes(MAX_REQUEST_BYTES + 1), str(tmp_path))
+def test_a_machine_without_a_module_is_an_error() -> None:
+    with pytest.raises(EntropyError, match="seed: /dev/nsm: No such file or directory"):
+        prepare_entropy(Entropy(seed=True), credit=list[bytes]().append)

@@ -29,6 +29,7 @@ _PURE = frozenset(
         "vsockproxy.session",
         "vsockproxy.protocols",
         "vsockproxy.attestation",
+        "vsockproxy.certificates",
         "vsockproxy.credentials",
     }
 )
@@ -39,6 +40,7 @@ _SYSTEM = frozenset(
         "vsockproxy.log",
         "vsockproxy.log_lines",
         "vsockproxy.metrics",
+        "vsockproxy.nsm_device",
         "vsockproxy.passed_memory",
         "vsockproxy.processes",
         "vsockproxy.signals",
@@ -61,6 +63,7 @@ LAYERS = _layers(
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.certificates", _VALUES, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
     Layer("vsockproxy.upstream_credentials", _CONFIGURED),
@@ -71,11 +74,19 @@ LAYERS = _layers(
     Layer("vsockproxy.log", _VALUES | {"vsockproxy.activity", "vsockproxy.log_lines"}),
     Layer("vsockproxy.processes", _VALUES),
     Layer("vsockproxy.signals", _VALUES),
+    Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
+    Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.diagnosis"),
     Layer("vsockproxy.ingress_messages", is_pure=True),
+    Layer("vsockproxy.certificate_messages", is_pure=True),
     Layer(
         "vsockproxy.worker_messages",
-        _CONFIGURED | {"vsockproxy.log_lines", "vsockproxy.ingress_messages"},
+        _CONFIGURED
+        | {
+            "vsockproxy.log_lines",
+            "vsockproxy.ingress_messages",
+            "vsockproxy.certificate_messages",
+        },
     ),
     Layer("vsockproxy.passed_memory", _CONFIGURED | {"vsockproxy.worker_messages"}),
     Layer(
@@ -123,11 +134,17 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
-    "cryptography": {"vsockproxy.attestation"},
+    "cryptography": {
+        "vsockproxy.attestation",
+        "vsockproxy.certificates",
+        "vsockproxy.software_nsm_keys",
+        "enclave_side.services",
+    },
     "msgspec": {
         "parent_side.services",
         "vsockproxy.config",
         "vsockproxy.ingress_messages",
+        "vsockproxy.certificate_messages",
         "vsockproxy.passed_memory",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",

@@ -9,7 +9,7 @@ import difflib
 from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeGuard, Union, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
@@ -114,7 +114,7 @@ def _convert(value: Any, wanted: Any, path: str, conversion: Conversion) -> Any:
     if value is BROKEN:
         return _INVALID
     arm = _arm(wanted, value)
-    if isinstance(arm, type) and issubclass(arm, Section) and isinstance(value, dict):
+    if _is_section(arm) and isinstance(value, dict):
         return convert_section(value, arm, path, conversion)
     if arm in ONE_FOR_A_LIST and not isinstance(value, list | dict | NoneType):
         (item_type,) = get_args(arm)
@@ -152,6 +152,9 @@ def _arm(wanted: Any, value: Any) -> Any:
         return _arm(get_args(wanted)[0], value)
     if get_origin(wanted) in (Union, UnionType):
         members = [member for member in get_args(wanted) if member is not NoneType]
+        if isinstance(value, dict):
+            sections = [each for each in members if _is_section(each)]
+            members = sections or members
         return _arm(members[0], value) if len(members) == 1 else wanted
     return wanted
 
@@ -161,7 +164,11 @@ def _holds_sections(wanted: Any) -> bool:
     arm = _arm(wanted, None)
     if get_origin(arm) is list:
         arm = _arm(get_args(arm)[0], None)
-    return isinstance(arm, type) and issubclass(arm, Section)
+    return _is_section(arm)
+
+
+def _is_section(wanted: Any) -> TypeGuard[type[Section]]:
+    return isinstance(wanted, type) and issubclass(wanted, Section)
 
 
 def _explain(value: Any, wanted: inspect.Type) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from typing import Literal
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.field_types import (
     AbsolutePath,
+    FilePath,
     HostName,
     Name,
     Port,
@@ -22,6 +23,7 @@ from vsockproxy.config.scalars import (
     CapabilityText,
     DestinationText,
     EndpointText,
+    HostText,
     NetworkText,
     ServiceTargetText,
     Size,
@@ -36,6 +38,7 @@ from vsockproxy.config.shared_sections import (
 )
 
 __all__ = (
+    "CertificateSource",
     "Clock",
     "Command",
     "EnclaveCredentials",
@@ -43,6 +46,7 @@ __all__ = (
     "EnclaveIngress",
     "EnclaveLog",
     "Entropy",
+    "IngressTls",
     "Machine",
     "Shim",
     "SupervisedCommand",
@@ -72,6 +76,30 @@ class EnclaveForward(Section, frozen=True):
     """Whether the enclave's side speaks TLS to the destination on the program's behalf."""
 
 
+class CertificateSource(Section, frozen=True):
+    """Where a service's certificate comes from, if we do not make it."""
+
+    chain: FilePath | None = None
+    """A file of the image: the certificate, then its issuers', in PEM."""
+    key: FilePath | None = None
+    """A file of the image: the private key, in PEM. Whoever has the image can read it."""
+
+
+class IngressTls(Section, frozen=True):
+    """How TLS of a service's connections ends in the enclave."""
+
+    certificate: Literal["self_signed"] | CertificateSource = "self_signed"
+    """`self_signed` for a key that is made in the enclave and never leaves it."""
+    names: list[HostText] = []
+    """Names and addresses of the service, for the certificate; without any, `service`."""
+    client_ca: FilePath | None = None
+    """A file of the image with the certificates, in PEM, of those who issue clients' certificates:
+    with it, a client without such a one is refused."""
+    attestation: bool = True
+    """Whether GET /.well-known/attestation, as a connection's first request, is answered with an
+    attestation document of the certificate's key."""
+
+
 class EnclaveIngress(Section, frozen=True):
     """A service of the enclave that the parent may bring connections to."""
 
@@ -82,6 +110,8 @@ class EnclaveIngress(Section, frozen=True):
     listens with vsockproxy.client."""
     proxy_protocol: ProxyProtocol = "none"
     """`v2` tells the service in front of each connection whose it is."""
+    tls: IngressTls | None = None
+    """Ends TLS in the enclave, in front of the service; without it, bytes pass as they are."""
 
 
 class EnclaveCredentials(Section, frozen=True):

@@ -9,6 +9,7 @@ from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
     MAX_SERVICES,
+    CertificateSource,
     EnclaveConfig,
     EnclaveEntry,
     EnclaveIngress,
@@ -48,6 +49,8 @@ def check_ingress(sections: Sequence[Found]) -> Iterator[Fault]:
             case EnclaveIngress():
                 yield from _check_service(found, found.section.service)
                 yield from _check_target(found, found.section)
+            case CertificateSource():
+                yield from _check_certificate(found, found.section)
     yield from _check_duplicates(sections)
     yield from _check_streams(sections)
 
@@ -108,6 +111,16 @@ def _check_target(found: Found, ingress: EnclaveIngress) -> Iterator[Fault]:
         case str() if ingress.proxy_protocol != "none":
             what = "programs that listen on the stream socket are told the client anyway"
             yield Fault(join_path(found.path, "proxy_protocol"), what, "remove it")
+
+
+def _check_certificate(found: Found, source: CertificateSource) -> Iterator[Fault]:
+    if found.invalid:
+        return
+    mend = "write chain and key, or self_signed in place of them"
+    if source.chain is None:
+        yield Fault(join_path(found.path, "chain"), "a certificate without its chain", mend)
+    elif source.key is None:
+        yield Fault(join_path(found.path, "key"), "a certificate without its key", mend)
 
 
 def _is_loopback(to: TcpAddress) -> bool:

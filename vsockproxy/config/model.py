@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from vsockproxy.config.enclave_sections import (
+    CertificateSource,
     Clock,
     Command,
     EnclaveCredentials,
@@ -18,6 +19,7 @@ from vsockproxy.config.enclave_sections import (
     EnclaveIngress,
     EnclaveLog,
     Entropy,
+    IngressTls,
     Machine,
     Shim,
     SupervisedCommand,
@@ -76,6 +78,7 @@ __all__ = (
     "AnyConfig",
     "AwsAllowlist",
     "AwsRule",
+    "CertificateSource",
     "Clock",
     "Command",
     "DenyRule",
@@ -88,6 +91,7 @@ __all__ = (
     "EnclaveLog",
     "Entropy",
     "IngressRoute",
+    "IngressTls",
     "Limits",
     "Log",
     "Machine",

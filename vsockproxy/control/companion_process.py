@@ -4,11 +4,12 @@ The parent's is for credentials; the enclave's has all services of the enclave's
 """
 
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from typing import Final
 
 import trio
 
+from vsockproxy.control.certificate_holder import CertificateHolder
 from vsockproxy.control.logs import Relay
 from vsockproxy.control.services import NamedListener, Service
 from vsockproxy.control.supervisor import Supervisor
@@ -71,10 +72,16 @@ class CompanionProcess:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(process.run)
+                self._start(nursery, workers, process)
                 await workers.has_ended.wait()
                 process.stop()
+                await process.has_ended.wait()
+                nursery.cancel_scope.cancel()
         finally:
             os.close(document)
+
+    def _start(self, nursery: trio.Nursery, workers: Supervisor, process: Supervisor) -> None:
+        """Nothing runs beside the process."""
 
     async def ready(self, log: Log) -> None:
         """Wait for nothing: its sockets are here, so whoever connects waits until it serves."""
@@ -101,6 +108,7 @@ class EnclaveServices(CompanionProcess):
         environment: the command's, which gets the region when it is known. What it says of one
             already stays.
         has_region: whether the process says which region it is, so that the command waits for it.
+        tls_services: services of ingress that it makes certificates for.
     """
 
     def __init__(
@@ -111,12 +119,19 @@ class EnclaveServices(CompanionProcess):
         environment: MutableMapping[str, str],
         *,
         has_region: bool,
+        tls_services: Collection[str] = (),
     ) -> None:
         super().__init__(module, listeners, secret)
+        self._certificates = CertificateHolder(tls_services)
         self._environment = environment
         self._region_known = trio.Event()
         if not has_region or any(environment.get(name) for name in REGION_VARIABLES):
             self._region_known.set()
+
+    def _start(self, nursery: trio.Nursery, workers: Supervisor, process: Supervisor) -> None:
+        workers.observe(self._certificates)
+        self._certificates.attach(workers, process)
+        nursery.start_soon(self._certificates.run)
 
     async def ready(self, log: Log) -> None:
         """Wait until the command may start: until the region is known, or for a while."""
@@ -126,9 +141,13 @@ class EnclaveServices(CompanionProcess):
             text = f"the parent named none in {REGION_SECONDS:g} s: write credentials.region"
             log.warning("region_unknown", text=text)
 
+    def died(self, worker: int) -> None:
+        """Another one is started, which asks anew."""
+        self._certificates.source_died()
+
     def received(self, worker: int, message: FromWorker, descriptors: tuple[int, ...]) -> None:
-        """The region."""
-        del worker, descriptors
+        """The region, and certificates."""
+        self._certificates.received(worker, message, descriptors)
         if isinstance(message, RegionKnown) and not self._region_known.is_set():
             for name in REGION_VARIABLES:
                 self._environment.setdefault(name, message.region)

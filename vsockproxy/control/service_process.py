@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -36,6 +36,7 @@ __all__ = (
     "HEARTBEAT_SECONDS",
     "WAITING_MESSAGES",
     "Inbox",
+    "Say",
     "Serve",
     "ServiceProcess",
     "run_service",
@@ -68,7 +69,14 @@ class ServiceProcess:
     listeners: Sequence[tuple[ListenerSummary, socket.socket]]
     inbox: Inbox
     log: Log
-    say: Callable[[FromWorker], bool]
+    say: "Say"
+
+
+class Say(Protocol):
+    """Sends a message."""
+
+    def __call__(self, message: FromWorker, descriptors: Sequence[int] = ()) -> bool:
+        """Whether it was sent; the descriptors stay the caller's."""
 
 
 Serve = Callable[[ServiceProcess], Awaitable[None]]
@@ -139,9 +147,9 @@ async def _configured(channel: socket.socket, side: str, inbox: Inbox) -> Servic
             raise MessageError(f"a {type(following).__name__} message in place of listeners")
         sockets += [socket.socket(fileno=number) for number in descriptors]
 
-    def say(message: FromWorker) -> bool:
+    def say(message: FromWorker, descriptors: Sequence[int] = ()) -> bool:
         try:
-            worker_messages.send(channel, message)
+            worker_messages.send(channel, message, descriptors)
         except (BlockingIOError, ChannelClosed):  # whoever reads sees the end of the channel
             return False
         return True

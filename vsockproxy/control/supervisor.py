@@ -27,6 +27,8 @@ from vsockproxy.log_lines import Level
 from vsockproxy.worker_messages import (
     DRAIN_SECONDS,
     MAX_DESCRIPTORS,
+    Certificate,
+    CertificateWanted,
     ChannelClosed,
     Configure,
     Listeners,
@@ -198,6 +200,10 @@ class Supervisor:
             )
             for place in self._places
         ]
+
+    def observe(self, observer: Observer) -> None:
+        """Let another one hear of deaths, and of workers that serve."""
+        self._observers.append(observer)
 
     def tell(self, worker: int, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
         """Tell a worker something, if it serves and that can be done at once; whether it was."""
@@ -436,6 +442,8 @@ class Supervisor:
                             case Statistics() | StreamsListed() | ListStreams() | RegionKnown() if (
                                 self._observer
                             ):
+                                self._observer.received(place.index, message, descriptors)
+                            case Certificate() | CertificateWanted() if self._observer:
                                 self._observer.received(place.index, message, descriptors)
                             case _:
                                 place.note(message)

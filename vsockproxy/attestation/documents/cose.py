@@ -21,6 +21,9 @@ _COSE_SIGN1_TAG: Final = b"\xd2"
 _FIRST_TAG: Final = 0xC0
 _LAST_TAG: Final = 0xDB
 
+_ARRAY: Final = 4
+"""Major type, RFC 8949 section 3.1."""
+
 _ALGORITHM: Final = 1
 _ES384: Final = -35
 
@@ -54,6 +57,10 @@ def parse_cose_sign1(data: bytes) -> CoseSign1:
     if not start and data and _FIRST_TAG <= data[0] <= _LAST_TAG:
         raise DocumentRefused(
             Reason.UNEXPECTED_TAG, "the document has another tag than 18, that of COSE_Sign1"
+        )
+    if len(data) > start and data[start] >> 5 != _ARRAY:
+        raise DocumentRefused(
+            Reason.NOT_COSE_SIGN1, f"byte {data[start]:#04x} begins no document, 0x84 does"
         )
     items = decode(data, "document", start=start)
     if type(items) is not list or [type(item) for item in items] != [bytes, dict, bytes, bytes]:

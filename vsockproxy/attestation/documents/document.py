@@ -44,6 +44,10 @@ class AttestationDocument:
     is_debug: bool
     """The enclave runs in debug mode, and its measurements of the image are zeros."""
 
+    def for_display(self) -> dict[str, object]:
+        """Its fields as JSON has them, bytes as hex."""
+        return {"verified": True, "reason": None, **_fields_of(self)}
+
 
 class UnverifiedDocument:
     """A document that nobody has verified: anybody may have written it.
@@ -69,18 +73,20 @@ class UnverifiedDocument:
         return time_of(self._payload.timestamp_ms)
 
     def for_display(self) -> dict[str, object]:
-        """Its fields as JSON has them, bytes as hex, marked with `verified: False`."""
-        payload = self._payload
-        return {
-            "verified": False,
-            "module_id": payload.module_id,
-            "timestamp": payload.timestamp_ms,
-            "digest": payload.digest,
-            "pcrs": {str(index): payload.pcrs[index].hex() for index in sorted(payload.pcrs)},
-            "public_key": _hex(payload.public_key),
-            "user_data": _hex(payload.user_data),
-            "nonce": _hex(payload.nonce),
-        }
+        """Its fields as JSON has them, bytes as hex, marked as unverified."""
+        return {"verified": False, "reason": "unverified", **_fields_of(self._payload)}
+
+
+def _fields_of(document: Payload | AttestationDocument) -> dict[str, object]:
+    return {
+        "module_id": document.module_id,
+        "timestamp": document.timestamp_ms,
+        "digest": document.digest,
+        "pcrs": {str(index): document.pcrs[index].hex() for index in sorted(document.pcrs)},
+        "public_key": _hex(document.public_key),
+        "user_data": _hex(document.user_data),
+        "nonce": _hex(document.nonce),
+    }
 
 
 def _hex(value: bytes | None) -> str | None:

@@ -1,0 +1,16 @@
+"""`vsockproxy attestation`: documents in which the hardware says what an enclave is."""
+
+import click
+
+from vsockproxy.cli.attestation_document import show, verify
+
+__all__ = ("command",)
+
+
+@click.group("attestation")
+def command() -> None:
+    """Show and verify attestation documents of enclaves."""
+
+
+command.add_command(show)
+command.add_command(verify)

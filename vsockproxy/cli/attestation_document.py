@@ -1,0 +1,243 @@
+"""`vsockproxy attestation show` and `verify`: a document in a file, for eyes or for a decision."""
+
+import binascii
+import json
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    # Loaded when a command runs, since it loads `cryptography`.
+    from vsockproxy.attestation.documents import DocumentRefused
+
+__all__ = ("show", "verify")
+
+EXIT_REFUSED = 1
+
+_MOST_FILE_BYTES: Final = 64 * 1024
+"""More than the longest document in base64; of a file with more, no more is read."""
+_MOST_ROOTS_BYTES: Final = 1024 * 1024
+
+_HEX: Final = re.compile(r"(?:[0-9a-f]{2})+", re.IGNORECASE)
+_PCR: Final = re.compile(r"([0-9]{1,2})=(.+)", re.DOTALL)
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
+
+_IN_FIRST_LINE: Final = frozenset({"verified", "reason"})
+_FIELDS: Final = ("module_id", "timestamp", "digest", "public_key", "user_data", "nonce")
+
+
+def _hex(context: click.Context, option: click.Parameter, text: str | None) -> bytes | None:
+    """The bytes of an option in hex; a click callback."""
+    del context, option
+    if text is None:
+        return None
+    if not _HEX.fullmatch(text):
+        raise click.BadParameter(f"{text!r:.100} is no hex: write two digits for each byte")
+    return bytes.fromhex(text)
+
+
+def _pcrs(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> dict[int, bytes]:
+    """The measurements of the options N=HEX; a click callback."""
+    pcrs: dict[int, bytes] = {}
+    for text in texts:
+        match = _PCR.fullmatch(text)
+        value = match and _hex(context, option, match[2])
+        if not match or not value:
+            raise click.BadParameter(f"{text!r:.100}: write N=HEX, as in 0=3aa0e6…")
+        if int(match[1]) in pcrs:
+            raise click.BadParameter(f"PCR{int(match[1])} is given twice")
+        pcrs[int(match[1])] = value
+    return pcrs
+
+
+def _time(context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
+    """A moment, in UTC unless it says otherwise; a click callback."""
+    del context, option
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r:.100} is no time: write 2026-01-31T12:00:00Z") from None
+
+
+@click.command("show")
+@click.argument("file", metavar="FILE|-")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(file: str, as_json: bool) -> None:
+    """Show what the attestation document in FILE says, without verifying it.
+
+    Anybody can write such a document; only `verify` says whether one is genuine. FILE holds it as
+    the NSM gave it (CBOR), or in base64; - is standard input.
+
+    Exits with 0, with 1 if it is no document, with 2 if FILE cannot be read.
+    """
+    _check_extra()
+    from vsockproxy.attestation.documents import DocumentRefused, parse_unverified
+
+    data = _read_document(file)
+    try:
+        document = parse_unverified(data)
+    except DocumentRefused as error:
+        _end_refused(error, as_json)
+    _print(document.for_display(), as_json, first_line="unverified: anybody may have written this")
+
+
+@click.command("verify")
+@click.argument("file", metavar="FILE|-")
+@click.option(
+    "--at",
+    metavar="ISO-TIME",
+    callback=_time,
+    show_default="now",
+    help="The time at which it has to be valid, UTC unless it says otherwise. "
+    "Example: --at 2026-01-31T12:00:00Z",
+)
+@click.option(
+    "--at-document-time",
+    is_flag=True,
+    help="Verify at the document's own time: proves that it was good then, not that it is fresh.",
+)
+@click.option(
+    "--root",
+    metavar="PEM-FILE",
+    show_default="AWS's",
+    help="The root certificates to trust in place of AWS's. Example: --root test-root.pem",
+)
+@click.option("--allow-debug", is_flag=True, help="Take documents of enclaves in debug mode.")
+@click.option(
+    "--pcr",
+    "pcrs",
+    metavar="N=HEX",
+    multiple=True,
+    callback=_pcrs,
+    show_default="any",
+    help="A measurement that it must have; may be given several times. Example: --pcr 0=3aa0e6…",
+)
+@click.option(
+    "--nonce",
+    metavar="HEX",
+    callback=_hex,
+    show_default="any",
+    help="The nonce that it must hold. Example: --nonce 00112233445566778899aabbccddeeff",
+)
+@click.option(
+    "--max-age",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    show_default="none",
+    help="How far its timestamp may be from the time of verification. Example: --max-age 300",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def verify(
+    file: str,
+    at: datetime | None,
+    at_document_time: bool,
+    root: str | None,
+    allow_debug: bool,
+    pcrs: Mapping[int, bytes],
+    nonce: bytes | None,
+    max_age: float | None,
+    as_json: bool,
+) -> None:
+    """Verify the attestation document in FILE: its certificates, signature and measurements.
+
+    FILE holds it as the NSM gave it (CBOR), or in base64; - is standard input.
+
+    Exits with 0 if it is verified, 1 if it is refused, 2 if FILE or an option cannot be used.
+    """
+    if at is not None and at_document_time:
+        raise click.UsageError("--at and --at-document-time are two times: give one")
+    _check_extra()
+    from vsockproxy.attestation.documents import (
+        AWS_ROOT,
+        DocumentRefused,
+        RequirementError,
+        Requirements,
+        parse_unverified,
+        read_roots,
+        verify_document,
+    )
+
+    try:
+        requirements = Requirements(
+            roots=(AWS_ROOT,) if root is None else read_roots(_read(root, _MOST_ROOTS_BYTES)),
+            pcrs=pcrs,
+            nonce=nonce,
+            max_age_seconds=max_age,
+            allow_debug=allow_debug,
+        )
+    except RequirementError as error:
+        raise click.UsageError(str(error)) from None
+    data = _read_document(file)
+    try:
+        if at_document_time:
+            at = parse_unverified(data).claimed_time
+        document = verify_document(data, requirements, at or datetime.now(UTC))
+    except DocumentRefused as error:
+        _end_refused(error, as_json)
+    _print(document.for_display(), as_json, first_line="verified")
+
+
+def _check_extra() -> None:
+    """One clear line where the library is missing, as in an enclave image without trust."""
+    if find_spec("cryptography") is None:
+        raise click.UsageError(
+            "this needs cryptography, which is not here: install vsockproxy with its extra, as in "
+            "pip install '.[trust]'"
+        )
+
+
+def _read(file: str, most: int) -> bytes:
+    """The beginning of a file: one byte more than `most` at most."""
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(most + 1)
+        with open(file, "rb") as opened:
+            return opened.read(most + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise click.UsageError(f"cannot read {file!r}: {reason}") from None
+
+
+def _read_document(file: str) -> bytes:
+    """The bytes of a document, which begin above 0x7f; so what is base64 can be nothing else."""
+    content = _read(file, _MOST_FILE_BYTES)
+    if _BASE64.fullmatch(content):
+        try:
+            return binascii.a2b_base64(b"".join(content.split()), strict_mode=True)
+        except binascii.Error:
+            return content
+    return content
+
+
+def _end_refused(error: "DocumentRefused", as_json: bool) -> NoReturn:
+    """Say why, and nothing that an unverified document says."""
+    if as_json:
+        nothing = dict.fromkeys(_FIELDS)
+        shown = {"verified": False, "reason": error.reason, "text": error.text, **nothing}
+        click.echo(json.dumps(shown, indent=2))
+    else:
+        click.echo(f"refused: {error}")
+    sys.exit(EXIT_REFUSED)
+
+
+def _print(shown: Mapping[str, object], as_json: bool, *, first_line: str) -> None:
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+        return
+    click.echo(first_line)
+    for name, value in shown.items():
+        if isinstance(value, Mapping):
+            for index, measurement in value.items():
+                click.echo(f"PCR{index}: {measurement}")
+        elif name not in _IN_FIRST_LINE:
+            click.echo(f"{name}: {'none' if value is None else value}")
