@@ -10,7 +10,7 @@ import struct
 from functools import partial
 from typing import Final
 
-from vsockproxy.attestation.nsm_messages import NsmError
+from vsockproxy.attestation.nsm_errors import NsmError
 from vsockproxy.dataplane.greeting import Greeted, show_evidence
 from vsockproxy.dataplane.loop import in_thread, timeout
 from vsockproxy.nsm_device import Nsm, has_nsm
