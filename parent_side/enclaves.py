@@ -10,6 +10,7 @@ from weakref import WeakSet
 from parent_side.attesting import Attesting
 from parent_side.egress import Egress
 from parent_side.enclave import Enclave
+from parent_side.enclave_link import EnclaveLink
 from parent_side.entries import Entries
 from parent_side.resolves import NameAnswers
 from parent_side.trust import Attested
@@ -341,9 +342,9 @@ class Enclaves:
     def _admit(self, cid: int, instance: bytes, attested: Attested | None) -> bool:
         """Whether a link may be: one of an enclave whose others have attested has to, too."""
         known = self._enclaves.get(cid)
-        if attested is None and known is not None and known.instance == instance:
-            if known.attested is not None and self.entries.demand_attestation(cid):
-                return False
+        is_one_of_them = known is not None and known.instance == instance and known.attested
+        if attested is None and is_one_of_them and self.entries.demand_attestation(cid):
+            return False
         return self.entries.admit(cid, attested)
 
     def _enclave(self, cid: int, instance: bytes, attested: Attested | None) -> Enclave:
@@ -472,31 +473,3 @@ def _is_same(enclave: Enclave, attested: Attested | None) -> bool:
     if enclave.attested is None:
         return not enclave.links
     return enclave.attested.is_extended_by(attested)
-
-
-class EnclaveLink:
-    """Binds the events of a link to its enclave."""
-
-    __slots__ = ("_enclave", "_enclaves")
-
-    def __init__(self, enclaves: Enclaves, enclave: Enclave) -> None:
-        self._enclaves = enclaves
-        self._enclave = enclave
-
-    def stream_opened(self, link: Link, end: StreamEnd, request: Open) -> None:
-        """The enclave opened a stream."""
-        del link
-        self._enclaves.stream_opened(self._enclave, end, request)
-
-    def resolve_received(self, link: Link, request_id: int, question: Resolve) -> None:
-        """The enclave asks for a name."""
-        self._enclaves.resolve_received(self._enclave, link, request_id, question)
-
-    def link_going_away(self, link: Link, text: str) -> None:
-        """No more streams are opened here by either side; the link ends with its streams."""
-        del link, text
-        self._enclaves.link_going_away(self._enclave)
-
-    def link_ended(self, link: Link, code: int, text: str, is_clean: bool) -> None:
-        """The link is gone."""
-        self._enclaves.link_ended(self._enclave, link, code, text, is_clean)

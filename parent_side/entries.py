@@ -10,7 +10,7 @@ from typing import Final
 
 from parent_side.trust import Attested, Trust
 from vsockproxy.config.document import Document
-from vsockproxy.config.model import FIRST_ENCLAVE_CID, EnclaveEntry, Limits, ParentConfig
+from vsockproxy.config.model import EnclaveEntry, Limits, ParentConfig
 from vsockproxy.policy import Policy, may_connect
 
 __all__ = ("Entries", "Identity")

@@ -133,8 +133,9 @@ class Ingress:
         self._listeners = listeners
 
     def end_forbidden(self) -> int:
-        """Reset the streams that no listener leads to any more, or to no enclave that may have any;
-        how many it were.
+        """Reset the streams that are not to be any more; how many it were.
+
+        No listener leads to them, or their enclave may have no session.
         """
         targets = [target for each in self._listeners for target in each.routes.targets]
         forbidden = [

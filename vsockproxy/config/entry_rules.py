@@ -1,13 +1,25 @@
 """What the model's types cannot say of `enclaves`: whom each entry is for, and which counts."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import EnclaveEntry, ParentAttestation
 from vsockproxy.config.source import join_path
 
-__all__ = ("check_entries",)
+__all__ = ("check_entries", "describe_entry")
+
+_MOST_DIGITS_SHOWN: Final = 12
+
+
+def describe_entry(entry: EnclaveEntry) -> str:
+    """Whom an entry is for, in words: `CID 16 (web)`, `CID 16 with PCR0 0123456789ab…`."""
+    words = [] if entry.cid is None else [f"CID {entry.cid}"]
+    pcrs = sorted(entry.measurements.items())
+    shown = [f"PCR{index} {value.hex()[:_MOST_DIGITS_SHOWN]}…" for index, value in pcrs]
+    words += [" and ".join(shown)] if shown else []
+    return " with ".join(words) + (f" ({entry.name})" if entry.name else "")
 
 
 def check_entries(sections: Sequence[Found]) -> Iterator[Fault]:
@@ -22,8 +34,8 @@ def check_entries(sections: Sequence[Found]) -> Iterator[Fault]:
         if not isinstance(entry, EnclaveEntry) or found.invalid & {"cid", "pcrs"}:
             continue
         if entry.cid is None and not entry.pcrs:
-            what = "neither cid nor pcrs: it would be for nobody"
-            yield Fault(found.path, what, "write cid, or pcrs with the measurements of an image")
+            mend = "write an integer within 0-4294967294, or pcrs: {0: 96 hexadecimal digits}"
+            yield Fault(join_path(found.path, "cid"), "missing", mend)
             continue
         yield from _check_zeros(found.path, entry, allows_debug=allows_debug)
         for path, other in earlier:
@@ -43,11 +55,10 @@ def _check_zeros(path: str, entry: EnclaveEntry, *, allows_debug: bool) -> Itera
 
 def _covers(earlier: EnclaveEntry, later: EnclaveEntry) -> bool:
     """Whether `earlier` is for every enclave that `later` is for."""
-    if later.cid is None:
-        covers_cid = earlier.cid is None
-    else:
-        covers_cid = earlier.could_be_for(later.cid)
-    return covers_cid and earlier.measurements.items() <= later.measurements.items()
+    if later.cid is None and earlier.cid is not None:
+        return False
+    is_for_its_cid = later.cid is None or earlier.could_be_for(later.cid)
+    return is_for_its_cid and earlier.measurements.items() <= later.measurements.items()
 
 
 def _never_used(path: str, entry: EnclaveEntry, first: str, other: EnclaveEntry) -> Fault:

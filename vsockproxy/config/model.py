@@ -171,9 +171,7 @@ class ParentConfig(Section, frozen=True):
             cid: its CID; None if it is not known.
             pcrs: what it has attested; None if nothing.
         """
-        return next(
-            (each for each in enumerate(self.enclaves) if each[1].is_for(cid, pcrs)), None
-        )
+        return next((each for each in enumerate(self.enclaves) if each[1].is_for(cid, pcrs)), None)
 
     def limits_of(self, cid: int | None, pcrs: Mapping[int, bytes] | None = None) -> Limits:
         """The limits of an enclave; arguments are those of `entry_of`."""

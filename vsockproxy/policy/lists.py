@@ -56,9 +56,7 @@ def may_connect(document: Document, cid: int) -> bool:
     """Whether a peer with `cid` may have a session: CIDs 0-3 need an entry under `enclaves`."""
     config = document.config
     if isinstance(config, ParentConfig):
-        return cid >= FIRST_ENCLAVE_CID or any(
-            entry.could_be_for(cid) for entry in config.enclaves
-        )
+        return cid >= FIRST_ENCLAVE_CID or any(entry.could_be_for(cid) for entry in config.enclaves)
     return isinstance(config, AwsAllowlist)  # AWS's proxy takes any CID; an enclave takes none
 
 
