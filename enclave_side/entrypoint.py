@@ -25,6 +25,7 @@ from enclave_side.namespaces import NamespaceError
 from enclave_side.own_services import prepare_own_services
 from enclave_side.shim.environment import command_environment
 from enclave_side.shim.names.listeners import open_names_listeners
+from enclave_side.software_module import SoftwareModuleError
 from enclave_side.stream_socket import open_stream_socket
 from enclave_side.trust import TrustMissing
 from vsockproxy import processes
@@ -129,7 +130,7 @@ def run(
                 stack,
                 has_streams=_stream_socket(listeners) is not None,
             )
-        except (ListenError, TrustMissing) as error:
+        except (ListenError, SoftwareModuleError, TrustMissing) as error:
             processes.tell(error)
             return FAILED
 

@@ -4,6 +4,7 @@ The sockets are in the command's network, and its environment leads there. The p
 `enclave_side.services.process`.
 """
 
+import os
 import secrets
 from collections.abc import MutableMapping
 from contextlib import ExitStack
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING, Final
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
 from enclave_side.shim.environment import with_credentials
+from enclave_side.software_module import make_memory
+from enclave_side.stream_socket import open_stream_socket
 from enclave_side.trust import require_trust
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials
 from vsockproxy.listening import Listener, ListenError, open_listener
+from vsockproxy.nsm_locations import NSM_VARIABLE
 from vsockproxy.worker_messages import ListenerKind
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ SERVICES_MODULE: Final = "enclave_side.services.process"
 
 CONTAINER_NAME: Final = "credentials.listen"
 METADATA_NAME: Final = "credentials.imds"
+NSM_NAME: Final = "attestation.device"
 
 METADATA_HOST: Final = "169.254.169.254"
 METADATA_PORT: Final = 80
@@ -58,6 +63,7 @@ def prepare_own_services(
     Raises:
         ListenError: one of them cannot be bound.
         TrustMissing: the file wants what this installation has not.
+        SoftwareModuleError: there can be no software module.
     """
     opened: _Opened = []
     secret = secrets.token_urlsafe(SECRET_BYTES)
@@ -70,6 +76,15 @@ def prepare_own_services(
         variables = with_credentials(environment, TcpAddress(host, port), secret, region)
         environment.clear()
         environment.update(variables)
+    memory: int | None = None
+    if config.attestation is not None:
+        environment[NSM_VARIABLE] = config.nsm_location
+        if config.has_software_nsm:
+            memory = make_memory(config.attestation.root)
+            stack.callback(os.close, memory)
+            listener = open_stream_socket(config.nsm_location)
+            stack.callback(listener.close)
+            opened.append((NSM_NAME, "nsm", listener))
     tls_services = [each.service for each in config.ingress if each.tls is not None]
     if tls_services:
         require_trust("ingress[].tls")
@@ -88,6 +103,7 @@ def prepare_own_services(
             environment,
             has_region=has_region,
             tls_services=tls_services,
+            memory=memory,
         )
     ]
 

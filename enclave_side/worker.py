@@ -26,7 +26,7 @@ from vsockproxy.dataplane.reporting import Linked, list_streams, make_report
 from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
-from vsockproxy.nsm_device import Nsm, nsm_location
+from vsockproxy.nsm_device import Nsm
 from vsockproxy.policy import Policy
 from vsockproxy.processes import forbid_tracing
 from vsockproxy.worker_messages import (
@@ -80,7 +80,7 @@ class EnclaveSide:
             self._log,
             self._ingress,
             workers=count_workers(config.workers),
-            attester=Attester(Nsm(nsm_location())),
+            attester=Attester(Nsm(config.nsm_location)),
         )
         policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)

@@ -154,7 +154,7 @@ class Enclaves:
         """What a document says, with the policies of the enclaves that are connected.
 
         Raises:
-            RootNotUsable: a file that it names cannot be read.
+            RootsNotUsable: a file that it names cannot be read.
         """
         return Entries(document, [(each.cid, each.attested) for each in self._enclaves.values()])
 

@@ -33,7 +33,7 @@ class Entries:
         known: enclaves whose policy is compiled at once; others' are when they are asked for.
 
     Raises:
-        RootNotUsable: the file of root certificates, which the document names, cannot be read.
+        RootsNotUsable: the file of root certificates, which the document names, cannot be read.
     """
 
     def __init__(self, document: Document, known: Iterable[Identity] = ()) -> None:

@@ -8,12 +8,11 @@ from types import MappingProxyType
 from typing import Final
 
 from vsockproxy.config.model import ParentAttestation
-from vsockproxy.errors import Refused, VsockproxyError
+from vsockproxy.errors import Refused
 from vsockproxy.session.attesting import session_user_data
+from vsockproxy.trusted_roots import read_trusted_roots
 
-__all__ = ("MAX_ROOT_FILE_BYTES", "Attested", "RootNotUsable", "Trust")
-
-MAX_ROOT_FILE_BYTES: Final = 64 * 1024
+__all__ = ("Attested", "Trust")
 
 INSTANCE_FILE: Final = Path("/sys/devices/virtual/dmi/id/board_asset_tag")
 """Holds the instance's id on EC2's Nitro instances (AWS, "Detect whether a host is an EC2
@@ -22,10 +21,6 @@ instance")."""
 _INSTANCE_PREFIX: Final = "i-"
 _OF_INSTANCE: Final = "-enc"
 """Stands behind the instance's id in a document's module_id."""
-
-
-class RootNotUsable(VsockproxyError):
-    """The file of root certificates cannot be read, or holds something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +44,10 @@ class Trust:
         """What a file says; reads the roots that it names. It needs the extra `trust`.
 
         Raises:
-            RootNotUsable: they cannot be read.
+            RootsNotUsable: they cannot be read.
         """
-        # Here, because most parents verify nothing, and this brings `cryptography`.
-        from vsockproxy.attestation.documents import AWS_ROOT, read_roots
-
-        roots: tuple[bytes, ...] = (AWS_ROOT,)
-        if settings.root is not None:
-            try:
-                with open(settings.root, "rb") as file:
-                    roots = read_roots(file.read(MAX_ROOT_FILE_BYTES))
-            except OSError as error:
-                text = f"{settings.root} cannot be read: {error.strerror}"
-                raise RootNotUsable(text) from error
-            except ValueError as error:
-                raise RootNotUsable(f"{settings.root}: {error}") from error
         return cls(
-            roots=roots,
+            roots=read_trusted_roots(settings.root),
             allow_debug=settings.allow_debug,
             instance=settings.instance or _own_instance(instance_file),
             max_age_seconds=settings.max_age,

@@ -38,13 +38,9 @@ from vsockproxy.attestation.nsm_messages import (
     parse_lock_pcr,
     parse_lock_pcrs,
 )
+from vsockproxy.nsm_locations import NSM_DEVICE, NSM_VARIABLE
 
-__all__ = ("ANSWER_SECONDS", "NSM_DEVICE", "NSM_VARIABLE", "Nsm", "has_nsm", "nsm_location")
-
-NSM_DEVICE: Final = "/dev/nsm"
-
-NSM_VARIABLE: Final = "VSOCKPROXY_NSM"
-"""The environment variable that says where the module is, if it is not `NSM_DEVICE`."""
+__all__ = ("ANSWER_SECONDS", "Nsm", "has_nsm", "nsm_location")
 
 ANSWER_SECONDS: Final = 120.0
 """How long a request may take; the kernel waits as long for the hypervisor."""

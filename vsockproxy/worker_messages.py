@@ -6,8 +6,8 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 | type        | to         | other keys                              | descriptors                 |
 |-------------|------------|-----------------------------------------|-----------------------------|
 | configure   | worker     | worker: its index, of `workers`;        | the document                |
-|             |            | instance: 16 bytes,                     |                             |
-|             |            | one value for all workers; log_format:  | (`passed_memory`)           |
+|             |            | instance: 16 bytes,                     | (`passed_memory`), and for  |
+|             |            | one value for all workers; log_format:  | some services their memory  |
 |             |            | text or json; log_level; listeners: a   |                             |
 |             |            | list of {name, kind, endpoint};         |                             |
 |             |            | listeners_follow: true in an enclave;   |                             |
@@ -169,6 +169,7 @@ ListenerKind = Literal[
     "admin",
     "credentials",
     "imds",
+    "nsm",
     "ingress",
     NamesKind,
     ForwardKind,
@@ -451,7 +452,9 @@ def _parse(data: bytes) -> Message:
 
 def _check_descriptors(message: Message, count: int) -> None:
     match message:
-        case Configure() | Connection() | Routed() | Reload() | Statistics() | StreamsListed():
+        case Configure():
+            allowed = range(1, 3)
+        case Connection() | Routed() | Reload() | Statistics() | StreamsListed():
             allowed = range(1, 2)
         case SupervisionChanged() | WorkerStatistics() | Certificate():
             allowed = range(1, 2)

@@ -19,6 +19,11 @@ async def _serve(process: ServiceProcess) -> None:
             keeper = _make_keeper(config, process)
             nursery.start_soon(keeper.run)
             nursery.start_soon(serve_credentials, process, keeper)
+        if config.has_software_nsm:
+            # Here, since it loads a package of the extra `trust`.
+            from enclave_side.services.software_nsm import serve_software_nsm
+
+            nursery.start_soon(serve_software_nsm, process)
         if any(each.tls is not None for each in config.ingress):
             # Here, since it loads a package of the extra `trust`.
             from enclave_side.services.certificates import keep_certificates

@@ -7,6 +7,7 @@ from vsockproxy.addresses import TcpAddress
 from vsockproxy.client.location import VARIABLE
 from vsockproxy.config.model import Shim
 from vsockproxy.credentials.locations import CONTAINER_PATH, REGION_VARIABLES
+from vsockproxy.nsm_locations import NSM_VARIABLE
 
 __all__ = ("command_environment", "with_credentials")
 
@@ -60,7 +61,8 @@ def command_environment(
     if shim.environment is not False:
         for name in _NEVER:
             variables.pop(name, None)
-    variables.pop(VARIABLE, None)  # an outer one, which the command is not to use
+    for name in (VARIABLE, NSM_VARIABLE):  # outer ones, which the command is not to use
+        variables.pop(name, None)
     if streams is not None:
         variables[VARIABLE] = streams
     return variables

@@ -58,7 +58,10 @@ def test_switched_off_everything_is_left_alone() -> None:
     assert environment(Shim(environment=False), INHERITED) == INHERITED
 
 
-@pytest.mark.parametrize("inherited", [{}, {"VSOCKPROXY_STREAMS": "/an/outer/one"}])
+@pytest.mark.parametrize(
+    "inherited",
+    [{}, {"VSOCKPROXY_STREAMS": "/an/outer/one", "VSOCKPROXY_NSM": "/an/outer/one"}],
+)
 def test_the_stream_socket_is_named_exactly_when_it_listens(inherited: dict[str, str]) -> None:
     shim = Shim(environment=False)
     named = {"VSOCKPROXY_STREAMS": "/run/streams.sock"}

@@ -21,7 +21,9 @@ def _layers(*layers: Layer) -> dict[str, Layer]:
     return {layer.name: layer for layer in layers}
 
 
-_VALUES = frozenset({"vsockproxy", "vsockproxy.errors", "vsockproxy.addresses"})
+_VALUES = frozenset(
+    {"vsockproxy", "vsockproxy.errors", "vsockproxy.addresses", "vsockproxy.nsm_locations"}
+)
 _PURE = frozenset(
     {
         "vsockproxy.config",
@@ -45,6 +47,7 @@ _SYSTEM = frozenset(
         "vsockproxy.processes",
         "vsockproxy.signals",
         "vsockproxy.ingress_messages",
+        "vsockproxy.trusted_roots",
         "vsockproxy.upstream_credentials",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
@@ -58,6 +61,7 @@ LAYERS = _layers(
     Layer("vsockproxy", is_pure=True),
     Layer("vsockproxy.errors", is_pure=True),
     Layer("vsockproxy.addresses", frozenset({"vsockproxy.errors"}), is_pure=True),
+    Layer("vsockproxy.nsm_locations", is_pure=True),
     Layer("vsockproxy.config", _VALUES, is_pure=True),
     Layer("vsockproxy.policy", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
@@ -66,6 +70,7 @@ LAYERS = _layers(
     Layer("vsockproxy.certificates", _VALUES, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
+    Layer("vsockproxy.trusted_roots", _CONFIGURED, lazily=frozenset({"vsockproxy.attestation"})),
     Layer("vsockproxy.upstream_credentials", _CONFIGURED),
     Layer("vsockproxy.metrics", frozenset({"vsockproxy"}), is_pure=True),
     Layer("vsockproxy.activity", frozenset({"vsockproxy", "vsockproxy.metrics"}), is_pure=True),
@@ -101,9 +106,16 @@ LAYERS = _layers(
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
     Layer(
         "enclave_side.services",
-        _VALUES | _PURE | _SYSTEM | _SERVICES | {"vsockproxy.client", "vsockproxy.client.for_trio"},
+        _VALUES
+        | _PURE
+        | _SYSTEM
+        | _SERVICES
+        | {"vsockproxy.client", "vsockproxy.client.for_trio", "vsockproxy.software_nsm_keys"},
     ),
-    Layer("enclave_side", _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client"}),
+    Layer(
+        "enclave_side",
+        _VALUES | _PURE | _SYSTEM | _LOOPS | {"vsockproxy.client", "vsockproxy.software_nsm_keys"},
+    ),
     Layer("parent_side", _VALUES | _PURE | _SYSTEM | _LOOPS),
     Layer("parent_side.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
     Layer(

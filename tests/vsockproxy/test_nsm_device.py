@@ -25,7 +25,8 @@ from vsockproxy.attestation.nsm_errors import (
 )
 from vsockproxy.attestation.nsm_messages import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from vsockproxy.attestation.software_nsm import MODULE_ID, SOFTWARE_PCRS
-from vsockproxy.nsm_device import NSM_DEVICE, NSM_VARIABLE, Nsm, has_nsm, nsm_location
+from vsockproxy.nsm_device import Nsm, has_nsm, nsm_location
+from vsockproxy.nsm_locations import NSM_DEVICE, NSM_VARIABLE
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ MESSAGES = [
     pytest.param(Connection("listen[0]", 16, 1025), 1, id="connection"),
     pytest.param(Connection("listen[0]", 0xFFFF_FFFF, 0xFFFF_FFFF), 1, id="highest numbers"),
     pytest.param(Configure(0, INSTANCE, "json", "info", [], reports=True), 1, id="with reports"),
+    pytest.param(Configure(0, INSTANCE, "json", "info", []), 2, id="with memory"),
     pytest.param(ListStreams(1, 10_000), 0, id="list of streams"),
     pytest.param(StreamsListed(1), 1, id="streams listed"),
     pytest.param(StreamsListed(0xFFFF_FFFF, 255), 1, id="streams listed, passed on"),
@@ -274,7 +275,7 @@ def test_a_broken_message_is_an_error_and_its_descriptors_are_closed(
         pytest.param(Connection("listen[0]", 16, 0), 0, id="a connection without"),
         pytest.param(Connection("listen[0]", 16, 0), 2, id="two connections"),
         pytest.param(Configure(0, INSTANCE, "json", "info", []), 0, id="no document"),
-        pytest.param(Configure(0, INSTANCE, "json", "info", LISTENERS), 2, id="listeners with it"),
+        pytest.param(Configure(0, INSTANCE, "json", "info", LISTENERS), 3, id="listeners with it"),
         pytest.param(Listeners(), 0, id="no listeners"),
     ],
 )

@@ -3,14 +3,16 @@
 import click
 
 from vsockproxy.cli.attestation_document import show, verify
+from vsockproxy.cli.attestation_request import request
 
 __all__ = ("command",)
 
 
 @click.group("attestation")
 def command() -> None:
-    """Show and verify attestation documents of enclaves."""
+    """Show, verify and ask for attestation documents of enclaves."""
 
 
 command.add_command(show)
 command.add_command(verify)
+command.add_command(request)

@@ -8,6 +8,7 @@ from vsockproxy.config.field_types import (
     FilePath,
     HostName,
     Name,
+    NsmDevice,
     Port,
     PositiveSeconds,
     ProxyProtocol,
@@ -36,8 +37,10 @@ from vsockproxy.config.shared_sections import (
     Log,
     Section,
 )
+from vsockproxy.nsm_locations import NSM_DEVICE
 
 __all__ = (
+    "Attestation",
     "CertificateSource",
     "Clock",
     "Command",
@@ -123,6 +126,16 @@ class EnclaveCredentials(Section, frozen=True):
     """Whether 169.254.169.254:80 answers too, for programs that know nothing else (IMDSv2)."""
     region: RegionName | None = None
     """What AWS_REGION says; without it, the region that the parent names."""
+
+
+class Attestation(Section, frozen=True):
+    """The Nitro Secure Module (NSM), which says what runs here."""
+
+    device: NsmDevice = NSM_DEVICE
+    """The module's device. `software` for development and tests: a module that proves nothing."""
+    root: FilePath | None = None
+    """A PEM file: with a device, the root certificate to trust in place of AWS's. With `software`,
+    the certificate and the key of its root, made where it is absent; without it, a new one."""
 
 
 class Shim(Section, frozen=True):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 __all__ = (
+    "MAX_SOCKET_PATH",
     "AbsolutePath",
     "AtOnce",
     "ContextId",
@@ -13,6 +14,7 @@ __all__ = (
     "InstanceId",
     "Mode",
     "Name",
+    "NsmDevice",
     "PcrIndex",
     "PcrValue",
     "PerSecond",
@@ -29,6 +31,9 @@ __all__ = (
     "VariableName",
     "Word",
 )
+
+MAX_SOCKET_PATH = 107
+"""sun_path of sockaddr_un has 108 bytes, one of them the closing NUL (unix(7))."""
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 PortRange = Annotated[
@@ -70,7 +75,7 @@ SocketPath = Annotated[
     str,
     msgspec.Meta(
         pattern=r"^/[!-~]*[!-.0-~](?![\s\S])",  # where Python's $ would let a line break pass
-        max_length=107,  # sun_path of sockaddr_un has 108, one of them the closing NUL (unix(7))
+        max_length=MAX_SOCKET_PATH,
         description="the absolute path of a socket, at most 107 characters without spaces",
     ),
 ]
@@ -109,6 +114,14 @@ RegionName = Annotated[
     ),
 ]
 ProxyProtocol = Literal["none", "v2"]
+NsmDevice = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(software|/[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f/])(?![\s\S])",
+        max_length=4095,  # as of a file
+        description="the absolute path of a device, or `software`",
+    ),
+]
 AbsolutePath = Annotated[
     str,
     msgspec.Meta(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from vsockproxy.config.enclave_sections import (
+    Attestation,
     CertificateSource,
     Clock,
     Command,
@@ -59,6 +60,7 @@ from vsockproxy.config.shared_sections import (
     Rate,
     Section,
 )
+from vsockproxy.nsm_locations import NSM_DEVICE, NSM_SOCKET_NAME, SOFTWARE_NSM
 
 __all__ = (
     "BUDGET_RESERVE_BYTES",
@@ -76,6 +78,7 @@ __all__ = (
     "Admin",
     "AllowRule",
     "AnyConfig",
+    "Attestation",
     "AwsAllowlist",
     "AwsRule",
     "CertificateSource",
@@ -211,12 +214,27 @@ class EnclaveConfig(Section, frozen=True):
     """Services that the parent may bring connections to."""
     credentials: EnclaveCredentials | None = None
     """Credentials of the parent instance's role, for programs that use AWS's SDKs."""
+    attestation: Attestation | None = None
+    """Where documents that say what runs here come from; without it, from /dev/nsm."""
     command: Command = Command()
     commands: list[SupervisedCommand] = []
     """Several commands under supervision, in place of the one on the command line."""
     machine: Machine = Machine()
     limits: Limits = Limits()
     log: EnclaveLog = EnclaveLog()
+
+    @property
+    def has_software_nsm(self) -> bool:
+        """Whether the file wants a module that proves nothing."""
+        return self.attestation is not None and self.attestation.device == SOFTWARE_NSM
+
+    @property
+    def nsm_location(self) -> str:
+        """Where the module is: the device, or the software module's socket."""
+        if self.has_software_nsm:
+            directory = (self.shim.streams or STREAM_SOCKET).rpartition("/")[0]
+            return f"{directory}/{NSM_SOCKET_NAME}"
+        return NSM_DEVICE if self.attestation is None else self.attestation.device
 
 
 class AwsRule(Section, frozen=True):

@@ -20,6 +20,7 @@ from vsockproxy.config.command_rules import check_commands
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.entry_rules import check_entries
 from vsockproxy.config.errors import Fault
+from vsockproxy.config.field_types import MAX_SOCKET_PATH
 from vsockproxy.config.ingress_rules import check_ingress
 from vsockproxy.config.model import (
     BUDGET_RESERVE_BYTES,
@@ -223,6 +224,16 @@ def _check_credentials_way(config: EnclaveConfig) -> Iterator[_Complaint]:
         yield "credentials", what, "remove shim.streams: null"
 
 
+def _check_nsm_socket(config: EnclaveConfig) -> Iterator[_Complaint]:
+    if config.has_software_nsm:
+        if config.nsm_location == config.shim.streams:
+            what = f"{config.shim.streams} is the software NSM's socket"
+            yield "shim.streams", what, "write another name"
+        elif len(config.nsm_location) > MAX_SOCKET_PATH:
+            what = f"no room for the software NSM's socket, {config.nsm_location}"
+            yield "shim.streams", what, "write a path in a directory with a shorter name"
+
+
 def _check_names_block(shim: Shim) -> Iterator[_Complaint]:
     block = IPv4Network(shim.names_block)
     if block.prefixlen not in NAMES_BLOCK_PREFIXES:
@@ -250,6 +261,7 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     EnclaveConfig: (
         _SectionRule(frozenset(("parent",)), _check_enclave_parent),
         _SectionRule(frozenset(("credentials", "shim")), _check_credentials_way),
+        _SectionRule(frozenset(("attestation", "shim")), _check_nsm_socket),
     ),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
     EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),

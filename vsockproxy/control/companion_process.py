@@ -38,12 +38,21 @@ class CompanionProcess:
         module: what is executed.
         listeners: its listening sockets.
         secret: what requests have to show, from start to end; empty for nothing.
+        memory: the descriptor of what a process leaves to the one that replaces it, if it does;
+            whoever made it closes it.
     """
 
-    def __init__(self, module: str, listeners: Sequence[NamedListener], secret: str = "") -> None:
+    def __init__(
+        self,
+        module: str,
+        listeners: Sequence[NamedListener],
+        secret: str = "",
+        memory: int | None = None,
+    ) -> None:
         self._module = module
         self._listeners = listeners
         self._secret = secret
+        self._memory = memory
 
     async def run(self, service: Service, workers: Supervisor, relay: Relay, log: Log) -> None:
         """Keep it running until the workers have ended."""
@@ -65,6 +74,7 @@ class CompanionProcess:
             ],
             document=document,
             listeners=[named.listener.socket.fileno() for named in self._listeners],
+            memory=self._memory,
             log=log,
             observer=self,
             kind="service",
@@ -109,6 +119,7 @@ class EnclaveServices(CompanionProcess):
             already stays.
         has_region: whether the process says which region it is, so that the command waits for it.
         tls_services: services of ingress that it makes certificates for.
+        memory: as of every such process.
     """
 
     def __init__(
@@ -120,8 +131,9 @@ class EnclaveServices(CompanionProcess):
         *,
         has_region: bool,
         tls_services: Collection[str] = (),
+        memory: int | None = None,
     ) -> None:
-        super().__init__(module, listeners, secret)
+        super().__init__(module, listeners, secret, memory)
         self._certificates = CertificateHolder(tls_services)
         self._environment = environment
         self._region_known = trio.Event()

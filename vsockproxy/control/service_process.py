@@ -62,6 +62,7 @@ class ServiceProcess:
         inbox: what the supervisor says later, but for `stop`.
         log: to this process's stderr, which never blocks.
         say: tells the supervisor something, if that can be done at once; whether it was.
+        memory: the descriptor of what the process before left to this one, if it does.
     """
 
     configure: Configure
@@ -70,6 +71,7 @@ class ServiceProcess:
     inbox: Inbox
     log: Log
     say: "Say"
+    memory: int | None = None
 
 
 class Say(Protocol):
@@ -135,6 +137,7 @@ async def _configured(channel: socket.socket, side: str, inbox: Inbox) -> Servic
     message, descriptors = await _receive(channel)
     if not isinstance(message, Configure):
         raise MessageError(f"a {type(message).__name__} message before configure")
+    memory = descriptors[1] if len(descriptors) > 1 else None
     try:
         document = read_document(descriptors[0])
     finally:
@@ -156,7 +159,7 @@ async def _configured(channel: socket.socket, side: str, inbox: Inbox) -> Servic
 
     listeners = list(zip(message.listeners, sockets, strict=True)) if wanted else []
     log = Log(side, message.log_format, message.log_level)
-    return ServiceProcess(message, document, listeners, inbox, log, say)
+    return ServiceProcess(message, document, listeners, inbox, log, say, memory)
 
 
 async def _receive(channel: socket.socket) -> tuple[Message, tuple[int, ...]]:

@@ -131,6 +131,7 @@ class Supervisor:
         document: the descriptor of the document that goes with that. A reload closes it; the field
             `document` has the one that counts, for whoever closes that.
         listeners: descriptors of the listeners, if it is the workers that accept.
+        memory: the descriptor of what a process leaves to the one that replaces it, if it does.
         answer: answers what workers ask of this process; None if they have nothing to ask.
         make_sockets: makes sockets of the command's network; None where there is none.
         log: gets one line for each death.
@@ -146,6 +147,7 @@ class Supervisor:
         configurations: Sequence[Configure],
         document: int,
         listeners: Sequence[int] = (),
+        memory: int | None = None,
         answer: Answer | None = None,
         make_sockets: MakeSockets | None = None,
         log: EventLog,
@@ -160,6 +162,7 @@ class Supervisor:
         self.document = document
         self._launch = launch
         self._listeners = tuple(listeners)
+        self._memory = () if memory is None else (memory,)
         self._answer = answer
         self._make_sockets = make_sockets
         self._log = log
@@ -419,7 +422,7 @@ class Supervisor:
             async with trio.open_nursery() as nursery:
                 place.process = process  # before the first wait: a reload has to come behind this
                 with self._lent_document() as descriptor:
-                    await process.send(place.configuration, [descriptor])
+                    await process.send(place.configuration, [descriptor, *self._memory])
                 for first in range(0, len(self._listeners), MAX_DESCRIPTORS):
                     await process.send(
                         Listeners(), self._listeners[first : first + MAX_DESCRIPTORS]

@@ -838,8 +838,8 @@ ENCLAVE_VALUES = {
     "a key of the parent's file": (
         "mixed: drop",
         "mixed: unknown key: remove it, or write one of parent, version, allowlist, denylist, "
-        "mode, require_tls, links, workers, shim, forwards, ingress, credentials, command, "
-        "commands, machine, limits, log",
+        "mode, require_tls, links, workers, shim, forwards, ingress, credentials, "
+        "attestation, command, commands, machine, limits, log",
     ),
 }
 
