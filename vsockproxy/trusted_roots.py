@@ -1,4 +1,4 @@
-"""The root certificates that a parent's file trusts: read, and found wanting before anything starts.
+"""The roots that a parent's file trusts: read, and found wanting before anything starts.
 
 Certificates are parsed by `cryptography`, which only the extra `trust` brings.
 """
