@@ -1,9 +1,11 @@
 """`vsockproxy explain`: would a host and port be allowed, and by which line of which file."""
 
 import ipaddress
+import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -22,6 +24,29 @@ EXIT_UNUSABLE = 2
 
 # glibc has both; musl has no EAI_NODATA.
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+
+
+_MEASUREMENT = re.compile(r"(?:PCR)?([12]?[0-9]|3[01])=([0-9a-f]{96})", re.ASCII | re.IGNORECASE)
+
+
+class _Measurement(click.ParamType):
+    """`N=HEX`, the number of a PCR and its value."""
+
+    name = "measurement"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, bytes]:
+        """Read one.
+
+        Raises:
+            click.BadParameter: it is none.
+        """
+        found = _MEASUREMENT.fullmatch(value)
+        if found is None:
+            text = f"{value!r:.40} is no N=HEX with N within 0-31 and 96 hexadecimal digits"
+            self.fail(text, param, ctx)
+        return int(found[1]), bytes.fromhex(found[2])
 
 
 @click.command("explain")
@@ -43,9 +68,25 @@ _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", sock
     help="The context identifier of the enclave that asks, for the parent's lists. "
     "Example: --cid 16",
 )
+@click.option(
+    "--pcr",
+    "pcrs",
+    type=_Measurement(),
+    metavar="N=HEX",
+    multiple=True,
+    help="A measurement that the enclave attests, for the parent's lists; may be given several "
+    "times. Example: --pcr 0=3b9e…",
+)
 @click.argument("host")
 @click.argument("port", type=click.IntRange(1, 65_535))
-def command(files: tuple[str, ...], resolves: bool, cid: int | None, host: str, port: int) -> None:
+def command(
+    files: tuple[str, ...],
+    resolves: bool,
+    cid: int | None,
+    pcrs: tuple[tuple[int, bytes], ...],
+    host: str,
+    port: int,
+) -> None:
     """Say whether HOST and PORT are allowed, and which line decides.
 
     Exits with 0 if allowed, 1 if refused, 2 if a file or an argument cannot be used.
@@ -59,12 +100,15 @@ def command(files: tuple[str, ...], resolves: bool, cid: int | None, host: str, 
         click.echo(str(error), err=True)
         sys.exit(EXIT_UNUSABLE)
     look_up = _look_up_with(_fixed_hosts(documents)) if resolves else None
-    explanation = explain(_parties(documents, cid), asked, port, look_up)
+    parties = _parties(documents, cid, dict(pcrs) if pcrs else None)
+    explanation = explain(parties, asked, port, look_up)
     click.echo("\n".join(explanation.lines))
     sys.exit(0 if explanation.allowed else EXIT_REFUSED)
 
 
-def _parties(documents: Sequence[Document], cid: int | None) -> list[Party]:
+def _parties(
+    documents: Sequence[Document], cid: int | None, pcrs: Mapping[int, bytes] | None
+) -> list[Party]:
     """The sides that the files are for, the enclave first: it decides first."""
     parties: dict[Side, Party] = {}
     for document in documents:
@@ -72,10 +116,15 @@ def _parties(documents: Sequence[Document], cid: int | None) -> list[Party]:
         side: Side = "enclave" if isinstance(config, EnclaveConfig) else "parent"
         if side in parties:
             raise click.UsageError(f"{document.file} is a second file for the {side}: give one")
-        for_cid = cid if isinstance(config, ParentConfig) else None
-        parties[side] = Party(side, document.file, Policy.compile(document, cid=for_cid))
-    if cid is not None and not any(isinstance(each.config, ParentConfig) for each in documents):
-        raise click.UsageError("--cid chooses among the lists of a parent's file: give one")
+        policy = Policy.compile(document)
+        if isinstance(config, ParentConfig):
+            policy = Policy.compile(document, cid=cid, pcrs=pcrs)
+        parties[side] = Party(side, document.file, policy)
+    for option, value in (("--cid", cid), ("--pcr", pcrs)):
+        if value is not None and not any(
+            isinstance(each.config, ParentConfig) for each in documents
+        ):
+            raise click.UsageError(f"{option} chooses among the lists of a parent's file: give one")
     return sorted(parties.values(), key=lambda party: party.side)
 
 
