@@ -1,6 +1,11 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
+from tests.fuzz.document_targets import (
+    ATTESTATION_CERTIFICATE,
+    ATTESTATION_DOCUMENT,
+    ATTESTATION_PAYLOAD,
+)
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
@@ -35,5 +40,8 @@ TARGETS: dict[str, Target] = {
         STREAM_ANSWER,
         LOG_RECORDS,
         LOG_POSITIONS,
+        ATTESTATION_DOCUMENT,
+        ATTESTATION_PAYLOAD,
+        ATTESTATION_CERTIFICATE,
     )
 }

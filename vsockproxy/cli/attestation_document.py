@@ -7,15 +7,19 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import click
 
-if TYPE_CHECKING:
-    # Loaded when a command runs, since it loads `cryptography`.
-    from vsockproxy.attestation.documents import DocumentRefused
-
-__all__ = ("show", "verify")
+__all__ = (
+    "check_extra",
+    "end_refused",
+    "parse_pcrs",
+    "print_document",
+    "read_file",
+    "show",
+    "verify",
+)
 
 EXIT_REFUSED = 1
 
@@ -25,10 +29,22 @@ _MOST_ROOTS_BYTES: Final = 1024 * 1024
 
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+", re.IGNORECASE)
 _PCR: Final = re.compile(r"([0-9]{1,2})=(.+)", re.DOTALL)
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}")
 
 _IN_FIRST_LINE: Final = frozenset({"verified", "reason"})
 _FIELDS: Final = ("module_id", "timestamp", "digest", "public_key", "user_data", "nonce")
+
+
+class Refusal(Protocol):
+    """What a refusal says; the classes load `cryptography`, so they are not named here."""
+
+    @property
+    def reason(self) -> str:
+        """A slug."""
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
 
 
 def _hex(context: click.Context, option: click.Parameter, text: str | None) -> bytes | None:
@@ -41,7 +57,7 @@ def _hex(context: click.Context, option: click.Parameter, text: str | None) -> b
     return bytes.fromhex(text)
 
 
-def _pcrs(
+def parse_pcrs(
     context: click.Context, option: click.Parameter, texts: tuple[str, ...]
 ) -> dict[int, bytes]:
     """The measurements of the options N=HEX; a click callback."""
@@ -80,15 +96,17 @@ def show(file: str, as_json: bool) -> None:
 
     Exits with 0, with 1 if it is no document, with 2 if FILE cannot be read.
     """
-    _check_extra()
+    check_extra()
     from vsockproxy.attestation.documents import DocumentRefused, parse_unverified
 
     data = _read_document(file)
     try:
         document = parse_unverified(data)
     except DocumentRefused as error:
-        _end_refused(error, as_json)
-    _print(document.for_display(), as_json, first_line="unverified: anybody may have written this")
+        end_refused(error, as_json)
+    print_document(
+        document.for_display(), as_json, first_line="unverified: anybody may have written this"
+    )
 
 
 @click.command("verify")
@@ -118,7 +136,7 @@ def show(file: str, as_json: bool) -> None:
     "pcrs",
     metavar="N=HEX",
     multiple=True,
-    callback=_pcrs,
+    callback=parse_pcrs,
     show_default="any",
     help="A measurement that it must have; may be given several times. Example: --pcr 0=3aa0e6…",
 )
@@ -156,7 +174,7 @@ def verify(
     """
     if at is not None and at_document_time:
         raise click.UsageError("--at and --at-document-time are two times: give one")
-    _check_extra()
+    check_extra()
     from vsockproxy.attestation.documents import (
         AWS_ROOT,
         DocumentRefused,
@@ -169,7 +187,7 @@ def verify(
 
     try:
         requirements = Requirements(
-            roots=(AWS_ROOT,) if root is None else read_roots(_read(root, _MOST_ROOTS_BYTES)),
+            roots=(AWS_ROOT,) if root is None else read_roots(read_file(root, _MOST_ROOTS_BYTES)),
             pcrs=pcrs,
             nonce=nonce,
             max_age_seconds=max_age,
@@ -183,11 +201,14 @@ def verify(
             at = parse_unverified(data).claimed_time
         document = verify_document(data, requirements, at or datetime.now(UTC))
     except DocumentRefused as error:
-        _end_refused(error, as_json)
-    _print(document.for_display(), as_json, first_line="verified")
+        end_refused(error, as_json)
+    first_line = f"verified, until {document.expires_at.isoformat()}"
+    if document.is_debug:
+        first_line += ", in debug mode: the parent can look into this enclave"
+    print_document(document.for_display(), as_json, first_line=first_line)
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
     """One clear line where the library is missing, as in an enclave image without trust."""
     if find_spec("cryptography") is None:
         raise click.UsageError(
@@ -196,7 +217,7 @@ def _check_extra() -> None:
         )
 
 
-def _read(file: str, most: int) -> bytes:
+def read_file(file: str, most: int) -> bytes:
     """The beginning of a file: one byte more than `most` at most."""
     try:
         if file == "-":
@@ -210,8 +231,8 @@ def _read(file: str, most: int) -> bytes:
 
 def _read_document(file: str) -> bytes:
     """The bytes of a document, which begin above 0x7f; so what is base64 can be nothing else."""
-    content = _read(file, _MOST_FILE_BYTES)
-    if _BASE64.fullmatch(content):
+    content = read_file(file, _MOST_FILE_BYTES)
+    if _BASE64.fullmatch(content.strip()):
         try:
             return binascii.a2b_base64(b"".join(content.split()), strict_mode=True)
         except binascii.Error:
@@ -219,18 +240,19 @@ def _read_document(file: str) -> bytes:
     return content
 
 
-def _end_refused(error: "DocumentRefused", as_json: bool) -> NoReturn:
+def end_refused(error: Refusal, as_json: bool) -> NoReturn:
     """Say why, and nothing that an unverified document says."""
     if as_json:
         nothing = dict.fromkeys(_FIELDS)
         shown = {"verified": False, "reason": error.reason, "text": error.text, **nothing}
         click.echo(json.dumps(shown, indent=2))
     else:
-        click.echo(f"refused: {error}")
+        click.echo(f"refused: {error.reason}: {error.text}")
     sys.exit(EXIT_REFUSED)
 
 
-def _print(shown: Mapping[str, object], as_json: bool, *, first_line: str) -> None:
+def print_document(shown: Mapping[str, object], as_json: bool, *, first_line: str) -> None:
+    """Print the fields of a document."""
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
@@ -240,4 +262,16 @@ def _print(shown: Mapping[str, object], as_json: bool, *, first_line: str) -> No
             for index, measurement in value.items():
                 click.echo(f"PCR{index}: {measurement}")
         elif name not in _IN_FIRST_LINE:
-            click.echo(f"{name}: {'none' if value is None else value}")
+            click.echo(f"{name}: {_for_terminal(name, value)}")
+
+
+def _for_terminal(name: str, value: object) -> str:
+    """A field as text; what would move a cursor or change a colour is escaped."""
+    from vsockproxy.attestation.documents import time_of
+
+    if value is None:
+        return "none"
+    if name == "timestamp" and isinstance(value, int):
+        return f"{value} ({time_of(value).isoformat(timespec='milliseconds')})"
+    text = str(value)
+    return text if text.isprintable() else ascii(text)

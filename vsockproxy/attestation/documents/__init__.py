@@ -8,7 +8,11 @@ Importing this package loads `cryptography`, which the extra `trust` brings.
 from vsockproxy.attestation.documents.aws_root import AWS_ROOT
 from vsockproxy.attestation.documents.chain import read_roots
 from vsockproxy.attestation.documents.cose import MAX_DOCUMENT_BYTES
-from vsockproxy.attestation.documents.document import AttestationDocument, UnverifiedDocument
+from vsockproxy.attestation.documents.document import (
+    AttestationDocument,
+    UnverifiedDocument,
+    time_of,
+)
 from vsockproxy.attestation.documents.refusal import DocumentRefused, Reason
 from vsockproxy.attestation.documents.requirements import RequirementError, Requirements
 from vsockproxy.attestation.documents.verification import parse_unverified, verify_document
@@ -24,5 +28,6 @@ __all__ = (
     "UnverifiedDocument",
     "parse_unverified",
     "read_roots",
+    "time_of",
     "verify_document",
 )

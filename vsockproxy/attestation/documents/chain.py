@@ -106,10 +106,15 @@ def verify_chain(
 def _load(name: str, der: bytes) -> _Named:
     try:
         certificate = x509.load_der_x509_certificate(der)
+        # All of these are read when they are asked for.
         _ = certificate.extensions, certificate.subject, certificate.issuer
+        if certificate.serial_number <= 0:
+            raise ValueError("RFC 5280, section 4.1.2.2")
     except x509.InvalidVersion:
         raise DocumentRefused(Reason.CERTIFICATE_VERSION, f"{name}: not X.509 v3") from None
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    # The library raises of many kinds on bytes that are none: ValueError, TypeError, its own ones,
+    # and its warning of a serial number below one, where warnings are errors.
+    except Exception:
         raise DocumentRefused(Reason.MALFORMED_CERTIFICATE, f"{name}: no DER certificate") from None
     return _Named(name, certificate)
 
@@ -180,6 +185,8 @@ def _check_leaf(named: _Named) -> None:
     usage = _extension(named, x509.KeyUsage)
     if usage is None or not usage.value.digital_signature:
         raise named.refusal(Reason.KEY_USAGE, "no keyUsage with digitalSignature")
+    if usage.value.key_cert_sign:
+        raise named.refusal(Reason.KEY_USAGE, "keyCertSign, which a CA alone may have")
     _check_critical(named)
 
 
@@ -229,6 +236,6 @@ def _ask_library(chain: Sequence[x509.Certificate], at: datetime) -> None:
     try:
         verified = verifier.verify(chain[-1], upwards[1:-1])
     except VerificationError as error:
-        raise DocumentRefused(Reason.CHAIN_REFUSED, f"the chain: {error!s:.200}") from None
+        raise DocumentRefused(Reason.CHAIN_REFUSED, f"the chain: {str(error)[:200]!a}") from None
     if verified.chain != upwards:
         raise DocumentRefused(Reason.CHAIN_REFUSED, "the chain: another path leads to the root")

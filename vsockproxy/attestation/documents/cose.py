@@ -18,11 +18,10 @@ SIGNATURE_BYTES: Final = 96
 
 _COSE_SIGN1_TAG: Final = b"\xd2"
 """Tag 18, which may stand in front; the NSM leaves it out."""
-_FIRST_TAG: Final = 0xC0
-_LAST_TAG: Final = 0xDB
 
 _ARRAY: Final = 4
-"""Major type, RFC 8949 section 3.1."""
+_TAG: Final = 6
+"""Major types, RFC 8949 section 3.1."""
 
 _ALGORITHM: Final = 1
 _ES384: Final = -35
@@ -54,11 +53,13 @@ def parse_cose_sign1(data: bytes) -> CoseSign1:
             Reason.TOO_LARGE, f"{len(data)} bytes, a document has {MAX_DOCUMENT_BYTES} at most"
         )
     start = len(_COSE_SIGN1_TAG) if data.startswith(_COSE_SIGN1_TAG) else 0
-    if not start and data and _FIRST_TAG <= data[0] <= _LAST_TAG:
+    major = data[start] >> 5 if len(data) > start else None
+    if major == _TAG:
         raise DocumentRefused(
-            Reason.UNEXPECTED_TAG, "the document has another tag than 18, that of COSE_Sign1"
+            Reason.UNEXPECTED_TAG,
+            "in front of it is another tag than 18, that of COSE_Sign1, or more than one",
         )
-    if len(data) > start and data[start] >> 5 != _ARRAY:
+    if major not in (_ARRAY, None):
         raise DocumentRefused(
             Reason.NOT_COSE_SIGN1, f"byte {data[start]:#04x} begins no document, 0x84 does"
         )
@@ -78,7 +79,8 @@ def parse_cose_sign1(data: bytes) -> CoseSign1:
 
 
 def _check_headers(protected: bytes, unprotected: dict[object, object]) -> None:
-    header = decode(protected, "protected header")
+    # No bytes stand for an empty map (RFC 9052, section 3).
+    header = decode(protected, "protected header") if protected else {}
     if type(header) is not dict:
         raise DocumentRefused(Reason.NOT_COSE_SIGN1, "the protected header is no map")
     algorithm = next((value for key, value in header.items() if _is_algorithm(key)), None)

@@ -64,7 +64,7 @@ class Reason(StrEnum):
     NOT_YET_VALID = "not_yet_valid"
     EXPIRED = "expired"
     BASIC_CONSTRAINTS = "basic_constraints"
-    """The extension is missing or not critical, or the leaf has a path length."""
+    """The extension is missing or not critical."""
     NOT_A_CA = "not_a_ca"
     LEAF_IS_CA = "leaf_is_ca"
     PATH_LENGTH = "path_length"
@@ -101,5 +101,5 @@ class DocumentRefused(VsockproxyError):
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(f"{reason}: {text}")
-        self.reason = reason
+        self.reason: Reason = reason
         self.text = text

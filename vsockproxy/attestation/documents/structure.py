@@ -89,9 +89,7 @@ class _Scanner:
         elif major in (_ARRAY, _MAP):
             self._items(argument if major == _ARRAY else 2 * argument, self._inside(depth))
         elif major == _SIMPLE and info == _ONE_BYTE and argument < _FIRST_LONG_SIMPLE:
-            raise self._refusal(
-                Reason.MALFORMED_CBOR, f"has the simple value {argument} in two bytes"
-            )
+            raise self._refusal(Reason.MALFORMED_CBOR, "has a short simple value in two bytes")
 
     def _items(self, count: int, depth: int) -> None:
         # Each item has a byte at least: more items than bytes is a lie, told before they are read.
