@@ -1,15 +1,14 @@
 """`vsockproxy explain`: would a host and port be allowed, and by which line of which file."""
 
 import ipaddress
-import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import click
 
 from vsockproxy.addresses import AddressError, Host, IpAddress, normalise_host
+from vsockproxy.cli.attestation_document import parse_pcrs
 from vsockproxy.config.errors import ConfigErrors, FileNotReadable
 from vsockproxy.config.load import Document, load
 from vsockproxy.config.model import EnclaveConfig, ParentConfig
@@ -24,29 +23,6 @@ EXIT_UNUSABLE = 2
 
 # glibc has both; musl has no EAI_NODATA.
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
-
-
-_MEASUREMENT = re.compile(r"(?:PCR)?([12]?[0-9]|3[01])=([0-9a-f]{96})", re.ASCII | re.IGNORECASE)
-
-
-class _Measurement(click.ParamType):
-    """`N=HEX`, the number of a PCR and its value."""
-
-    name = "measurement"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, bytes]:
-        """Read one.
-
-        Raises:
-            click.BadParameter: it is none.
-        """
-        found = _MEASUREMENT.fullmatch(value)
-        if found is None:
-            text = f"{value!r:.40} is no N=HEX with N within 0-31 and 96 hexadecimal digits"
-            self.fail(text, param, ctx)
-        return int(found[1]), bytes.fromhex(found[2])
 
 
 @click.command("explain")
@@ -71,7 +47,7 @@ class _Measurement(click.ParamType):
 @click.option(
     "--pcr",
     "pcrs",
-    type=_Measurement(),
+    callback=parse_pcrs,
     metavar="N=HEX",
     multiple=True,
     help="A measurement that the enclave attests, for the parent's lists; may be given several "
@@ -83,7 +59,7 @@ def command(
     files: tuple[str, ...],
     resolves: bool,
     cid: int | None,
-    pcrs: tuple[tuple[int, bytes], ...],
+    pcrs: dict[int, bytes],
     host: str,
     port: int,
 ) -> None:
@@ -100,7 +76,7 @@ def command(
         click.echo(str(error), err=True)
         sys.exit(EXIT_UNUSABLE)
     look_up = _look_up_with(_fixed_hosts(documents)) if resolves else None
-    parties = _parties(documents, cid, dict(pcrs) if pcrs else None)
+    parties = _parties(documents, cid, pcrs or None)
     explanation = explain(parties, asked, port, look_up)
     click.echo("\n".join(explanation.lines))
     sys.exit(0 if explanation.allowed else EXIT_REFUSED)
