@@ -40,6 +40,7 @@ MOST_REFUSED_PAUSE_SECONDS = 10.0
 """Between documents that the parent refuses: each keeps the module and the parent busy."""
 
 STOPPING_TEXT = "the enclave is shutting down"
+MAKING_TEXT = "it demands attestation, and the document is being made"
 
 
 class Services(Protocol):
@@ -243,7 +244,8 @@ class Links:
         rest = greeted.rest
         if greeted.nonce is not None:
             assert attester is not None  # only who says that it can attest is challenged
-            self._hindrance = "it demands attestation, and the document is being made"
+            # What it said of the last one is more to the point.
+            self._hindrance = self._hindrance or MAKING_TEXT
             try:
                 rest = await attester.attest(sock, greeted, self.limits.handshake)
             except BaseException:

@@ -102,7 +102,7 @@ class Attesting:
     async def _refuse(self, sock: socket.socket, refused: Refused, result: str) -> SessionRefused:
         self._counters.add(ATTESTATIONS, (self._counters.known_reason(result),))
         await send_all(sock, Result(refused.reason, refused.text).encode())
-        return SessionRefused(str(refused))
+        return SessionRefused(refused.text, reason=refused.reason)
 
 
 def _no_entry(cid: int, attested: Attested) -> str:

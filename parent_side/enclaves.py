@@ -237,9 +237,12 @@ class Enclaves:
                     await self._begin(sock, cid, received.preface, received, time_limit)
         except (PeerProtocolError, TimeoutError) as error:
             text = str(error) or f"no hello for {self.limits.handshake:g} s"
-            if not (isinstance(error, SessionRefused) and cid in self._rushing):
+            reason = error.reason if isinstance(error, SessionRefused) else None
+            if not (reason == "limit" and cid in self._rushing):  # which has its line
                 enclave = self.name_of(cid)
-                self._log.warning("link_refused", cid=cid, enclave=enclave, text=text)
+                self._log.warning(
+                    "link_refused", cid=cid, enclave=enclave, reason=reason or None, text=text
+                )
             sock.close()
         except OSError as error:
             # Who connects may also leave: an enclave that stops, a probe of a load balancer.
@@ -271,10 +274,10 @@ class Enclaves:
         except PeerProtocolError:
             await send_all(sock, hello.encode())  # so that the other side can say it as well
             raise
-        refusal = self._refusal(cid, remote, is_challenge)
-        if refusal:
-            await send_all(sock, replace(hello, refusal=refusal).encode())
-            raise SessionRefused(refusal)
+        refused = self._refuse(cid, remote, is_challenge)
+        if refused is not None:
+            await send_all(sock, replace(hello, refusal=str(refused)).encode())
+            raise SessionRefused(refused.text, reason=refused.reason)
         ours = hello.encode()
         await send_all(sock, ours)
         attested, rest = None, received.rest
@@ -312,8 +315,8 @@ class Enclaves:
         link.begin(rest)
         self._changed(cid, self._enclaves.get(cid))
 
-    def _refusal(self, cid: int, remote: Hello, is_challenge: bool) -> str:
-        """Why an enclave gets no session, as its hello alone shows; empty if it may get one."""
+    def _refuse(self, cid: int, remote: Hello, is_challenge: bool) -> Refused | None:
+        """Why an enclave gets no session, as its hello alone shows; None if it may get one."""
         known = self._enclaves.get(cid)
         if (
             known is not None
@@ -321,23 +324,22 @@ class Enclaves:
             and len(known.links) >= LINKS_AT_ONCE
         ):
             self._counters.add(metrics.LIMIT_REFUSALS, ("links",))
-            return f"{LINKS_AT_ONCE} links are up"
+            return Refused("limit", f"{LINKS_AT_ONCE} links are up")
         if is_challenge:
             try:
                 self.admission_of(cid).admit_attestation(now())
             except Refused as refused:
                 self._counters.add(metrics.LIMIT_REFUSALS, ("attestations",))
                 if cid not in self._rushing:
-                    self._log.warning(
-                        "link_refused", cid=cid, reason=refused.reason, text=refused.text
-                    )
                     self._rushing.add(cid)
-                return str(refused)
+                    reason, text = refused.reason, refused.text
+                    self._log.warning("link_refused", cid=cid, reason=reason, text=text)
+                return refused
             self._rushing.discard(cid)
         elif not self._admit(cid, remote.instance, None):
             self._attesting.refused_unasked()
-            return f"{ATTESTATION_REQUIRED}: {CANNOT_ATTEST_TEXT}"
-        return ""
+            return Refused(ATTESTATION_REQUIRED, CANNOT_ATTEST_TEXT)
+        return None
 
     def _admit(self, cid: int, instance: bytes, attested: Attested | None) -> bool:
         """Whether a link may be: one of an enclave whose others have attested has to, too."""

@@ -71,10 +71,12 @@ class SessionRefused(PeerProtocolError):
 
     Args:
         text: why.
+        reason: a slug for it, where there is one.
         has_cost: whether the other end had to work for it, so that it should not be asked again
             at once.
     """
 
-    def __init__(self, text: str, *, has_cost: bool = False) -> None:
+    def __init__(self, text: str, *, reason: str = "", has_cost: bool = False) -> None:
         super().__init__(ErrorCode.NONE, text)
+        self.reason = reason
         self.has_cost = has_cost
