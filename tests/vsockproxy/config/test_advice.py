@@ -60,7 +60,8 @@ PCR = "ab" * 48
             f"- {{pcrs: {{0: {PCR}}}}}",
             [
                 "parent.yaml:2: allowlist: no enclave has this list: enclaves[1] could be for "
-                "every CID: write it into entries with the CIDs of those who may do without attestation"
+                "every CID: write it into entries with the CIDs of those who may do without "
+                "attestation"
             ],
             id="a list for nobody",
         ),
