@@ -23,7 +23,7 @@ from tests.support.attested_pair import (
 )
 from tests.support.hostile_peer import RawPeer, make_hello
 from tests.support.nsm_server import attested, document_fields, nsm_socket
-from tests.support.pair import echo, is_reset, serving
+from tests.support.pair import VSOCK_LOOPBACK_CID, LinkKind, echo, is_reset, serving
 from tests.support.several_enclaves import SeveralEnclaves
 from tests.support.wire_rules import covers
 from vsockproxy.session.attesting import session_nonce, session_user_data
@@ -62,6 +62,16 @@ def test_an_enclave_has_the_list_of_what_it_attests(origin: int) -> None:
         line = pair.parent.wait_for_event("decision", enclave="web", cid=pair.CID)
         assert (line["allowed"], line["reason"]) == (True, "listed")
         assert pair.parent.events("enclave_attested")[0]["module"].startswith(f"{INSTANCE}-enc")
+
+
+def test_the_document_names_the_cid_that_the_parent_sees(kind: LinkKind, origin: int) -> None:
+    cid = AttestedPair.CID if kind == "unix" else VSOCK_LOOPBACK_CID
+    module = Module()
+    entries = [{"name": "web", "cid": cid, "pcrs": {"0": PCR0}, "allowlist": [rule(origin)]}]
+    with attested_pair([rule(origin)], entries, module, kind=kind) as pair:
+        converse(pair, origin)
+    user_data = document_fields(document_of(module.responses[0]))["user_data"]
+    assert user_data == session_user_data(None if kind == "unix" else cid)
 
 
 def test_with_a_cid_both_have_to_match(origin: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.nsm_server import module_root, nsm_socket, software_nsm
-from tests.support.pair import Line, Pair
+from tests.support.pair import Line, LinkKind, Pair
 from vsockproxy.attestation.nsm_messages import MAX_RANDOM_BYTES
 from vsockproxy.attestation.software_nsm import MODULE_ID, SOFTWARE_PCRS
 
@@ -92,6 +92,7 @@ def attested_pair(
     parent: Mapping[str, Any] | None = None,
     enclave: Mapping[str, Any] | None = None,
     is_linked: bool = True,
+    kind: LinkKind = "unix",
 ) -> Iterator[AttestedPair]:
     """A parent with `entries`, and an enclave with one link and a module.
 
@@ -103,8 +104,9 @@ def attested_pair(
         parent: further keys of parent.yaml.
         enclave: further keys of enclave.yaml.
         is_linked: whether to wait for a link.
+        kind: what the link runs over; the CID on a vsock is `VSOCK_LOOPBACK_CID`.
     """
-    pair = AttestedPair("unix", rules, parent_rules=[])
+    pair = AttestedPair(kind, rules, parent_rules=[])
     directory = pair.path
     root = write_root(directory / "root.pem")
     content = json.loads(pair.parent_config.read_text())

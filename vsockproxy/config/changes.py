@@ -214,6 +214,9 @@ def _groups(old: Document, new: Document) -> dict[_Whom, str]:
     for document in (old, new):
         if isinstance(document.config, ParentConfig):
             names |= {_whom(entry): describe_entry(entry) for entry in document.config.enclaves}
+    for whom in list(names):
+        if whom.cid != UNNAMED_CID and whom.pcrs:
+            names[_Whom(whom.cid)] = f"CID {whom.cid} without attestation"
     return {_Whom(): "CIDs without an entry"} | dict(sorted(names.items()))
 
 

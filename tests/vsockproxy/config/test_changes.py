@@ -25,6 +25,7 @@ def changes(old: str, new: str) -> list[str]:
 
 A = "{address: a.b, port: 443}"
 
+PCR, OTHER_PCR = "ab" * 48, "cd" * 48
 CASES = {
     "credentials for another enclave": (
         "credentials: {enclaves: [16, 17]}",
@@ -127,6 +128,35 @@ CASES = {
         [
             "new.yaml:1: enclaves: newly forbidden: to connect: for CID 3",
             "old.yaml:2: enclaves[0].allowlist[0]: newly forbidden: a.b port 443: for CID 3",
+        ],
+    ),
+    "measurements in place of any enclave": (
+        f"allowlist: [{A}]",
+        f"enclaves: [{{name: web, pcrs: {{0: {PCR}}}, allowlist: [{A}]}}]",
+        [
+            "new.yaml:2: enclaves: newly forbidden: to connect: for CIDs without an entry",
+            "old.yaml:2: allowlist[0]: newly forbidden: a.b port 443: for CIDs without an entry",
+        ],
+    ),
+    "measurements that a CID has to have": (
+        f"enclaves: [{{cid: 17, allowlist: [{A}]}}]",
+        f"enclaves: [{{cid: 17, pcrs: {{0: {PCR}, 8: {PCR}}}, allowlist: [{A}]}}]",
+        [
+            "new.yaml:2: enclaves: newly forbidden: to connect: for CID 17 without attestation",
+            "old.yaml:2: enclaves[0].allowlist[0]: newly forbidden: a.b port 443: for CID 17 "
+            "without attestation",
+        ],
+    ),
+    "other measurements": (
+        f"enclaves: [{{pcrs: {{0: {PCR}}}, allowlist: [{A}]}}]",
+        f"enclaves: [{{pcrs: {{0: {OTHER_PCR}}}, allowlist: [{A}]}}]",
+        [
+            "new.yaml:2: enclaves: newly forbidden: to connect: for PCR0 abababababab…",
+            "new.yaml:2: enclaves: newly allowed: to connect: for PCR0 cdcdcdcdcdcd…",
+            "new.yaml:2: enclaves[0].allowlist[0]: newly allowed: a.b port 443: for PCR0 "
+            "cdcdcdcdcdcd…",
+            "old.yaml:2: enclaves[0].allowlist[0]: newly forbidden: a.b port 443: for PCR0 "
+            "abababababab…",
         ],
     ),
     "a raw port": (
