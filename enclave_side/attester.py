@@ -17,7 +17,7 @@ from vsockproxy.nsm_device import Nsm, has_nsm
 from vsockproxy.session import SessionRefused
 from vsockproxy.session.attesting import Evidence, session_user_data
 
-__all__ = ("VSOCK_DEVICE", "Attester", "CidUnknown", "own_cid")
+__all__ = ("VSOCK_DEVICE", "Attester", "CidUnknown", "machine_cid", "own_cid")
 
 VSOCK_DEVICE: Final = "/dev/vsock"
 
@@ -99,6 +99,15 @@ def own_cid(link: socket.socket, device: str = VSOCK_DEVICE) -> int | None:
         return None
     if link.getpeername()[0] == _LOOPBACK_CID:
         return _LOOPBACK_CID
+    return machine_cid(device)
+
+
+def machine_cid(device: str = VSOCK_DEVICE) -> int:
+    """The CID that the hypervisor has given to this machine.
+
+    Raises:
+        CidUnknown: the kernel does not say.
+    """
     answer = bytearray(_CID.size)
     try:
         with open(device, "rb", buffering=0) as opened:

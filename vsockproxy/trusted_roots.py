@@ -3,6 +3,7 @@
 Certificates are parsed by `cryptography`, which only the extra `trust` brings.
 """
 
+import os
 from importlib.util import find_spec
 from typing import Final
 
@@ -62,8 +63,12 @@ def read_trusted_roots(path: str | None) -> tuple[bytes, ...]:
     if path is None:
         return (AWS_ROOT,)
     try:
-        with open(path, "rb") as file:
-            return read_roots(file.read(MAX_FILE_BYTES))
+        # Not to wait for whoever would write into a named pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            return read_roots(os.read(descriptor, MAX_FILE_BYTES))
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise RootsNotUsable(path, f"cannot be read: {error.strerror}") from error
     except RequirementError as error:
