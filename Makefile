@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+JAVASCRIPT := build/javascript/.installed
 FIGURES := build/figures
 PYTEST := $(RUN) -m pytest
 SCRIPTS := .ci/run $(shell find configs docs tests -name '*.sh')
@@ -15,7 +16,7 @@ SECONDS ?= 300
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-vsock test-machine lint bench pictures fuzz soak constraints clean
+.PHONY: help demo test test-vsock test-machine lint bench pictures fuzz soak javascript constraints clean
 
 help: ## list the targets
 	@awk -F ': |## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$NF }' $(MAKEFILE_LIST)
@@ -70,6 +71,13 @@ fuzz: $(STAMP) ## hostile bytes; SECONDS=300 says for how long
 
 soak: $(STAMP) ## a long run under load that must leak nothing
 	@$(RUN) -m tests.soak
+
+javascript: need-npm $(JAVASCRIPT) ## the AWS SDK for JavaScript, which tests of KMS use
+
+$(JAVASCRIPT): tests/javascript/package.json tests/javascript/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
 
 constraints: ## write constraints.txt anew, with the newest versions of everything
 	@rm -rf build/newest

@@ -127,14 +127,14 @@ class Reach:
         dialled = decision.dialled(host, record.port)
         upstream = self.upstream
         checked: tuple[IpAddress, ...] = ()
-        if upstream is None or not upstream.looks_up(dialled.host):
+        if upstream is None or not upstream.way_out.looks_up(dialled.host):
             addresses = await self._look_up(dialled.host, enclave, ip_version)
             decision, checked = decided.policy.judge(decision, host, record.port, addresses)
             if not decision.allowed:
                 raise Refused(decision.reason, decision.text)
-            if upstream is not None and not upstream.takes(dialled.host):
+            if upstream is not None and not upstream.way_out.takes(dialled.host):
                 upstream = None
-            elif upstream is not None and (direct := upstream.direct(checked)):
+            elif upstream is not None and (direct := upstream.way_out.direct(checked)):
                 upstream, checked = None, direct
         began = now()
         try:
@@ -150,7 +150,7 @@ class Reach:
         self._counters.observe(DIAL_SECONDS, now() - began, ("connected",))
         record.is_reached = True
         record.address = target.host.text if target.host.address is not None else None
-        record.via = str(upstream.address) if upstream is not None else None
+        record.via = str(upstream.way_out.address) if upstream is not None else None
         return Reached(sock, target.host.address, target, host, decision)
 
     @staticmethod

@@ -106,7 +106,9 @@ class NameAnswers:
             if not decision.allowed or host is None:
                 raise Refused(decision.reason, decision.text)
             if not _needs_lookup(enclave.policy, decision, host, kind) or (
-                kind in _VERSIONS and self.upstream is not None and self.upstream.looks_up(host)
+                kind in _VERSIONS
+                and self.upstream is not None
+                and self.upstream.way_out.looks_up(host)
             ):
                 self._answer(asked, Resolved(ttl_seconds=LONGEST_ANSWER_SECONDS))
                 return

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from parent_side.resolver import ResolutionError, Resolver
-from vsockproxy.addresses import Destination, Host, IpAddress
+from vsockproxy.addresses import Destination, IpAddress
 from vsockproxy.config.model import UpstreamProxy as Settings
-from vsockproxy.config.patterns import parse_pattern
-from vsockproxy.config.ports import EVERY_PORT
 from vsockproxy.dataplane.dialling import DialError, SourceAddresses, dial
 from vsockproxy.dataplane.loop import now, timeout
 from vsockproxy.dataplane.sockets import peek, send_all
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
-from vsockproxy.policy.rules import Rule, RuleTable
+from vsockproxy.policy.way_out import WayOut
 from vsockproxy.protocols.errors import HttpResponseError
 from vsockproxy.protocols.http_connect import MAX_HEAD_BYTES, ConnectExchange
 from vsockproxy.upstream_credentials import CredentialsNotUsable, read_authorization
@@ -26,7 +24,7 @@ MOST_ATTEMPTS: Final = 4
 
 
 class UpstreamProxy:
-    """Connects through the proxy, and knows what does not go through it.
+    """Connects through the proxy, what `way_out` says goes through it.
 
     Args:
         settings: the `upstream_proxy` section of parent.yaml.
@@ -44,15 +42,10 @@ class UpstreamProxy:
         source_addresses: SourceAddresses | None,
         log: Log,
     ) -> None:
-        self.address = settings.address
-        self._resolves = settings.resolve == "upstream"
+        self.way_out = WayOut(settings)
         self._resolver = resolver
         self._connect_seconds = connect_seconds
         self._source_addresses = source_addresses
-        self._direct = RuleTable(
-            Rule(parse_pattern(pattern), EVERY_PORT, "upstream_proxy.except")
-            for pattern in settings.except_
-        )
         self._authorization: bytes | None = None
         self._fault = ""
         if settings.credentials is not None:
@@ -61,24 +54,9 @@ class UpstreamProxy:
             except CredentialsNotUsable as error:
                 self._fault = f"upstream_proxy.credentials: {error}"
                 log.error("upstream_proxy", text=self._fault)
-        if self._resolves:
+        if self.way_out.resolves:
             text = "resolves names itself: address guard and denied ranges see literals only"
-            log.warning("upstream_proxy", text=f"{self.address} {text}")
-
-    def takes(self, host: Host) -> bool:
-        """Whether `host` goes through the proxy, as far as its name or literal says."""
-        return self._direct.match(host, EVERY_PORT[0][0]) is None
-
-    def looks_up(self, host: Host) -> bool:
-        """Whether `host` is a name that the proxy looks up: its addresses are not known here."""
-        return self._resolves and host.address is None and self.takes(host)
-
-    def direct(self, addresses: Sequence[IpAddress]) -> tuple[IpAddress, ...]:
-        """Those of the checked addresses that are dialled directly."""
-        port = EVERY_PORT[0][0]
-        return tuple(
-            each for each in addresses if self._direct.match_address(each, port) is not None
-        )
+            log.warning("upstream_proxy", text=f"{settings.address} {text}")
 
     async def connect(
         self, destinations: Sequence[Destination], enclave: int
@@ -114,10 +92,10 @@ class UpstreamProxy:
 
     @property
     def _name(self) -> str:
-        return f"the upstream proxy {self.address}"
+        return f"the upstream proxy {self.way_out.address}"
 
     async def _own_addresses(self, enclave: int) -> Sequence[IpAddress]:
-        host = self.address.host
+        host = self.way_out.address.host
         if host.address is not None:
             return (host.address,)
         try:
@@ -133,7 +111,7 @@ class UpstreamProxy:
             async with timeout(seconds):
                 result = await dial(
                     addresses,
-                    self.address.port,
+                    self.way_out.address.port,
                     timeout_seconds=seconds,
                     source_addresses=self._source_addresses,
                 )

@@ -8,6 +8,8 @@ VsockproxyError
 ├── config.FileNotReadable           a file that cannot be opened or read
 ├── session.SessionError             what a peer or a caller did to a session
 ├── attestation.NsmError             what the Nitro Secure Module refused, or should not have said
+├── attestation.EnvelopeError        an envelope of KMS that cannot be opened
+├── attestation.BerError             bytes that are not the BER that was expected
 ├── attestation.DocumentRefused      an attestation document that does not verify; carries a reason
 ├── attestation.RequirementError     a demand on documents that makes no sense
 ├── protocols.ProtocolError          what a client sent that its protocol does not have

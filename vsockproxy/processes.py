@@ -30,6 +30,7 @@ __all__ = (
     "open_pipe",
     "raise_descriptor_limit",
     "start",
+    "start_with_output",
     "tell",
 )
 
@@ -122,6 +123,30 @@ def start(
     finally:
         for descriptor in passed:
             os.set_inheritable(descriptor, False)
+
+
+def start_with_output(command: Sequence[str], *, passed: Collection[int] = ()) -> tuple[int, int]:
+    """Start a process of ours in the background, whose stdout and stderr are a pipe to us.
+
+    Args:
+        command: program and arguments.
+        passed: descriptors that stay open in the child, under the same numbers.
+
+    Returns:
+        Its process id, and the read end of the pipe.
+
+    Raises:
+        OSError: as of `start`, or there is no descriptor to spare.
+    """
+    read_end, write_end = open_pipe()
+    try:
+        pid = start(command, passed=passed, output=write_end, in_own_group=True)
+    except BaseException:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
+    return pid, read_end
 
 
 def open_pipe() -> tuple[int, int]:

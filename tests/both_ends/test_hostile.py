@@ -146,7 +146,7 @@ def test_hundreds_of_hostile_sessions_leave_nothing_behind(rig: ExchangePair) ->
         pass
     rig.wait_until_closed()
     for pid, held in holdings(rig.pair).items():
-        assert held.descriptors == before[pid].descriptors
+        assert held.descriptors <= before[pid].descriptors
         assert held.resident_bytes - before[pid].resident_bytes < GROWTH_BYTES
 
 

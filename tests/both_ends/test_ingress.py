@@ -240,28 +240,28 @@ def test_a_service_that_comes_back() -> None:
             pair.parent.wait_for_event("service_back", service="web", cid=pair.CID)
 
 
-def test_a_service_that_no_enclave_offers() -> None:
-    keys: dict[str, Any] = {
-        "listener": {"service": "mail"},
-        "parent": {"limits": {"link_wait": 0.1}},
-    }
+@pytest.mark.parametrize(
+    ("listener", "text"),
+    [
+        pytest.param(
+            {"service": "mail"},
+            "no enclave that is connected offers the service mail",
+            id="a service that no enclave offers",
+        ),
+        pytest.param(
+            {"service": "web", "cid": 17},
+            "no enclave with CID 17",
+            id="another enclave than the one wanted",
+        ),
+    ],
+)
+def test_nobody_is_there_for_it(listener: dict[str, Any], text: str) -> None:
+    keys: dict[str, Any] = {"listener": listener, "parent": {"limits": {"link_wait": 0.1}}}
     with serving(echo) as origin, leading_to(origin, **keys) as (pair, port):
         assert was_refused(port)
         assert pair.parent is not None
         seen = pair.parent.wait_for_event("decision", allowed=False, reason="not_listed")
-        assert "no enclave that is connected offers the service mail" in seen["text"]
-
-
-def test_another_enclave_than_the_one_wanted() -> None:
-    keys: dict[str, Any] = {
-        "listener": {"service": "web", "cid": 17},
-        "parent": {"limits": {"link_wait": 0.1}},
-    }
-    with serving(echo) as origin, leading_to(origin, **keys) as (pair, port):
-        assert was_refused(port)
-        assert pair.parent is not None
-        seen = pair.parent.wait_for_event("decision", allowed=False, reason="not_listed")
-        assert "no enclave with CID 17" in seen["text"]
+        assert text in seen["text"]
 
 
 def test_the_limit_of_streams_leaves_room_for_egress() -> None:

@@ -6,16 +6,15 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from queue import Queue
 from typing import Any
 
 import pytest
 
-from tests.support.dns_server import DnsServer, Silent
-from tests.support.full_backlog import full_backlog
 from tests.support.observation import plain_lines
 from tests.support.pair import Line, Pair, Side, echo, free_port, is_reset, serving
+from tests.support.refused_destinations import refused_destinations, rule
 from tests.support.socks5_client import LOOPBACK, SUCCEEDED, ask, connect, receive_exactly
 from tests.vsockproxy.protocols import hellos
 
@@ -23,10 +22,6 @@ CONNECT_SECONDS = 0.3
 SECONDS = 60.0
 LITERAL_V6 = "fd00::5"
 LITERAL_V4 = "10.9.8.7"
-
-
-def rule(host: str, port: int = 443, **more: Any) -> dict[str, Any]:
-    return {"address": host, "port": port, "private": True, "require_tls": False, **more}
 
 
 class Rig:
@@ -87,42 +82,8 @@ REPLIES: dict[str, tuple[str, int, str, int, str]] = {
 
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[Rig]:
-    with ExitStack() as stack:
-        dns = stack.enter_context(DnsServer())
-        dns.set("unanswered.test", Silent())
-        full = stack.enter_context(full_backlog())
-        both = [
-            rule("denied.test"),
-            rule("parent-denied.test"),
-            rule("private.test", private=False),
-            rule("metadata.test"),
-            rule("reserved.test"),
-            rule("missing.test"),
-            rule("unanswered.test"),
-            rule("full.test", dial=f"{LOOPBACK}:{full}"),
-            rule("refusing.test", dial=f"{LOOPBACK}:{free_port()}"),
-        ]
-        parent = {
-            "denylist": [{"address": "parent-denied.test"}],
-            "limits": {"connect": CONNECT_SECONDS},
-            "resolver": {
-                "servers": [dns.address],
-                "timeout": 2,
-                "hosts": {
-                    "private.test": ["10.1.2.3"],
-                    "metadata.test": ["169.254.169.254"],
-                    "reserved.test": ["240.0.0.1"],
-                },
-            },
-        }
-        yield stack.enter_context(
-            rig_with(
-                [*both, rule("enclave-only.test")],
-                parent_rules=both,
-                parent=parent,
-                enclave={"denylist": [{"address": "denied.test"}]},
-            )
-        )
+    with refused_destinations() as refused, rig_with(**refused.keywords) as rig:
+        yield rig
 
 
 @pytest.mark.parametrize("name", REPLIES)

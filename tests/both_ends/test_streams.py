@@ -11,7 +11,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from queue import Queue
 from typing import Any
 
@@ -20,9 +20,14 @@ import trio
 import uvloop
 
 from tests.support.dns_server import Addresses, DnsServer, Held, Silent
-from tests.support.full_backlog import full_backlog
-from tests.support.observation import descriptors, plain_lines, wait_until
+from tests.support.observation import (
+    descriptors,
+    plain_lines,
+    wait_for_descriptors,
+    wait_until,
+)
 from tests.support.pair import Line, Pair, Side, echo, free_port, is_reset, serving
+from tests.support.refused_destinations import refused_destinations, rule
 from tests.support.stream_refusals import refusal
 from tests.support.traffic import MEBIBYTE, Pattern, receive_all, start
 from tests.vsockproxy.protocols import hellos
@@ -44,10 +49,6 @@ CONNECT_SECONDS = 0.3
 SECONDS = 60.0
 RESET = struct.pack("ii", 1, 0)
 A, MX = 1, 15
-
-
-def rule(host: str, port: int = 443, **more: Any) -> dict[str, Any]:
-    return {"address": host, "port": port, "private": True, "require_tls": False, **more}
 
 
 class Rig:
@@ -96,6 +97,11 @@ class Rig:
         (worker,) = self.enclave.workers
         return descriptors(worker)
 
+    def wait_for_descriptors(self, most: int) -> None:
+        """Wait until the enclave's worker has no more open than before."""
+        (worker,) = self.enclave.workers
+        wait_for_descriptors(worker, most)
+
 
 @contextmanager
 def rig_with(rules: list[dict[str, Any]], **more: Any) -> Iterator[Rig]:
@@ -128,42 +134,12 @@ REFUSALS: dict[str, tuple[str, int, str, type[StreamRefused], str]] = {
 
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[Rig]:
-    with ExitStack() as stack:
-        dns = stack.enter_context(DnsServer())
-        dns.set("unanswered.test", Silent())
-        dns.set("found.test", Addresses("10.20.0.7"))
-        full = stack.enter_context(full_backlog())
-        both = [
-            rule("denied.test"),
-            rule("private.test", private=False),
-            rule("metadata.test"),
-            rule("reserved.test"),
-            rule("missing.test"),
-            rule("unanswered.test"),
-            rule("found.test"),
-            rule("full.test", dial=f"{LOOPBACK}:{full}"),
-            rule("refusing.test", dial=f"{LOOPBACK}:{free_port()}"),
-        ]
-        parent = {
-            "limits": {"connect": CONNECT_SECONDS},
-            "resolver": {
-                "servers": [dns.address],
-                "timeout": 2,
-                "hosts": {
-                    "private.test": ["10.1.2.3"],
-                    "metadata.test": ["169.254.169.254"],
-                    "reserved.test": ["240.0.0.1"],
-                },
-            },
-        }
-        yield stack.enter_context(
-            rig_with(
-                [*both, rule("enclave-only.test")],
-                parent_rules=both,
-                parent=parent,
-                enclave={"denylist": [{"address": "denied.test"}]},
-            )
-        )
+    with (
+        refused_destinations(rule("found.test")) as refused,
+        rig_with(**refused.keywords) as rig,
+    ):
+        refused.dns.set("found.test", Addresses("10.20.0.7"))
+        yield rig
 
 
 @pytest.mark.parametrize("name", REFUSALS)
@@ -182,7 +158,7 @@ def test_the_refused_leave_nothing(refusing: Rig) -> None:
     before = refusing.descriptors
     for host, port, *_ in REFUSALS.values():
         refusing.refusal(host, port)
-    assert refusing.descriptors == before
+    refusing.wait_for_descriptors(before)
 
 
 def test_while_the_parent_is_away_a_program_waits_link_wait() -> None:
@@ -450,7 +426,7 @@ def test_a_program_that_gives_up_is_reset_and_the_parent_told(holding: HoldingRi
             assert is_reset(stream)
         holding.release(name)
     rig.refusal("unlisted.test")
-    assert rig.descriptors == before
+    rig.wait_for_descriptors(before)
 
     def closes() -> list[Line]:
         return [line for line in rig.parent.lines[after:] if line["event"] == "close"]
@@ -525,7 +501,7 @@ def test_a_program_that_leaves_before_its_hello_leaves_nothing(strict: Rig) -> N
     strict.open().close()
     strict.enclave.wait_for_event("close", after=after, host="origin.test")
     strict.refusal("unlisted.test")
-    assert strict.descriptors == before
+    strict.wait_for_descriptors(before)
 
 
 # ---------------------------------------------------------------- many

@@ -201,15 +201,19 @@ def test_crowds_of_short_connections_leave_nothing_behind(kind: LinkKind) -> Non
                 rig.complete(carrier, crowd // 2, (1000, 3000))
             rig.wait_until_closed()
 
+        def growth() -> int:
+            """How many bytes the worker that grew most has grown in many rounds."""
+            before = holdings(rig.pair)
+            for _ in range(rounds):
+                round_of_exchanges()
+            after = holdings(rig.pair)
+            assert set(after) == set(before)
+            assert all(after[pid].descriptors <= before[pid].descriptors for pid in after)
+            return max(after[pid].resident_bytes - before[pid].resident_bytes for pid in after)
+
         round_of_exchanges()
         round_of_exchanges()
-        before = holdings(rig.pair)
-        for _ in range(rounds):
-            round_of_exchanges()
-        after = holdings(rig.pair)
-        assert set(after) == set(before)
-        for pid, held in after.items():
-            assert held.descriptors == before[pid].descriptors
-            assert held.resident_bytes - before[pid].resident_bytes < 4 * MEBIBYTE
+        # Memory is reused from some point on; what leaks grows each time.
+        assert any(growth() < 2 * MEBIBYTE for _ in range(4))
         for side in (rig.parent, rig.enclave):
             assert {line["ended"] for line in side.events("close")} == {"finished"}

@@ -2,9 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any, TypeVar
 
 import dns.rcode
 import pytest
@@ -19,6 +18,7 @@ from parent_side.resolver import (
     Resolver,
     parse_server,
 )
+from tests.parent_side.resolving import LONG, run
 from tests.support.dns_server import (
     Addresses,
     Alias,
@@ -33,25 +33,6 @@ from tests.support.dns_server import (
 from vsockproxy.addresses import AddressError
 from vsockproxy.config.model import Resolver as ResolverSettings
 from vsockproxy.dataplane import loop
-
-T = TypeVar("T")
-
-LONG = 30.0
-"""Seconds that no test waits for when all is well."""
-
-
-def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    async def bounded() -> T:
-        async with loop.timeout(LONG):
-            return await main()
-
-    return loop.run(bounded())
-
-
-@pytest.fixture
-def server() -> Iterator[DnsServer]:
-    with DnsServer() as server:
-        yield server
 
 
 class Clock:

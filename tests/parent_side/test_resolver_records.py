@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 import dns.rcode
 import pytest
@@ -19,6 +18,7 @@ from parent_side.resolver import (
     ResolutionError,
     Resolver,
 )
+from tests.parent_side.resolving import LONG, run
 from tests.support.dns_server import (
     Addresses,
     Alias,
@@ -37,30 +37,11 @@ from tests.support.dns_server import Records as Scripted
 from vsockproxy.config.model import Resolver as ResolverSettings
 from vsockproxy.dataplane import loop
 
-T = TypeVar("T")
-
-LONG = 30.0
-"""Seconds that no test waits for when all is well."""
-
 SRV = RecordType.SRV
 TXT = RecordType.TXT
 MX = RecordType.MX
 ONE_STRING = Scripted("TXT", '"x"')
 MANY_STRINGS = Scripted("TXT", *(f'"{number:0100d}"' for number in range(100)))
-
-
-def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    async def bounded() -> T:
-        async with loop.timeout(LONG):
-            return await main()
-
-    return loop.run(bounded())
-
-
-@pytest.fixture
-def server() -> Iterator[DnsServer]:
-    with DnsServer() as server:
-        yield server
 
 
 def resolver(

@@ -2,39 +2,19 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterator
 from ipaddress import ip_address
-from typing import Any, TypeVar
 
 import dns.rcode
 import pytest
 
 from parent_side.resolver import LOOKUPS_AT_ONCE, LookupFailed, NoSuchName, Resolver
+from tests.parent_side.resolving import LONG, run
 from tests.support.dns_server import Addresses, DnsServer, Held, Raw, Silent, Status
 from vsockproxy.addresses import IpAddress
 from vsockproxy.config.model import Resolver as ResolverSettings
 from vsockproxy.dataplane import loop
 
-T = TypeVar("T")
-
-LONG = 30.0
-"""Seconds that no test waits for when all is well."""
-
 Lookup = asyncio.Task[tuple[IpAddress, ...]]
-
-
-def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    async def bounded() -> T:
-        async with loop.timeout(LONG):
-            return await main()
-
-    return loop.run(bounded())
-
-
-@pytest.fixture
-def server() -> Iterator[DnsServer]:
-    with DnsServer() as server:
-        yield server
 
 
 def resolver(

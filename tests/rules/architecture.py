@@ -81,7 +81,7 @@ LAYERS = _layers(
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
-    Layer("vsockproxy.diagnosis"),
+    Layer("vsockproxy.diagnosis", _VALUES | {"vsockproxy.nsm_device"}),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
     Layer(
@@ -101,7 +101,17 @@ LAYERS = _layers(
     Layer("vsockproxy.dataplane", _VALUES | _PURE | _SYSTEM),
     Layer("vsockproxy.control", _VALUES | _PURE | _SYSTEM | {"vsockproxy.client.for_trio"}),
     Layer("vsockproxy.services", _VALUES | _PURE | _SYSTEM | _SERVICES),
-    Layer("vsockproxy.client", _VALUES | {"vsockproxy.session"}),
+    Layer(
+        "vsockproxy.client",
+        _VALUES
+        | {
+            "vsockproxy.session",
+            "vsockproxy.attestation",
+            "vsockproxy.credentials",
+            "vsockproxy.protocols",
+            "vsockproxy.nsm_device",
+        },
+    ),
     Layer("vsockproxy.client.for_asyncio", frozenset({"vsockproxy.client"})),
     Layer("vsockproxy.client.for_trio", frozenset({"vsockproxy.client"})),
     Layer(

@@ -35,6 +35,7 @@ THIRD_PARTY = {
     },
     # Programs import these, and have to carry what they load.
     "vsockproxy.client.opening": {"cbor2"},
+    "vsockproxy.client.blocking": {"cbor2"},
     "vsockproxy.client.for_asyncio": {"cbor2"},
     "vsockproxy.client.for_trio": {"cbor2", "idna", *TRIO},
     # One command must not load what another one needs.
@@ -96,6 +97,7 @@ def test_enclave_loads_nothing_of_the_parent(module: str) -> None:
     ("module", "loops"),
     [
         ("vsockproxy.client.opening", set[str]()),
+        ("vsockproxy.client.blocking", set[str]()),
         ("vsockproxy.client.for_asyncio", {"asyncio"}),
         ("vsockproxy.client.for_trio", {"trio"}),
     ],

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.support.http_service import QuietHandler, serving_http
 
 WAIT_SECONDS = 30.0
 
@@ -119,33 +120,17 @@ class MetadataService:
 def serving_metadata(service: MetadataService) -> Iterator[MetadataService]:
     """Serve on a port of loopback, which is put into `service`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
-            self._answer()
+            self._serve()
 
         def do_PUT(self) -> None:
-            self._answer()
+            self._serve()
 
-        def _answer(self) -> None:
+        def _serve(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             status, body = service.answer(self.command, self.path, headers)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(status, body)
 
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    service.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving_http(Handler) as service.port:
         yield service
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

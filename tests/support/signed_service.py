@@ -1,12 +1,11 @@
 """A service of AWS on loopback (STS) that takes only credentials which are good at the moment."""
 
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.support.http_service import QuietHandler, serving_http
 from tests.support.metadata_service import MetadataService
 
 _ANSWER = (
@@ -43,9 +42,7 @@ class SignedService:
 def serving_signed(service: SignedService) -> Iterator[SignedService]:
     """Serve on a port of loopback, which is put into `service`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             found = _SCOPE.search(self.headers.get("Authorization", ""))
@@ -59,22 +56,7 @@ def serving_signed(service: SignedService) -> Iterator[SignedService]:
             if service.is_slow:
                 service.metadata.wait_for_rotations(service.metadata.rotations + 1)
             body = (_ANSWER if is_good else _REFUSAL).format(key=key).encode()
-            self.send_response(200 if is_good else 403)
-            self.send_header("Content-Type", "text/xml")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(200 if is_good else 403, body, "text/xml")
 
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    service.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving_http(Handler) as service.port:
         yield service
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

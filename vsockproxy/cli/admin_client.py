@@ -3,12 +3,15 @@
 import http.client
 import json
 import socket
+from collections.abc import Callable
 from typing import Any, Final
+
+import click
 
 from vsockproxy.addresses import AddressError, TcpAddress, UnixAddress, parse_endpoint
 from vsockproxy.errors import VsockproxyError
 
-__all__ = ("DEFAULT_ADMIN", "AdminError", "ask")
+__all__ = ("AdminError", "admin_option", "ask")
 
 DEFAULT_ADMIN: Final = "unix:///run/vsockproxy/admin.sock"
 
@@ -88,3 +91,15 @@ def ask(endpoint: str, target: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise AdminError(f"{endpoint} gave other JSON: is that the admin endpoint?")
     return content
+
+
+def admin_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option that names the parent's admin endpoint."""
+    return click.option(
+        "--admin",
+        "endpoint",
+        metavar="ENDPOINT",
+        default=DEFAULT_ADMIN,
+        show_default=True,
+        help="The parent's admin.listen. Example: --admin tcp://127.0.0.1:9110",
+    )(command)

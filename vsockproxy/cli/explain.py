@@ -13,7 +13,7 @@ from vsockproxy.config.errors import ConfigErrors, FileNotReadable
 from vsockproxy.config.load import Document, load
 from vsockproxy.config.model import EnclaveConfig, ParentConfig
 from vsockproxy.errors import Refused
-from vsockproxy.policy import LookUp, Party, Policy, Reason, Side, explain
+from vsockproxy.policy import LookUp, Party, Policy, Reason, Side, WayOut, explain
 
 __all__ = ("command",)
 
@@ -92,14 +92,15 @@ def _parties(
         side: Side = "enclave" if isinstance(config, EnclaveConfig) else "parent"
         if side in parties:
             raise click.UsageError(f"{document.file} is a second file for the {side}: give one")
-        policy = Policy.compile(document)
+        policy, way_out = Policy.compile(document), None
         if isinstance(config, ParentConfig):
             policy = Policy.compile(document, cid=cid, pcrs=pcrs)
-        parties[side] = Party(side, document.file, policy)
+            if config.upstream_proxy is not None:
+                way_out = WayOut(config.upstream_proxy)
+        parties[side] = Party(side, document.file, policy, way_out)
+    is_parents = any(isinstance(each.config, ParentConfig) for each in documents)
     for option, value in (("--cid", cid), ("--pcr", pcrs)):
-        if value is not None and not any(
-            isinstance(each.config, ParentConfig) for each in documents
-        ):
+        if value is not None and not is_parents:
             raise click.UsageError(f"{option} chooses among the lists of a parent's file: give one")
     return sorted(parties.values(), key=lambda party: party.side)
 

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from vsockproxy.cli.admin_client import DEFAULT_ADMIN, AdminError, ask
+from vsockproxy.cli.admin_client import AdminError, admin_option, ask
 
 __all__ = ("command",)
 
@@ -14,14 +14,7 @@ EXIT_NOT_ASKED = 2
 
 
 @click.command("status")
-@click.option(
-    "--admin",
-    "endpoint",
-    metavar="ENDPOINT",
-    default=DEFAULT_ADMIN,
-    show_default=True,
-    help="The parent's admin.listen. Example: --admin tcp://127.0.0.1:9110",
-)
+@admin_option
 @click.option("--json", "as_json", is_flag=True, help="Print what the endpoint says, as JSON.")
 def command(endpoint: str, as_json: bool) -> None:
     """Show whether the parent is ready, its enclaves, and what it refused last.

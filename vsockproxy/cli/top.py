@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from vsockproxy.cli.admin_client import DEFAULT_ADMIN, AdminError, ask
+from vsockproxy.cli.admin_client import AdminError, admin_option, ask
 
 __all__ = ("command",)
 
@@ -27,14 +27,7 @@ FURNITURE_LINES = 22
 
 
 @click.command("top")
-@click.option(
-    "--admin",
-    "endpoint",
-    metavar="ENDPOINT",
-    default=DEFAULT_ADMIN,
-    show_default=True,
-    help="The parent's admin.listen. Example: --admin tcp://127.0.0.1:9110",
-)
+@admin_option
 @click.option(
     "--interval",
     type=click.FloatRange(0.2, 60),

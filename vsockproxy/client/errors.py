@@ -1,4 +1,4 @@
-"""What a program is told when a stream is not to be: by reason, and by errno.
+"""What a program is told when a stream is not to be: by reason, and by errno; or a document.
 
 StreamRefused(Refused, OSError)        any reason; the base of the next six
 ├── NotAllowed(PermissionError)        policy of either side says no
@@ -12,6 +12,9 @@ OpeningCut(ConnectionResetError)       the worker ended before it had answered
 
 All are `vsockproxy.errors.VsockproxyError` and OSError, so that code which was written for sockets
 catches them.
+
+What a call to KMS ends with is in `kms_errors`. For attestation documents there is NsmError, whose
+classes are listed in `vsockproxy.attestation.nsm_errors`; they stand here for programs.
 """
 
 import errno
@@ -21,6 +24,15 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from vsockproxy.addresses import Destination, Host
+from vsockproxy.attestation.nsm_errors import (
+    NsmError,
+    NsmFailed,
+    NsmMissing,
+    NsmRefused,
+    NsmRequestError,
+    NsmResponseError,
+    NsmTimedOut,
+)
 from vsockproxy.errors import Refused, VsockproxyError
 
 __all__ = (
@@ -31,6 +43,13 @@ __all__ = (
     "LookupFailed",
     "NoSuchName",
     "NotAllowed",
+    "NsmError",
+    "NsmFailed",
+    "NsmMissing",
+    "NsmRefused",
+    "NsmRequestError",
+    "NsmResponseError",
+    "NsmTimedOut",
     "OpeningCut",
     "ParentAway",
     "StreamRefused",

@@ -1,15 +1,32 @@
-"""Streams for programs on asyncio, on any of its loops: `open_stream`, `listen`."""
+"""For programs on asyncio, on any of its loops.
+
+`open_stream` and `listen` are for streams, `attestation_document` and `kms` for trust.
+"""
 
 import asyncio
 import ssl as tls
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
+from vsockproxy.client import blocking
+from vsockproxy.client.kms_calls import Result
+from vsockproxy.client.kms_client import AsyncKms
+from vsockproxy.client.kms_errors import KmsError
+from vsockproxy.client.kms_exchange import READ_BYTES, Exchange
 from vsockproxy.client.location import stream_socket_path
 from vsockproxy.client.opening import Opening
 from vsockproxy.client.waiting import Accepting, Waits, connect, finish
 
-__all__ = ("Connection", "Listener", "listen", "open_stream")
+__all__ = (
+    "Connection",
+    "Kms",
+    "Listener",
+    "attestation_document",
+    "kms",
+    "listen",
+    "open_stream",
+)
 
 
 async def open_stream(
@@ -133,3 +150,48 @@ async def _readable(descriptor: int) -> None:
 
 
 _WAITS = Waits(asyncio.sleep, _readable)
+
+
+async def attestation_document(
+    *,
+    user_data: bytes | None = None,
+    nonce: bytes | None = None,
+    public_key: bytes | None = None,
+    device: str | None = None,
+) -> bytes:
+    """As `blocking.attestation_document`, in a thread; cancelled, it is left behind there."""
+    return await asyncio.to_thread(
+        blocking.attestation_document,
+        user_data=user_data,
+        nonce=nonce,
+        public_key=public_key,
+        device=device,
+    )
+
+
+class Kms(AsyncKms):
+    """KMS on asyncio; arguments are those of `AsyncKms`."""
+
+    async def _carry_out(self, exchange: Exchange[Result]) -> Result:
+        proxy = exchange.proxy
+        try:
+            reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+            try:
+                writer.write(exchange.request)
+                await writer.drain()
+                while True:
+                    received = exchange.receive(await reader.read(READ_BYTES))
+                    if received is not None:
+                        return received.result
+            finally:
+                writer.close()
+                with suppress(OSError):  # it is of no use any more
+                    await writer.wait_closed()
+        except KmsError:
+            raise  # some are of the next kind too
+        except OSError as error:
+            raise proxy.lost(error) from error
+
+
+kms = Kms()
+"""KMS as the environment says, at the time of each call."""

@@ -1,16 +1,31 @@
-"""Streams for programs on trio: `open_stream`, `listen`."""
+"""For programs on trio: `open_stream` and `listen`, `attestation_document` and `kms`."""
 
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import trio
 
+from vsockproxy.client import blocking
+from vsockproxy.client.kms_calls import Result
+from vsockproxy.client.kms_client import AsyncKms
+from vsockproxy.client.kms_errors import KmsError
+from vsockproxy.client.kms_exchange import READ_BYTES, Exchange
 from vsockproxy.client.location import stream_socket_path
 from vsockproxy.client.opening import Opening
 from vsockproxy.client.waiting import Accepting, Waits, connect, finish
 
-__all__ = ("Connection", "Listener", "listen", "open_service", "open_stream")
+__all__ = (
+    "Connection",
+    "Kms",
+    "Listener",
+    "attestation_document",
+    "kms",
+    "listen",
+    "open_service",
+    "open_stream",
+)
 
 _WAITS = Waits(trio.sleep, trio.lowlevel.wait_readable)
 
@@ -135,3 +150,45 @@ class Listener:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+
+async def attestation_document(
+    *,
+    user_data: bytes | None = None,
+    nonce: bytes | None = None,
+    public_key: bytes | None = None,
+    device: str | None = None,
+) -> bytes:
+    """As `blocking.attestation_document`, in a thread; cancelled, it is left behind there."""
+    ask = partial(
+        blocking.attestation_document,
+        user_data=user_data,
+        nonce=nonce,
+        public_key=public_key,
+        device=device,
+    )
+    return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+
+
+class Kms(AsyncKms):
+    """KMS on trio; arguments are those of `AsyncKms`."""
+
+    async def _carry_out(self, exchange: Exchange[Result]) -> Result:
+        proxy = exchange.proxy
+        try:
+            async with await trio.open_tcp_stream(proxy.host, proxy.port) as stream:
+                await stream.send_all(exchange.request)
+                while True:
+                    received = exchange.receive(bytes(await stream.receive_some(READ_BYTES)))
+                    if received is not None:
+                        return received.result
+        except KmsError:
+            raise  # some are of the next kind too
+        except OSError as error:
+            raise proxy.lost(error) from error
+        except trio.BrokenResourceError as error:
+            raise proxy.lost() from error
+
+
+kms = Kms()
+"""KMS as the environment says, at the time of each call."""

@@ -63,7 +63,10 @@ async def read_checked_file(
         try:
             descriptor = empty_document_descriptor()
             undo.callback(os.close, descriptor)
-            output, pid = _start(module, file, kind, descriptor)
+            pid, output = processes.start_with_output(
+                processes.module_command(module, file, kind, str(descriptor)), passed=[descriptor]
+            )
+            os.set_blocking(output, False)
         except OSError as error:
             why = os.strerror(error.errno or 0)
             raise FileNotValid(f"{file}: cannot be checked: {why}") from None
@@ -95,25 +98,6 @@ async def read_checked_file(
         undo.pop_all()
         os.close(output)
     return CheckedFile(document, descriptor)
-
-
-def _start(module: str, file: str, kind: Kind, descriptor: int) -> tuple[int, int]:
-    """Start the process; the read end of its output, and its process id."""
-    read_end, write_end = processes.open_pipe()
-    try:
-        os.set_blocking(read_end, False)
-        pid = processes.start(
-            processes.module_command(module, file, kind, str(descriptor)),
-            passed=[descriptor],
-            output=write_end,
-            in_own_group=True,
-        )
-    except BaseException:
-        os.close(read_end)
-        raise
-    finally:
-        os.close(write_end)
-    return read_end, pid
 
 
 async def _read_all(pipe: int) -> bytes:

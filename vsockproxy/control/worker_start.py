@@ -36,23 +36,13 @@ def start_worker(module: str) -> StartedWorker:
     with theirs:
         try:
             ours.setblocking(False)
-            read_end, write_end = processes.open_pipe()
-            try:
-                pid = processes.start(
-                    processes.module_command(module, str(theirs.fileno())),
-                    passed=[theirs.fileno()],
-                    output=write_end,
-                    in_own_group=True,
-                )
-            except BaseException:
-                os.close(read_end)
-                raise
-            finally:
-                os.close(write_end)
+            pid, output = processes.start_with_output(
+                processes.module_command(module, str(theirs.fileno())), passed=[theirs.fileno()]
+            )
         except BaseException:
             ours.close()
             raise
-    return StartedWorker(pid, ours, read_end)
+    return StartedWorker(pid, ours, output)
 
 
 def count_workers(setting: int | Literal["auto"]) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ("Observations", "StreamTest")
+__all__ = ("ModuleTest", "Observations", "StreamTest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,23 @@ class StreamTest:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ModuleTest:
+    """What the Nitro Secure Module said of itself.
+
+    Args:
+        location: where it was asked.
+        is_software: whether that is the socket of a software module.
+        description: its version, its name and its registers, in one line.
+        error: why there is none; empty if there is one.
+    """
+
+    location: str
+    is_software: bool = False
+    description: str = ""
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
     """What was seen. None, or an empty text, where there was nothing to be seen.
@@ -38,6 +55,7 @@ class Observations:
         vsock_modules: those of the kernel's modules for vsock that are loaded.
         g2h_fallback: net.vsock.g2h_fallback.
         is_enclave: whether there is a Nitro Secure Module.
+        module: the module that programs are to ask; None if there is none.
         is_parent: whether there is the device that starts enclaves.
         random_source: the kernel's hardware generator.
         clock_source: what the kernel's clock runs by.
@@ -60,6 +78,7 @@ class Observations:
     vsock_modules: frozenset[str]
     g2h_fallback: str
     is_enclave: bool
+    module: ModuleTest | None
     is_parent: bool
     random_source: str
     clock_source: str

@@ -12,13 +12,17 @@ import platform
 import resource
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from vsockproxy.diagnosis.observations import Observations, StreamTest
+from vsockproxy.diagnosis.observations import ModuleTest, Observations, StreamTest
+from vsockproxy.errors import VsockproxyError
+from vsockproxy.nsm_device import Nsm, has_nsm, nsm_location
+from vsockproxy.nsm_locations import NSM_DEVICE
 
-__all__ = ("look", "try_small_writes")
+__all__ = ("look", "look_at_module", "try_small_writes")
 
 WANTED_BUFFER_BYTES: Final = 8 * 1024 * 1024
 
@@ -79,7 +83,8 @@ def look() -> Observations:
         vsock_buffer_bytes=buffer_bytes,
         vsock_modules=frozenset(name for name in _MODULES if Path("/sys/module", name).exists()),
         g2h_fallback=_read("/proc/sys/net/vsock/g2h_fallback"),
-        is_enclave=Path("/dev/nsm").exists(),
+        is_enclave=has_nsm(),
+        module=look_at_module(nsm_location()),
         is_parent=Path("/dev/nitro_enclaves").exists(),
         random_source=_read("/sys/class/misc/hw_random/rng_current"),
         clock_source=_read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
@@ -91,6 +96,34 @@ def look() -> Observations:
         hard_descriptors=hard,
         stream_test=try_small_writes(),
     )
+
+
+def look_at_module(location: str) -> ModuleTest | None:
+    """Ask the module what it is; None where nobody says that there is one.
+
+    It is asked in a thread, since a device may take two minutes to say that nobody answers.
+    """
+    if location == NSM_DEVICE and not has_nsm(location):
+        return None
+    nsm = Nsm(location, seconds=TEST_SECONDS)
+    found: list[ModuleTest] = []
+
+    def ask() -> None:
+        try:
+            said = nsm.describe()
+        except VsockproxyError as error:
+            found.append(ModuleTest(location, nsm.is_software, error=str(error)))
+            return
+        version = ".".join(map(str, said.version))
+        locked = f"{len(said.locked_pcrs)} of {said.max_pcrs} registers locked"
+        text = f"version {version}, {said.module_id}, {locked}"
+        found.append(ModuleTest(location, nsm.is_software, text))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(TEST_SECONDS)
+    silent = ModuleTest(location, nsm.is_software, error=f"{location}: no answer in time")
+    return found[0] if found else silent
 
 
 def _read(path: str) -> str:

@@ -140,6 +140,20 @@ def _random(seen: Observations) -> Iterator[Finding]:
         yield Finding("ok", "random numbers", f"the kernel's hardware generator is {source}")
 
 
+def _module(seen: Observations) -> Iterator[Finding]:
+    module, subject = seen.module, "attestation"
+    if module is None:
+        yield Finding("ok", subject, "no Nitro Secure Module: this is no enclave")
+    elif module.error:
+        mend = "a Nitro enclave has one at /dev/nsm; correct VSOCKPROXY_NSM if it is set"
+        yield Finding("error", subject, module.error, mend)
+    elif module.is_software:
+        text = f"{module.location} is a software NSM, which proves nothing: {module.description}"
+        yield Finding("warning", subject, text, "for development and tests only")
+    else:
+        yield Finding("ok", subject, f"{module.location}, {module.description}")
+
+
 def _clock(seen: Observations) -> Iterator[Finding]:
     source = seen.clock_source or "unknown"
     if seen.is_enclave and source != "kvm-clock":
@@ -210,6 +224,7 @@ _VERDICTS: Final[tuple[Callable[[Observations], Iterator[Finding]], ...]] = (
     _vsock,
     _routing,
     _random,
+    _module,
     _clock,
     _network,
     _fence,

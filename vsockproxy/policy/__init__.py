@@ -15,6 +15,7 @@ from vsockproxy.policy.explain import Explanation, LookUp, Party, Side, explain
 from vsockproxy.policy.lists import Lists, may_connect
 from vsockproxy.policy.reasons import Reason
 from vsockproxy.policy.rules import Rule
+from vsockproxy.policy.way_out import WayOut
 
 __all__ = (
     "Admission",
@@ -28,6 +29,7 @@ __all__ = (
     "Reason",
     "Rule",
     "Side",
+    "WayOut",
     "explain",
     "may_connect",
 )

@@ -5,6 +5,7 @@ The first line is `allowed` or `refused: REASON`. Then, for each side that was a
     rule: kms.eu-west-1.amazonaws.com port 443 at parent.yaml:7
     side: parent (parent.yaml): refused: address_private
     guard: kms.eu-west-1.amazonaws.com resolved to 10.0.3.7, private (a VPC endpoint?): add …
+    way out: the upstream proxy proxy.example:3128
     tls: not required
     limits: 20 connections at once, for each enclave
 """
@@ -20,6 +21,7 @@ from vsockproxy.policy.decisions import Decision
 from vsockproxy.policy.guard import closed, findings
 from vsockproxy.policy.reasons import Reason
 from vsockproxy.policy.rules import Rule
+from vsockproxy.policy.way_out import WayOut
 
 __all__ = ("Explanation", "LookUp", "Party", "Side", "explain")
 
@@ -31,11 +33,19 @@ LookUp = Callable[[Host], Sequence[IpAddress]]
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """One side that has to allow a stream, with the file that its policy came from."""
+    """One side that has to allow a stream, with the file that its policy came from.
+
+    Args:
+        side: which one.
+        file: for the text.
+        policy: decides.
+        way_out: of a parent that has an upstream proxy.
+    """
 
     side: Side
     file: str
     policy: Policy
+    way_out: WayOut | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +87,14 @@ def _explain_side(
     party: Party, host: Host, port: int, look_up: LookUp | None
 ) -> tuple[Decision, list[str]]:
     first = party.policy.decide(host, port)
-    final, guard = _explain_guard(party, first, host, port, look_up)
+    final, guard, passed = _explain_guard(party, first, host, port, look_up)
     lines = [
         f"rule: {_rule(first)}",
         f"side: {party.side} ({party.file}): {_outcome(None if final.allowed else final)}",
         f"guard: {guard}",
     ]
+    if party.way_out is not None and final.allowed:
+        lines.append(f"way out: {_way_out(party.way_out, first.dialled(host, port).host, passed)}")
     if first.allowed:
         lines.append(f"tls: {_tls(party.policy, first, host)}")
     if first.rule is not None and (limits := _limits(first.rule)):
@@ -101,26 +113,30 @@ def _rule(decision: Decision) -> str:
 
 def _explain_guard(
     party: Party, decision: Decision, host: Host, port: int, look_up: LookUp | None
-) -> tuple[Decision, str]:
+) -> tuple[Decision, str, Sequence[IpAddress]]:
+    """The decision in the end, what the guard says, and the addresses that may be dialled."""
     if not decision.allowed:
-        return decision, "not asked"
+        return decision, "not asked", ()
     dialled = decision.dialled(host, port).host
     if dialled.address is not None:
         addresses: Sequence[IpAddress] = (dialled.address,)
     elif party.side == "enclave":
-        return decision, f"not asked, {dialled} is resolved and judged on the parent"
+        return decision, f"not asked, {dialled} is resolved and judged on the parent", ()
+    elif party.way_out is not None and party.way_out.looks_up(dialled):
+        return decision, f"not asked, the upstream proxy resolves {dialled}", ()
     elif look_up is None:
-        return decision, f"not asked, {dialled} was not resolved (--resolve does)"
+        return decision, f"not asked, {dialled} was not resolved (--resolve does)", ()
     else:
         try:
             addresses = look_up(dialled)
         except Refused as refused:
             refusal = Decision(False, Reason(refused.reason), decision.rule, refused.text)
-            return refusal, f"not asked, {refused.text}"
+            return refusal, f"not asked, {refused.text}", ()
     final, passed = party.policy.judge(decision, host, port, addresses)
     if not final.allowed:
-        return final, final.text
-    return final, "; ".join(_judged(address, address in passed) for address in addresses)
+        return final, final.text, ()
+    judged = "; ".join(_judged(address, address in passed) for address in addresses)
+    return final, judged, passed
 
 
 def _judged(address: IpAddress, may_be_dialled: bool) -> str:
@@ -134,6 +150,14 @@ def _judged(address: IpAddress, may_be_dialled: bool) -> str:
         return f"{text}, dropped"
     is_opened = bool(closed(address, private=False, metadata=False))
     return f"{text}, opened by the rule" if is_opened else text
+
+
+def _way_out(way_out: WayOut, dialled: Host, addresses: Sequence[IpAddress]) -> str:
+    if not way_out.takes(dialled):
+        return f"dialled directly, {dialled} is in upstream_proxy.except"
+    if direct := way_out.direct(addresses):
+        return f"dialled directly, {format_ip(direct[0])} is in upstream_proxy.except"
+    return f"the upstream proxy {way_out.address}"
 
 
 def _limits(rule: Rule) -> str:

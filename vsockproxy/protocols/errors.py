@@ -10,6 +10,7 @@ ProtocolError
 ├── ProxyHeaderError         no PROXY protocol header of version 2 for TCP
 ├── RecordError              the parent's fault: no data of such a DNS record
 ├── LogStreamError           the fault of the other end of a log stream
+├── SignatureError           no signature of an AWS request, or a request that cannot be signed
 └── ClientHelloError         carries one of the reasons of a decision
     ├── NotTls               the first bytes are no ClientHello
     └── SniMismatch          a ClientHello for another host than the one asked for
@@ -117,3 +118,7 @@ class SniMismatch(ClientHelloError):
 
 class LogStreamError(ProtocolError):
     """What comes on a log stream breaks its rules."""
+
+
+class SignatureError(ProtocolError):
+    """No signature of an AWS request, version 4, or a request that cannot be signed."""

@@ -3,10 +3,16 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from tests.on_vsock.machine.loopback import has_loopback
+from tests.support.nsm_server import nsm_socket
 from tests.support.program import ROOT, environment
-from vsockproxy.diagnosis.probes import look, try_small_writes
+from vsockproxy.attestation.software_nsm import MODULE_ID
+from vsockproxy.diagnosis.observations import ModuleTest
+from vsockproxy.diagnosis.probes import look, look_at_module, try_small_writes
+from vsockproxy.nsm_locations import NSM_DEVICE
 
 
 def test_it_sees_this_machine_and_leaves_nothing_behind() -> None:
@@ -21,6 +27,16 @@ def test_it_sees_this_machine_and_leaves_nothing_behind() -> None:
     assert os.listdir("/proc/self/fd") == before
     for name, namespace in namespaces.items():
         assert os.readlink(f"/proc/self/ns/{name}") == namespace
+
+
+def test_it_sees_the_module_that_the_environment_names() -> None:
+    assert look_at_module(NSM_DEVICE) is None
+    with tempfile.TemporaryDirectory(prefix="vsockproxy-nsm-") as name:
+        with nsm_socket(Path(name, "nsm.sock")) as path:
+            expected = f"version 1.0.0, {MODULE_ID}, 16 of 32 registers locked"
+            assert look_at_module(str(path)) == ModuleTest(str(path), True, expected)
+        cause = f"{path}: Connection refused"
+        assert look_at_module(str(path)) == ModuleTest(str(path), True, error=cause)
 
 
 def test_small_writes_come_through() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vsockproxy.diagnosis.observations import Observations, StreamTest
+from vsockproxy.diagnosis.observations import ModuleTest, Observations, StreamTest
 from vsockproxy.diagnosis.verdicts import Level, exit_code, judge, parse_release
 
 HEALTHY = Observations(
@@ -17,6 +17,7 @@ HEALTHY = Observations(
     vsock_modules=frozenset({"vsock"}),
     g2h_fallback="",
     is_enclave=False,
+    module=None,
     is_parent=False,
     random_source="virtio_rng.0",
     clock_source="tsc",
@@ -28,7 +29,14 @@ HEALTHY = Observations(
     hard_descriptors=524_288,
     stream_test=StreamTest("vsock loopback", 400_000, 400_000),
 )
-ENCLAVE = replace(HEALTHY, is_enclave=True, random_source="nsm-hwrng", clock_source="kvm-clock")
+MODULE = ModuleTest("/dev/nsm", description="version 1.0.0, i-1-enc2, 16 of 32 registers locked")
+ENCLAVE = replace(
+    HEALTHY,
+    is_enclave=True,
+    module=MODULE,
+    random_source="nsm-hwrng",
+    clock_source="kvm-clock",
+)
 PARENT = replace(HEALTHY, is_parent=True)
 
 
@@ -36,11 +44,33 @@ PARENT = replace(HEALTHY, is_parent=True)
 def test_a_healthy_machine_has_no_warning(seen: Observations) -> None:
     findings = judge(seen)
     assert {finding.level for finding in findings} == {"ok"}
-    assert len({finding.subject for finding in findings}) == len(findings) == 12
+    assert len({finding.subject for finding in findings}) == len(findings) == 13
     assert exit_code(findings, strict=True) == 0
 
 
 VERDICTS: dict[str, tuple[Observations, Mapping[str, Any], str, Level, str]] = {
+    "no module": (HEALTHY, {}, "attestation", "ok", "no Nitro Secure Module: this is no enclave"),
+    "a module": (
+        ENCLAVE,
+        {},
+        "attestation",
+        "ok",
+        "/dev/nsm, version 1.0.0, i-1-enc2, 16 of 32 registers locked",
+    ),
+    "a software module": (
+        HEALTHY,
+        {"module": ModuleTest("/run/nsm.sock", is_software=True, description="version 1.0.0")},
+        "attestation",
+        "warning",
+        "/run/nsm.sock is a software NSM, which proves nothing: version 1.0.0: for development",
+    ),
+    "a module that does not answer": (
+        ENCLAVE,
+        {"module": ModuleTest("/dev/nsm", error="/dev/nsm: no answer in time")},
+        "attestation",
+        "error",
+        "/dev/nsm: no answer in time: a Nitro enclave has one at /dev/nsm",
+    ),
     "an old enclave kernel": (
         ENCLAVE,
         {"kernel": "4.14.256-209.484.amzn2.x86_64"},

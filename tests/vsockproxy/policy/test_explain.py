@@ -3,10 +3,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.vsockproxy.policy.files import policy_of
+from tests.vsockproxy.policy.files import document_of, policy_of
 from vsockproxy.addresses import Host, IpAddress, normalise_host
+from vsockproxy.config.model import ParentConfig
 from vsockproxy.errors import Refused
-from vsockproxy.policy import LookUp, Party, Reason, explain
+from vsockproxy.policy import LookUp, Party, Policy, Reason, WayOut, explain
 
 PARENT_TEXT = """\
 listen: vsock://any:5000
@@ -213,3 +214,60 @@ def test_report_is_said() -> None:
         "rule: none, and mode: report lets it pass: any.test:443 is not listed: "
         'add {address: "any.test", port: 443} to allowlist in parent.yaml',
     )
+
+
+UPSTREAM_TEXT = """\
+listen: vsock://any:5000
+allowlist:
+  - {address: "**.test", port: 443, private: true}
+upstream_proxy:
+  address: proxy.corp:3128
+  except: ["*.here.test", 10.0.0.0/8]
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "resolve", "way_out", "guard"),
+    [
+        pytest.param(
+            "a.test",
+            "here",
+            "the upstream proxy proxy.corp:3128",
+            "8.8.8.8, public",
+            id="through the proxy",
+        ),
+        pytest.param(
+            "a.test",
+            "upstream",
+            "the upstream proxy proxy.corp:3128",
+            "not asked, the upstream proxy resolves a.test",
+            id="through the proxy, which looks it up",
+        ),
+        pytest.param(
+            "b.here.test",
+            "upstream",
+            "dialled directly, b.here.test is in upstream_proxy.except",
+            "10.0.0.7, private, opened by the rule",
+            id="an exception by name",
+        ),
+        pytest.param(
+            "c.test",
+            "here",
+            "dialled directly, 10.0.0.8 is in upstream_proxy.except",
+            "10.0.0.8, private, opened by the rule",
+            id="an exception by address",
+        ),
+    ],
+)
+def test_the_way_out(host: str, resolve: str, way_out: str, guard: str) -> None:
+    text = f"{UPSTREAM_TEXT}  resolve: {resolve}\n"
+    document = document_of(text)
+    assert isinstance(document.config, ParentConfig)
+    assert document.config.upstream_proxy is not None
+    way_out_of_file = WayOut(document.config.upstream_proxy)
+    party = Party("parent", "parent.yaml", Policy.compile(document), way_out_of_file)
+    look_up = resolver_of(a="8.8.8.8", b_here="10.0.0.7", c="10.0.0.8")
+    explanation = explain([party], normalise_host(host), 443, look_up)
+    assert explanation.allowed
+    assert f"way out: {way_out}" in explanation.lines
+    assert f"guard: {guard}" in explanation.lines

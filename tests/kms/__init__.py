@@ -1,0 +1,1 @@
+"""The KMS of the tests, looked at by those it was made for: unmodified SDKs of AWS."""
