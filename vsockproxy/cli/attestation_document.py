@@ -202,10 +202,11 @@ def verify(
         document = verify_document(data, requirements, at or datetime.now(UTC))
     except DocumentRefused as error:
         end_refused(error, as_json)
-    first_line = f"verified, until {document.expires_at.isoformat()}"
-    if document.is_debug:
-        first_line += ", in debug mode: the parent can look into this enclave"
-    print_document(document.for_display(), as_json, first_line=first_line)
+    print_document(document.for_display(), as_json, first_line="verified")
+    if not as_json:
+        click.echo(f"expires_at: {document.expires_at.isoformat()}")
+        if document.is_debug:
+            click.echo("debug mode: the parent can look into this enclave")
 
 
 def check_extra() -> None:

@@ -134,11 +134,11 @@ def test_a_document_is_verified(case: str) -> None:
     result = verify(name, *arguments)
     assert (result.exit_code, result.stderr) == (0, "")
     first, second, *lines = result.stdout.splitlines()
-    until = datetime.fromisoformat(REAL_DOCUMENTS[name].note["earliest_chain_expiry"])
-    assert first.startswith(f"verified, until {until.isoformat()}")
-    assert ("debug mode" in first) == REAL_DOCUMENTS[name].note["debug_mode"]
-    assert second.startswith("module_id: i-")
-    assert len(lines) >= 21
+    note = REAL_DOCUMENTS[name].note
+    until = datetime.fromisoformat(note["earliest_chain_expiry"])
+    assert (first, second) == ("verified", f"module_id: {note['module_id']}")
+    assert f"expires_at: {until.isoformat()}" in lines
+    assert any(line.startswith("debug mode: ") for line in lines) == note["debug_mode"]
 
 
 def test_the_time_of_a_document_is_shown_for_people_too() -> None:
@@ -221,7 +221,7 @@ NO_DOCUMENTS = {
     "endless zeros": (bytes(200_000), "too_large"),
     "too much base64": (b"A" * 200_000, "too_large"),
     "a tag alone": (b"\xd2", "truncated"),
-    "spaces that end in something else": (b"A" + b" " * 60_000 + b"!", "not_cose_sign1"),
+    "spaces that end in something else": (b"A" + b" " * 60_000 + b"!", "too_large"),
 }
 
 

@@ -7,6 +7,7 @@ whatever its prose says.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from vsockproxy.attestation.documents.refusal import DocumentRefused, Reason
@@ -28,6 +29,21 @@ _DIGEST: Final = "SHA384"
 
 _MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999."""
+
+_NAMES: Final[Mapping[type, str]] = MappingProxyType(
+    {
+        bytes: "bytes",
+        str: "text",
+        int: "an integer",
+        bool: "a boolean",
+        float: "a float",
+        list: "an array",
+        tuple: "an array",
+        dict: "a map",
+        type(None): "null",
+    }
+)
+"""What CBOR calls what the decoder makes of it; an array as a key becomes a tuple."""
 
 _NITROTPM_PCRS: Final = "nitrotpm_pcrs"
 
@@ -171,5 +187,9 @@ def _check_type(value: object, kind: type, name: str) -> None:
     # Exactly: a bool is an int, too.
     if type(value) is not kind:
         raise DocumentRefused(
-            Reason.WRONG_TYPE, f"{name} is {type(value).__name__}, not {kind.__name__}"
+            Reason.WRONG_TYPE, f"{name} is {_name_of(type(value))}, not {_name_of(kind)}"
         )
+
+
+def _name_of(kind: type) -> str:
+    return _NAMES.get(kind, "something else")

@@ -149,10 +149,10 @@ NAMES = {
 
 TYPES = {
     "module_id as bytes": Case(
-        with_fields(module_id=b"i-0"), Reason.WRONG_TYPE, "module_id is bytes, not str"
+        with_fields(module_id=b"i-0"), Reason.WRONG_TYPE, "module_id is bytes, not text"
     ),
     "module_id undefined": Case(
-        _encoded("module_id", b"\xf7"), Reason.WRONG_TYPE, "module_id is Undefined"
+        _encoded("module_id", b"\xf7"), Reason.WRONG_TYPE, "module_id is something else"
     ),
     "an empty module_id": Case(with_fields(module_id=""), Reason.FIELD_SIZE, "module_id is empty"),
     "bad UTF-8 in module_id": Case(
@@ -162,22 +162,22 @@ TYPES = {
         _encoded("module_id", begin(TEXT) + b"\x41a" + BREAK), Reason.MALFORMED_CBOR, "string of"
     ),
     "digest as bytes": Case(with_fields(digest=b"SHA384"), Reason.WRONG_TYPE, "digest is bytes"),
-    "digest as a number": Case(with_fields(digest=384), Reason.WRONG_TYPE, "digest is int"),
+    "digest as a number": Case(with_fields(digest=384), Reason.WRONG_TYPE, "digest is an integer"),
     "another digest": Case(with_fields(digest="SHA256"), Reason.WRONG_DIGEST, "'SHA256'"),
     "the digest in another case": Case(with_fields(digest="sha384"), Reason.WRONG_DIGEST, ""),
     "the digest and a space": Case(with_fields(digest="SHA384 "), Reason.WRONG_DIGEST, ""),
     "an empty digest": Case(with_fields(digest=""), Reason.WRONG_DIGEST, ""),
     "timestamp as text": Case(
-        with_fields(timestamp=str(TIMESTAMP_MS)), Reason.WRONG_TYPE, "timestamp is str"
+        with_fields(timestamp=str(TIMESTAMP_MS)), Reason.WRONG_TYPE, "timestamp is text"
     ),
     "timestamp as a float": Case(
-        with_fields(timestamp=float(TIMESTAMP_MS)), Reason.WRONG_TYPE, "timestamp is float"
+        with_fields(timestamp=float(TIMESTAMP_MS)), Reason.WRONG_TYPE, "timestamp is a float"
     ),
     "true for a timestamp": Case(
-        with_fields(timestamp=True), Reason.WRONG_TYPE, "timestamp is bool, not int"
+        with_fields(timestamp=True), Reason.WRONG_TYPE, "timestamp is a boolean, not an integer"
     ),
     "a simple value for a timestamp": Case(
-        _encoded("timestamp", b"\xe0"), Reason.WRONG_TYPE, "timestamp is CBORSimpleValue"
+        _encoded("timestamp", b"\xe0"), Reason.WRONG_TYPE, "timestamp is something else"
     ),
     "timestamp as a date in text": Case(
         _encoded("timestamp", tagged(0, cbor2.dumps("2026-03-01T12:00:00Z"))), Reason.UNEXPECTED_TAG
@@ -203,9 +203,11 @@ TYPES = {
     ),
     "the last timestamp": Case(with_fields(timestamp=2**64 - 1), Reason.OUT_OF_RANGE, "is 184"),
     "public_key as text": Case(
-        with_fields(public_key="key"), Reason.WRONG_TYPE, "public_key is str, not bytes"
+        with_fields(public_key="key"), Reason.WRONG_TYPE, "public_key is text, not bytes"
     ),
-    "false for a public_key": Case(with_fields(public_key=False), Reason.WRONG_TYPE, "is bool"),
+    "false for a public_key": Case(
+        with_fields(public_key=False), Reason.WRONG_TYPE, "is a boolean"
+    ),
     "an undefined public_key": Case(_encoded("public_key", b"\xf7"), Reason.WRONG_TYPE, ""),
     "an empty public_key": Case(
         with_fields(public_key=b""), Reason.FIELD_SIZE, "public_key has 0 bytes, 1 to 1024"
@@ -214,7 +216,7 @@ TYPES = {
         with_fields(public_key=bytes(1025)), Reason.FIELD_SIZE, "public_key has 1025 bytes"
     ),
     "user_data as an array": Case(
-        with_fields(user_data=[1]), Reason.WRONG_TYPE, "user_data is list"
+        with_fields(user_data=[1]), Reason.WRONG_TYPE, "user_data is an array"
     ),
     "user_data of 1,025 bytes": Case(
         with_fields(user_data=bytes(1025)), Reason.FIELD_SIZE, "user_data has 1025 bytes, 0 to"
@@ -222,8 +224,8 @@ TYPES = {
     "user_data in a tag": Case(
         _encoded("user_data", tagged(24, b"\x41a")), Reason.UNEXPECTED_TAG, "the payload"
     ),
-    "true for a nonce": Case(with_fields(nonce=True), Reason.WRONG_TYPE, "nonce is bool"),
-    "a nonce as text": Case(with_fields(nonce="nonce"), Reason.WRONG_TYPE, "nonce is str"),
+    "true for a nonce": Case(with_fields(nonce=True), Reason.WRONG_TYPE, "nonce is a boolean"),
+    "a nonce as text": Case(with_fields(nonce="nonce"), Reason.WRONG_TYPE, "nonce is text"),
     "a nonce of 1,025 bytes": Case(
         with_fields(nonce=bytes(1025)), Reason.FIELD_SIZE, "nonce has 1025 bytes"
     ),
@@ -234,7 +236,7 @@ TYPES = {
 
 MEASUREMENTS = {
     "measurements as an array": Case(
-        with_fields(pcrs=[bytes(48)] * 16), Reason.WRONG_TYPE, "pcrs is list, not dict"
+        with_fields(pcrs=[bytes(48)] * 16), Reason.WRONG_TYPE, "pcrs is an array, not a map"
     ),
     "no measurements": Case(with_fields(pcrs={}), Reason.FIELD_SIZE, "pcrs has 0 entries"),
     "33 measurements": Case(
@@ -243,14 +245,18 @@ MEASUREMENTS = {
     "PCR32": Case(with_fields(pcrs={32: bytes(48)}), Reason.OUT_OF_RANGE, "there is no PCR32"),
     "PCR-1": Case(with_fields(pcrs={-1: bytes(48)}), Reason.OUT_OF_RANGE, "there is no PCR-1"),
     "a number as text": Case(
-        with_fields(pcrs={"0": bytes(48)}), Reason.WRONG_TYPE, "a key of pcrs is str, not int"
+        with_fields(pcrs={"0": bytes(48)}),
+        Reason.WRONG_TYPE,
+        "a key of pcrs is text, not an integer",
     ),
-    "true for a number": Case(_pcrs((b"\xf5", _ZERO)), Reason.WRONG_TYPE, "is bool, not int"),
+    "true for a number": Case(
+        _pcrs((b"\xf5", _ZERO)), Reason.WRONG_TYPE, "is a boolean, not an integer"
+    ),
     "a number as a float": Case(
-        _pcrs((b"\xf9\x3c\x00", _ZERO)), Reason.WRONG_TYPE, "is float, not int"
+        _pcrs((b"\xf9\x3c\x00", _ZERO)), Reason.WRONG_TYPE, "is a float, not an integer"
     ),
-    "null for a number": Case(_pcrs((b"\xf6", _ZERO)), Reason.WRONG_TYPE, "is NoneType"),
-    "a number as an array": Case(_pcrs((b"\x81\x00", _ZERO)), Reason.WRONG_TYPE, "is tuple"),
+    "null for a number": Case(_pcrs((b"\xf6", _ZERO)), Reason.WRONG_TYPE, "is null"),
+    "a number as an array": Case(_pcrs((b"\x81\x00", _ZERO)), Reason.WRONG_TYPE, "is an array"),
     "a number as a bignum": Case(_pcrs((b"\xc2\x41\x00", _ZERO)), Reason.UNEXPECTED_TAG, ""),
     "PCR0 twice": Case(_pcrs((b"\x00", _ZERO), (b"\x00", _ZERO)), Reason.DUPLICATE_KEY, ""),
     "PCR0 twice, in two lengths": Case(
@@ -258,9 +264,9 @@ MEASUREMENTS = {
     ),
     "PCR1 and true": Case(_pcrs((b"\x01", _ZERO), (b"\xf5", _ZERO)), Reason.DUPLICATE_KEY, ""),
     "a measurement as text": Case(
-        with_fields(pcrs={0: "0" * 48}), Reason.WRONG_TYPE, "PCR0 is str, not bytes"
+        with_fields(pcrs={0: "0" * 48}), Reason.WRONG_TYPE, "PCR0 is text, not bytes"
     ),
-    "a measurement of null": Case(with_fields(pcrs={7: None}), Reason.WRONG_TYPE, "PCR7 is None"),
+    "a measurement of null": Case(with_fields(pcrs={7: None}), Reason.WRONG_TYPE, "PCR7 is null"),
     "a measurement of 47 bytes": Case(
         with_fields(pcrs={**PCRS, 15: bytes(47)}), Reason.FIELD_SIZE, "PCR15 has 47 bytes"
     ),
@@ -274,12 +280,12 @@ MEASUREMENTS = {
 
 CERTIFICATES_AS_FIELDS = {
     "certificate as text": Case(
-        with_fields(certificate="-----BEGIN"), Reason.WRONG_TYPE, "certificate is str"
+        with_fields(certificate="-----BEGIN"), Reason.WRONG_TYPE, "certificate is text"
     ),
     "certificate as an array": Case(
         lambda forge: forge.document(certificate=[forge.certificates[-1]]),
         Reason.WRONG_TYPE,
-        "certificate is list",
+        "certificate is an array",
     ),
     "an empty certificate": Case(
         with_fields(certificate=b""), Reason.FIELD_SIZE, "certificate has 0 bytes"
@@ -290,19 +296,19 @@ CERTIFICATES_AS_FIELDS = {
     "cabundle as bytes": Case(
         lambda forge: forge.document(cabundle=forge.root), Reason.WRONG_TYPE, "cabundle is bytes"
     ),
-    "cabundle as a map": Case(with_fields(cabundle={}), Reason.WRONG_TYPE, "cabundle is dict"),
+    "cabundle as a map": Case(with_fields(cabundle={}), Reason.WRONG_TYPE, "cabundle is a map"),
     "an empty cabundle": Case(with_fields(cabundle=[]), Reason.FIELD_SIZE, "cabundle has 0 entr"),
     "nine certificates in the cabundle": Case(
         _bundle(lambda bundle: [*bundle, *[bundle[-1]] * 5]), Reason.FIELD_SIZE, "has 9 entries"
     ),
     "null in the cabundle": Case(
-        _bundle(lambda bundle: [*bundle, None]), Reason.WRONG_TYPE, "cabundle[4] is NoneType"
+        _bundle(lambda bundle: [*bundle, None]), Reason.WRONG_TYPE, "cabundle[4] is null"
     ),
     "text in the cabundle": Case(
-        _bundle(lambda bundle: ["root", *bundle]), Reason.WRONG_TYPE, "cabundle[0] is str"
+        _bundle(lambda bundle: ["root", *bundle]), Reason.WRONG_TYPE, "cabundle[0] is text"
     ),
     "an array in the cabundle": Case(
-        _bundle(lambda bundle: [bundle]), Reason.WRONG_TYPE, "cabundle[0] is list"
+        _bundle(lambda bundle: [bundle]), Reason.WRONG_TYPE, "cabundle[0] is an array"
     ),
     "nothing in the cabundle": Case(
         _bundle(lambda bundle: [*bundle, b""]), Reason.FIELD_SIZE, "cabundle[4] has 0 bytes"
@@ -311,6 +317,6 @@ CERTIFICATES_AS_FIELDS = {
         _bundle(lambda bundle: [*bundle, bytes(1025)]), Reason.FIELD_SIZE, "cabundle[4] has 1025"
     ),
     "an array within the cabundle, by hand": Case(
-        _encoded("cabundle", array(array(b"\x40"))), Reason.WRONG_TYPE, "cabundle[0] is list"
+        _encoded("cabundle", array(array(b"\x40"))), Reason.WRONG_TYPE, "cabundle[0] is an array"
     ),
 }

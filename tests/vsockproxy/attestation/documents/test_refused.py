@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 
 from tests.support.forged_documents import Forge
@@ -62,3 +64,14 @@ def test_every_reason_has_a_case() -> None:
     told = {case.reason for table in TABLES for case in table.values()}
     assert set(Reason) - told == set()
     assert sum(map(len, TABLES)) >= 100
+
+
+def test_a_serial_number_below_one_is_refused_where_the_library_only_warns() -> None:
+    case = MALFORMED["a serial number of zero"]
+    assert case.forge is not None
+    forge = case.forge()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(DocumentRefused) as caught:
+            verify_document(case.make(forge), Requirements(roots=(forge.root,)), case.at)
+    assert caught.value.reason is Reason.MALFORMED_CERTIFICATE

@@ -81,6 +81,7 @@ ACCEPTED: dict[str, Callable[[Forge], bytes]] = {
         cbor2.dumps(dict(reversed(forge.fields.items())))
     ),
     "with a field that nobody knows": lambda forge: forge.document(later={"more": [1, 2.5, None]}),
+    "with as many levels as there may be": lambda forge: forge.document(later=[[[[[[[]]]]]]]),
     "with application PCRs": lambda forge: forge.document(
         pcrs={number: PCRS.get(number, measurement(number)) for number in range(32)}
     ),
