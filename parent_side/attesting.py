@@ -55,7 +55,7 @@ class Attesting:
             nonce: of these hellos.
             trust: what makes a document one that is believed.
             admit: whether an enclave may have a session by what it has attested, if anything.
-            seconds: the most that the evidence may take.
+            seconds: the most that the evidence may take, and that the result may.
             received: what followed the enclave's hello.
 
         Returns:
@@ -71,7 +71,7 @@ class Attesting:
                 evidence, rest = await read_evidence(sock, received)
         except TimeoutError:
             refused = Refused(ATTESTATION_REQUIRED, f"no document came within {seconds:g} s")
-            raise await self._refuse(sock, refused, ATTESTATION_REQUIRED) from None
+            raise await self._refuse(sock, refused, ATTESTATION_REQUIRED, seconds) from None
         attested: Attested | None = None
         try:
             if evidence.document is not None:
@@ -82,15 +82,15 @@ class Attesting:
                     attested = await in_thread(work, "attestation")
         except Refused as fault:
             refused = Refused(ATTESTATION_REFUSED, str(fault))
-            raise await self._refuse(sock, refused, fault.reason) from None
+            raise await self._refuse(sock, refused, fault.reason, seconds) from None
         if not admit(attested):
             if attested is None:
                 text = f"the enclave has no document: {evidence.refusal}"
                 refused = Refused(ATTESTATION_REQUIRED, text)
-                raise await self._refuse(sock, refused, ATTESTATION_REQUIRED)
+                raise await self._refuse(sock, refused, ATTESTATION_REQUIRED, seconds)
             refused = Refused(ATTESTATION_REFUSED, f"{NO_ENTRY}: {_no_entry(cid, attested)}")
-            raise await self._refuse(sock, refused, NO_ENTRY)
-        await send_all(sock, Result().encode())
+            raise await self._refuse(sock, refused, NO_ENTRY, seconds)
+        await _tell(sock, Result(), seconds)
         if attested is not None:
             self._counters.add(ATTESTATIONS, (_VERIFIED,))
         return attested, rest
@@ -99,10 +99,25 @@ class Attesting:
         """An enclave was refused because it cannot attest."""
         self._counters.add(ATTESTATIONS, (ATTESTATION_REQUIRED,))
 
-    async def _refuse(self, sock: socket.socket, refused: Refused, result: str) -> SessionRefused:
+    async def _refuse(
+        self, sock: socket.socket, refused: Refused, result: str, seconds: float
+    ) -> SessionRefused:
         self._counters.add(ATTESTATIONS, (self._counters.known_reason(result),))
-        await send_all(sock, Result(refused.reason, refused.text).encode())
+        await _tell(sock, Result(refused.reason, refused.text), seconds)
         return SessionRefused(refused.text, reason=refused.reason)
+
+
+async def _tell(sock: socket.socket, result: Result, seconds: float) -> None:
+    """Send a result.
+
+    Raises:
+        OSError: the connection failed, or its other end does not take it.
+    """
+    try:
+        async with timeout(seconds):
+            await send_all(sock, result.encode())
+    except TimeoutError:
+        raise ConnectionResetError(f"the result was not taken for {seconds:g} s") from None
 
 
 def _no_entry(cid: int, attested: Attested) -> str:

@@ -107,7 +107,7 @@ class Enclaves:
         self._crowded: set[int] = set()
         """CIDs with too many greetings, of which the log knows."""
         self._rushing: set[int] = set()
-        """CIDs with too many attestations, of which the log knows."""
+        """CIDs with too many attestations, of which the log knows, until one of them is good."""
         self._attesting = Attesting(log.activity.counters)
         self._instance = secrets.token_bytes(16)
         self._is_draining = False
@@ -149,6 +149,11 @@ class Enclaves:
         for cid, admission in list(self._admissions.items()):
             if cid not in self._enclaves and admission.is_idle(time):
                 del self._admissions[cid]
+
+    def is_admitted(self, cid: int) -> bool:
+        """Whether the enclave with a CID may have a session, by what it has attested."""
+        enclave = self._enclaves.get(cid)
+        return self.entries.admit(cid, enclave.attested if enclave is not None else None)
 
     def compile(self, document: Document) -> Entries:
         """What a document says, with the policies of the enclaves that are connected.
@@ -294,8 +299,9 @@ class Enclaves:
                 seconds=settings.timeout,
                 received=rest,
             )
-        if self._is_draining or not self._admit(cid, remote.instance, attested):
-            raise ConnectionResetError("what the parent is to do has changed meanwhile")
+            self._rushing.discard(cid)
+        if not self._admit(cid, remote.instance, attested):
+            raise ConnectionResetError("another file was read meanwhile")
         # Looked up after the last wait: until it has a link, an enclave may be forgotten.
         enclave = self._enclave(cid, remote.instance, attested)
         carrier = carrier_of(sock)
@@ -312,6 +318,8 @@ class Enclaves:
         enclave.services = remote.services
         self._known.add(link)
         self._log.info("link_up", cid=cid, enclave=enclave.name, links=len(enclave.links))
+        if self._is_draining:
+            link.go_away(STOPPING_TEXT)
         link.begin(rest)
         self._changed(cid, self._enclaves.get(cid))
 
@@ -335,7 +343,6 @@ class Enclaves:
                     reason, text = refused.reason, refused.text
                     self._log.warning("link_refused", cid=cid, reason=reason, text=text)
                 return refused
-            self._rushing.discard(cid)
         elif not self._admit(cid, remote.instance, None):
             self._attesting.refused_unasked()
             return Refused(ATTESTATION_REQUIRED, CANNOT_ATTEST_TEXT)

@@ -182,7 +182,7 @@ class ParentSide:
             self._egress.end_forbidden()
             + self._forwards.end_forbidden()
             + self._ingress.end_forbidden()
-            + self._credentials.end_forbidden()
+            + self._credentials.end_forbidden(self._enclaves.is_admitted)
         )
 
     @property

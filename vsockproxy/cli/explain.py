@@ -50,6 +50,7 @@ _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", sock
     callback=parse_pcrs,
     metavar="N=HEX",
     multiple=True,
+    show_default="it attests nothing",
     help="A measurement that the enclave attests, for the parent's lists; may be given several "
     "times. Example: --pcr 0=3b9e…",
 )
