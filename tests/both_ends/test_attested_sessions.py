@@ -61,7 +61,8 @@ def test_an_enclave_has_the_list_of_what_it_attests(origin: int) -> None:
         assert pair.parent is not None
         line = pair.parent.wait_for_event("decision", enclave="web", cid=pair.CID)
         assert (line["allowed"], line["reason"]) == (True, "listed")
-        assert pair.parent.events("enclave_attested")[0]["module"].startswith(f"{INSTANCE}-enc")
+        line = pair.parent.wait_for_event("enclave_attested")
+        assert line["module"].startswith(f"{INSTANCE}-enc")
 
 
 def test_the_document_names_the_cid_that_the_parent_sees(kind: LinkKind, origin: int) -> None:
@@ -223,7 +224,7 @@ def test_debug_mode_where_it_is_allowed(origin: int) -> None:
     with attested_pair([rule(origin)], entries, module, attestation={"allow_debug": True}) as pair:
         converse(pair, origin)
         assert pair.parent is not None
-        assert pair.parent.events("enclave_attested")[0]["level"] == "warning"
+        pair.parent.wait_for_event("enclave_attested", level="warning")
         pair.reload({"attestation": {**content(pair)["attestation"], "allow_debug": False}})
         # Which the file cannot say with such an entry, so the former holds.
         pair.parent.wait_for_event("reload_failed")
