@@ -22,7 +22,7 @@ from enclave_side.heartbeat import HeartbeatError
 from enclave_side.machine import Machine, set_up_machine
 from enclave_side.mounts import mount_proc
 from enclave_side.namespaces import NamespaceError
-from enclave_side.own_services import prepare_own_services
+from enclave_side.own_services import ServiceUnusable, prepare_own_services
 from enclave_side.shim.environment import command_environment
 from enclave_side.shim.names.listeners import open_names_listeners
 from enclave_side.software_module import SoftwareModuleError
@@ -130,7 +130,7 @@ def run(
                 stack,
                 has_streams=_stream_socket(listeners) is not None,
             )
-        except (ListenError, SoftwareModuleError, TrustMissing) as error:
+        except (ListenError, ServiceUnusable, SoftwareModuleError, TrustMissing) as error:
             processes.tell(error)
             return FAILED
 

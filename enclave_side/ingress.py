@@ -5,11 +5,16 @@ from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_address
 from typing import Final
 
+from enclave_side.attestation_desk import AttestationDesk
+from enclave_side.challenge_socket import challenge_address
 from enclave_side.command_sockets import CommandSockets, IpVersion
 from enclave_side.listening_programs import ListeningPrograms
+from enclave_side.service_identity import Identity, IdentityError, ServiceIdentity
+from enclave_side.tls_ingress import TlsIngress
 from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document
 from vsockproxy.config.model import EnclaveConfig, EnclaveIngress
+from vsockproxy.config.scalars import TO_ACME, TO_STREAMS
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.dialling import DialError, connect, connect_socket
@@ -19,10 +24,11 @@ from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.stream_tasks import serve_stream
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
+from vsockproxy.nsm_device import Nsm
 from vsockproxy.protocols.proxy_v2 import ProxyHeader, SocketAddress
 from vsockproxy.session import ErrorCode, Open, Opened
 from vsockproxy.session.messages import MAX_ADDRESS_BYTES
-from vsockproxy.worker_messages import SocketsWanted
+from vsockproxy.worker_messages import Certificate, SocketsWanted
 
 __all__ = ("WAY", "Ingress")
 
@@ -49,8 +55,16 @@ class Ingress:
             for index, each in enumerate(config.ingress)
         }
         self.programs = ListeningPrograms(
-            [each.service for each in config.ingress if isinstance(each.to, str)]
+            [each.service for each in config.ingress if each.to == TO_STREAMS]
         )
+        streams = config.shim.streams
+        self._challenges = None if streams is None else challenge_address(streams)
+        self._identities = {
+            each.service: ServiceIdentity(each.service, each.tls)
+            for each in config.ingress
+            if each.tls is not None
+        }
+        self._desk = AttestationDesk(Nsm(config.nsm_location), log)
         self._limits = config.limits
         self._log = log
         versions: tuple[IpVersion, ...] = (4, 6) if ask is not None else ()
@@ -72,6 +86,16 @@ class Ingress:
     def sockets_arrived(self, ip_version: IpVersion, sockets: Sequence[socket.socket]) -> None:
         """Sockets of the command's network came, which were asked for."""
         self._command_sockets[ip_version].arrived(sockets)
+
+    def certificate_came(self, message: Certificate, descriptor: int) -> None:
+        """A service with `tls` presents another certificate from now on."""
+        identity = self._identities.get(message.service)
+        if identity is None:
+            return
+        try:
+            identity.renew(message, descriptor)
+        except IdentityError as error:
+            self._log.error("certificate_failed", service=message.service, text=str(error))
 
     def serve(self, end: StreamEnd, request: Open) -> None:
         """Serve one stream; returns at once."""
@@ -107,8 +131,11 @@ class Ingress:
         self, service: EnclaveIngress, end: StreamEnd, header: ProxyHeader, record: StreamRecord
     ) -> None:
         sock: socket.socket | None = None
+        identity: Identity | None = None
         try:
             try:
+                if service.tls is not None:
+                    identity = await self._identities[service.service].get()
                 sock = await self._connect(service, header)
                 arm_reset(sock)
                 if service.proxy_protocol == "v2":
@@ -126,7 +153,13 @@ class Ingress:
             record.decide(self._log, allowed=True, reason="listed")
             end.accept(Opened(address=record.address))
             local, sock = sock, None
-            end.attach(local)
+            if service.tls is None or identity is None:
+                end.attach(local)
+                return
+            desk = self._desk if service.tls.attestation else None
+            await TlsIngress(
+                end, local, identity, desk, self._limits.handshake, self._log, record
+            ).serve()
         except CancelledError:
             if not end.is_closed:  # not the stream's end but the process's
                 raise
@@ -140,6 +173,8 @@ class Ingress:
     async def _connect(self, service: EnclaveIngress, header: ProxyHeader) -> socket.socket:
         to = service.to
         try:
+            if to == TO_ACME and self._challenges is not None:
+                to = self._challenges
             if isinstance(to, str):
                 return await self.programs.connect(service.service, header)
             if isinstance(to, TcpAddress) and self._command_sockets:

@@ -11,12 +11,16 @@ from vsockproxy.addresses import Host
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.loop import now, timeout
-from vsockproxy.dataplane.sockets import receive
+from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import ENDED_LINK_LOST, StreamEnd
+from vsockproxy.dataplane.tls_client import TlsClient
+from vsockproxy.dataplane.tls_connection import Read, TlsConnection, Write
+from vsockproxy.dataplane.tls_failures import TlsFailed
 from vsockproxy.dataplane.tls_first_bytes import read_client_hello
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.policy import Decision, Place, Policy
+from vsockproxy.policy.reasons import Reason
 from vsockproxy.protocols.errors import ClientHelloError, NotTls
 from vsockproxy.session import ErrorCode, Open, Opened
 
@@ -85,7 +89,8 @@ class Opener:
         Args:
             destined: where it leads.
             is_dedicated: whether it has a connection of its own.
-            is_final: false where `read_client_hello` comes after it and has the last word.
+            is_final: false where `read_client_hello` or TLS of ours comes after it and has the last
+                word.
 
         Raises:
             Refused: by the parent, for lack of a link, or by a limit.
@@ -181,6 +186,77 @@ class Opener:
             end.reset(ErrorCode.CANCELLED)
             raise
         DedicatedRelay(end, sock, connection, carrier, to_carrier=first_bytes).start()
+
+    async def secure(self, destined: Destined, end: StreamEnd, client: TlsClient) -> TlsConnection:
+        """Speak TLS with the destination of an open stream, which is what `requires_tls` asks for.
+
+        Raises:
+            Refused: with tls_failed; the decision line is written, the stream is still to be reset.
+        """
+        return await self._secure(destined, end.read, end.write, client)
+
+    async def _secure(
+        self, destined: Destined, read: Read, write: Write, client: TlsClient
+    ) -> TlsConnection:
+        try:
+            connection = await client.connect(read, write, self.limits.handshake)
+        except TlsFailed as error:
+            text = f"{client.server_name}: {error.text}"
+            self._refuse(destined.record, error.reason, text)
+        destined.record.confirm(self._log)
+        return connection
+
+    async def relay_tls(
+        self, destined: Destined, end: StreamEnd, sock: socket.socket, client: TlsClient
+    ) -> None:
+        """As `relay`, with TLS between us and the destination: `sock` is the plain side.
+
+        Raises:
+            Refused: with tls_failed, or a dedicated stream's connection was not taken; the stream
+                is still to be reset.
+        """
+
+        def failed(text: str) -> None:
+            record = destined.record
+            self._log.warning(
+                Reason.TLS_FAILED,
+                stream=record.stream,
+                host=record.host,
+                port=record.port,
+                text=text,
+            )
+
+        def closed() -> None:
+            client.remember(connection)
+
+        if end.token is None:
+            connection = await self.secure(destined, end, client)
+            connection.attach(end, sock, failed, closed)
+            return
+        carried, carrier = await self._links.connect_dedicated(end.token)
+        sent = received = 0
+
+        async def write(data: bytes) -> None:
+            nonlocal sent
+            for start in range(0, len(data), carrier.max_send_bytes):
+                await send_all(carried, data[start : start + carrier.max_send_bytes])
+            sent += len(data)
+
+        async def read() -> bytes:
+            nonlocal received
+            data = await receive(carried, READ_BYTES)
+            received += len(data)
+            return data
+
+        try:
+            connection = await self._secure(destined, read, write, client)
+        except BaseException:
+            carried.close()
+            raise
+        local, rest = connection.local_socket(sock, failed, closed)
+        relay = DedicatedRelay(end, local, carried, carrier, to_local=rest)
+        relay.count_earlier(sent_bytes=sent, taken_bytes=received - len(rest))
+        relay.start()
 
     async def read_client_hello(
         self, destined: Destined, sock: socket.socket, first_bytes: bytes = b""

@@ -10,14 +10,17 @@ from collections.abc import MutableMapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+from enclave_side.challenge_socket import open_challenge_socket
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
-from enclave_side.shim.environment import with_credentials
+from enclave_side.shim.environment import kms_endpoint, with_credentials
 from enclave_side.software_module import make_memory
 from enclave_side.stream_socket import open_stream_socket
-from enclave_side.trust import require_trust
+from enclave_side.trust import require_acme, require_trust
 from vsockproxy.addresses import TcpAddress
-from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials
+from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials, EnclaveKms
+from vsockproxy.config.scalars import TO_ACME
+from vsockproxy.errors import VsockproxyError
 from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.nsm_locations import NSM_VARIABLE
 from vsockproxy.worker_messages import ListenerKind
@@ -25,12 +28,14 @@ from vsockproxy.worker_messages import ListenerKind
 if TYPE_CHECKING:
     from vsockproxy.control.services import Companion
 
-__all__ = ("SERVICES_MODULE", "prepare_own_services")
+__all__ = ("SERVICES_MODULE", "ServiceUnusable", "prepare_own_services")
 
 SERVICES_MODULE: Final = "enclave_side.services.process"
 
 CONTAINER_NAME: Final = "credentials.listen"
 METADATA_NAME: Final = "credentials.imds"
+CHALLENGES_NAME: Final = "acme"
+KMS_NAME: Final = "kms.listen"
 NSM_NAME: Final = "attestation.device"
 
 METADATA_HOST: Final = "169.254.169.254"
@@ -41,6 +46,10 @@ SECRET_BYTES: Final = 32
 LEFT_OUT: Final = f"programs that ask {METADATA_HOST} get no credentials:"
 
 _Opened = list[tuple[str, ListenerKind, Listener]]
+
+
+class ServiceUnusable(VsockproxyError):
+    """A service that the file wants, and for which a file is missing in this image."""
 
 
 def prepare_own_services(
@@ -62,18 +71,23 @@ def prepare_own_services(
 
     Raises:
         ListenError: one of them cannot be bound.
+        ServiceUnusable: something is missing in the image.
         TrustMissing: the file wants what this installation has not.
         SoftwareModuleError: there can be no software module.
     """
     opened: _Opened = []
     secret = secrets.token_urlsafe(SECRET_BYTES)
-    if config.credentials is not None and not has_streams:
-        machine.left_out.append("there are no credentials, since there is no stream socket")
-    elif config.credentials is not None:
-        opened += _open_for_credentials(config.credentials, machine, stack)
-        host, port, *_ = opened[0][2].socket.getsockname()
-        region = config.credentials.region
-        variables = with_credentials(environment, TcpAddress(host, port), secret, region)
+    wanted = config.wanted_credentials
+    if wanted is not None and not has_streams:
+        lacks = "no credentials" if config.kms is None else "neither credentials nor KMS"
+        machine.left_out.append(f"there are {lacks}, since there is no stream socket")
+    elif wanted is not None:
+        opened += _open_for_credentials(wanted, machine, stack)
+        variables = with_credentials(environment, _bound(opened[0][2]), secret, wanted.region)
+        if config.kms is not None:
+            listener = _open_for_kms(config.kms, machine, stack)
+            opened.append((KMS_NAME, "kms", listener))
+            variables |= kms_endpoint(_bound(listener))
         environment.clear()
         environment.update(variables)
     memory: int | None = None
@@ -88,13 +102,21 @@ def prepare_own_services(
     tls_services = [each.service for each in config.ingress if each.tls is not None]
     if tls_services:
         require_trust("ingress[].tls")
+    if any(each.to == TO_ACME for each in config.ingress):
+        require_acme("ingress[].tls.certificate.acme")
+        assert config.shim.streams is not None  # a rule of the configuration
+        if not has_streams:
+            raise ListenError("no authority can be asked: the stream socket was left out")
+        challenges = open_challenge_socket(config.shim.streams)
+        stack.callback(challenges.close)
+        opened.append((CHALLENGES_NAME, "acme", challenges))
     if not opened and not tls_services:
         return []
     from vsockproxy.control.companion_process import EnclaveServices
     from vsockproxy.control.services import NamedListener
 
     named = [NamedListener(*each) for each in opened]
-    has_region = config.credentials is not None
+    has_region = wanted is not None
     return [
         EnclaveServices(
             SERVICES_MODULE,
@@ -133,3 +155,25 @@ def _open_for_credentials(
                 stack.callback(listener.close)
                 opened.append((METADATA_NAME, "imds", listener))
     return opened
+
+
+def _open_for_kms(kms: EnclaveKms, machine: Machine, stack: ExitStack) -> Listener:
+    """The endpoint for SDKs.
+
+    Raises:
+        ListenError: it cannot be bound.
+        TrustMissing, ServiceUnusable: what it needs is not in the image.
+    """
+    require_trust("kms")
+    if kms.ca is not None and not os.access(kms.ca, os.R_OK):
+        raise ServiceUnusable(f"kms.ca: {kms.ca} cannot be read: put the roots there")
+    with machine.inside_command_network():
+        listener = open_listener(kms.listen)
+    stack.callback(listener.close)
+    return listener
+
+
+def _bound(listener: Listener) -> TcpAddress:
+    """Where it listens; the kernel has chosen the port if the file says 0."""
+    host, port, *_ = listener.socket.getsockname()
+    return TcpAddress(host, port)

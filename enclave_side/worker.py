@@ -9,7 +9,7 @@ from enclave_side.attester import Attester
 from enclave_side.ingress import Ingress
 from enclave_side.links import Links
 from enclave_side.opener import Opener
-from enclave_side.shim.forwards import Forward
+from enclave_side.shim.forwards import serve_forward
 from enclave_side.shim.http_proxy import HttpProxy
 from enclave_side.shim.names.connections import NamesConnections
 from enclave_side.shim.names.dns_server import DnsServer
@@ -30,6 +30,7 @@ from vsockproxy.nsm_device import Nsm
 from vsockproxy.policy import Policy
 from vsockproxy.processes import forbid_tracing
 from vsockproxy.worker_messages import (
+    Certificate,
     Configure,
     Connection,
     ListenerKind,
@@ -123,7 +124,8 @@ class EnclaveSide:
             case _:
                 number = _FORWARD.match(summary.name)
                 assert number is not None  # the supervisor names listeners by their path
-                accepted = Forward(self._opener, self._config.forwards[int(number[1])]).accepted
+                forward = self._config.forwards[int(number[1])]
+                accepted = serve_forward(self._opener, self._log, forward)
         return Acceptor(listener, accepted, self._exhausted)
 
     def _exhausted(self, error: OSError) -> None:
@@ -148,6 +150,10 @@ class EnclaveSide:
     def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
         """Sockets of the command's network."""
         self._ingress.sockets_arrived(message.ip_version, sockets)
+
+    def certificate(self, message: Certificate, descriptor: int) -> None:
+        """What a service presents from now on."""
+        self._ingress.certificate_came(message, descriptor)
 
     def connection_failed(self, text: str) -> None:
         """Say so; the process of ours sees its connection closed."""

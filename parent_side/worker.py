@@ -28,6 +28,7 @@ from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
 from vsockproxy.protocols import clock_stream, log_stream
 from vsockproxy.worker_messages import (
+    Certificate,
     Configure,
     Connection,
     ListenerKind,
@@ -121,6 +122,9 @@ class ParentSide:
         del message
         for sock in sockets:
             sock.close()
+
+    def certificate(self, message: Certificate, descriptor: int) -> None:
+        """That is for the enclave's workers."""
 
     def connection_failed(self, text: str) -> None:
         """Say so; whoever connected sees its connection closed."""

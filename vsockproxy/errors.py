@@ -12,6 +12,12 @@ VsockproxyError
 ├── attestation.BerError             bytes that are not the BER that was expected
 ├── attestation.DocumentRefused      an attestation document that does not verify; carries a reason
 ├── attestation.RequirementError     a demand on documents that makes no sense
+├── certificates.CertificateError    a certificate or its key that cannot be had, or not be used
+├── attested_tls.Unreachable         a server that is to be verified, and that nobody can connect to
+├── attestation.ConnectionRefused    TLS that does not, or not provably, end in the enclave
+├── attestation.EifRefused           bytes that are no enclave image file; says where and why
+├── attestation.SignatureRefused     an image that the key of its certificate did not sign
+├── attestation.UnusableInput        what no enclave image can be made of
 ├── protocols.ProtocolError          what a client sent that its protocol does not have
 ├── dataplane.DialError              a connection that could not be made
 ├── client.PacketError               a packet of the stream socket that is none of its table

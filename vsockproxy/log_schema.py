@@ -86,6 +86,7 @@ AUDIT_EVENTS: Final[dict[str, tuple[Field, ...]]] = {
             values=(
                 *("finished", "local_reset", "remote_reset", "link_lost"),
                 *("timed_out", "refused", "policy", "shutdown"),
+                *("tls_failed", "tls_truncated"),
             ),
         ),
     ),

@@ -169,6 +169,8 @@ ListenerKind = Literal[
     "admin",
     "credentials",
     "imds",
+    "acme",
+    "kms",
     "nsm",
     "ingress",
     NamesKind,

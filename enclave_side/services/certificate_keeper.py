@@ -11,13 +11,12 @@ import trio
 
 from enclave_side.services.certificate_sources import Source
 from vsockproxy.certificates.errors import CertificateError
-from vsockproxy.certificates.renewal import retry_seconds
 from vsockproxy.certificates.served import ServedCertificate
 from vsockproxy.control.logs import EventLog
 
 __all__ = ("CertificateKeeper",)
 
-CLOCK_SECONDS: Final = 60.0
+CLOCK_SECONDS: Final = 900.0
 """How often the wall clock is looked at, by which certificates end: it may be set meanwhile."""
 
 
@@ -67,7 +66,7 @@ class CertificateKeeper:
                 current = await self._source.obtain(current, self._now)
             except CertificateError as error:
                 failures += 1
-                seconds = retry_seconds(failures, self._chance())
+                seconds = self._source.seconds_to_retry(error, failures, self._chance())
                 self._report_failure(error, current, seconds)
                 await trio.sleep(seconds)
                 continue
@@ -80,8 +79,10 @@ class CertificateKeeper:
         return datetime.fromtimestamp(self._wall_clock(), UTC)
 
     async def _rest_until(self, due_at: datetime | None) -> None:
-        left = CLOCK_SECONDS if due_at is None else (due_at - self._now).total_seconds()
-        await trio.sleep(min(left, CLOCK_SECONDS))
+        if due_at is None:
+            await trio.sleep_forever()
+        else:
+            await trio.sleep(min((due_at - self._now).total_seconds(), CLOCK_SECONDS))
 
     def _report(self, current: ServedCertificate) -> None:
         has_ended = current.not_after <= self._now

@@ -1,8 +1,9 @@
-"""Where a service's certificate comes from: made here, or read from the image."""
+"""Where a service's certificate comes from: made here, read from the image, or issued."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 from cryptography import x509
@@ -10,12 +11,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from vsockproxy.attestation.tls_binding import KeyOrigin
 from vsockproxy.certificates.errors import CertificateError
-from vsockproxy.certificates.renewal import renewal_time
+from vsockproxy.certificates.renewal import renewal_time, retry_seconds
 from vsockproxy.certificates.self_signed import make_self_signed, renew_self_signed
 from vsockproxy.certificates.served import MAX_PEM_BYTES, ServedCertificate
-from vsockproxy.config.model import CertificateSource, EnclaveIngress
+from vsockproxy.config.model import AcmeAuthority, CertificateSource, EnclaveIngress
 
-__all__ = ("FromFiles", "SelfSigned", "Source", "source_of")
+if TYPE_CHECKING:
+    from enclave_side.services.acme import AcmeAccount
+
+__all__ = ("AccountOf", "FromFiles", "SelfSigned", "Source", "source_of")
+
+AccountOf = Callable[[AcmeAuthority], "AcmeAccount"]
+"""The account with an authority: one for all services that name it alike."""
 
 
 class Source(Protocol):
@@ -39,9 +46,29 @@ class Source(Protocol):
     def due_at(self, certificate: ServedCertificate) -> datetime | None:
         """When the one after this is to be obtained; None for never."""
 
+    def seconds_to_retry(self, error: CertificateError, failures: int, chance: float) -> float:
+        """How long to wait after so many failures in a row, of which `error` is the last.
+
+        Args:
+            error: what `obtain` raised.
+            failures: 1 or more.
+            chance: a random number from 0 up to 1.
+        """
+
+
+class _AtLeisure:
+    """Sources that nobody counts the attempts of."""
+
+    __slots__ = ()
+
+    def seconds_to_retry(self, error: CertificateError, failures: int, chance: float) -> float:
+        """Longer each time."""
+        del error
+        return retry_seconds(failures, chance)
+
 
 @dataclass(frozen=True, slots=True)
-class SelfSigned:
+class SelfSigned(_AtLeisure):
     """Makes a key once, and certificates for it that it signs itself."""
 
     service: str
@@ -63,7 +90,7 @@ class SelfSigned:
 
 
 @dataclass(frozen=True, slots=True)
-class FromFiles:
+class FromFiles(_AtLeisure):
     """Reads them from files of the image, which do not change while it runs."""
 
     chain: str
@@ -93,11 +120,23 @@ def _read(path: str) -> bytes:
         raise CertificateError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def source_of(ingress: EnclaveIngress) -> Source:
-    """What the file says of a service with `tls`."""
+def source_of(ingress: EnclaveIngress, account_of: "AccountOf | None") -> Source:
+    """What the file says of a service with `tls`.
+
+    Args:
+        ingress: the service.
+        account_of: gives the account with an authority; None where no service needs one.
+    """
     assert ingress.tls is not None  # only those are asked for
+    names = tuple(ingress.tls.names)
     match ingress.tls.certificate:
         case CertificateSource(chain=str(chain), key=str(key)):
             return FromFiles(chain, key)
-        case _:  # a rule of the configuration: chain and key, or neither
-            return SelfSigned(ingress.service, tuple(ingress.tls.names))
+        case CertificateSource(acme=AcmeAuthority() as authority):
+            assert account_of is not None  # made where there is such a section
+            # Here, since it loads the packages of the extra `acme`.
+            from enclave_side.services.acme import AcmeCertificate
+
+            return AcmeCertificate(account_of(authority), names)
+        case _:  # a rule of the configuration: nothing of it
+            return SelfSigned(ingress.service, names)

@@ -2,19 +2,20 @@
 
 import math
 import os
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 import trio
 
 from enclave_side.services.certificate_keeper import CertificateKeeper
-from enclave_side.services.certificate_sources import Source, source_of
+from enclave_side.services.certificate_sources import AccountOf, Source, source_of
 from vsockproxy.certificates.errors import CertificateError
 from vsockproxy.certificates.served import MAX_PEM_BYTES, ServedCertificate
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.control.observing import closing_descriptors
 from vsockproxy.control.service_process import ServiceProcess
 from vsockproxy.passed_memory import memory_descriptor, read_memory
+from vsockproxy.services.http_server import serve_http
 from vsockproxy.worker_messages import (
     Certificate,
     CertificateWanted,
@@ -90,11 +91,29 @@ async def keep_certificates(process: ServiceProcess) -> None:
     assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
     holder = SupervisorsHolder(process)
     async with trio.open_nursery() as nursery:
+        account_of = _accounts(process, config, nursery)
         nursery.start_soon(holder.run)
         for ingress in config.ingress:
             if ingress.tls is not None:
-                source = source_of(ingress)
+                source = source_of(ingress, account_of)
                 nursery.start_soon(_keep, ingress.service, source, holder, process)
+
+
+def _accounts(
+    process: ServiceProcess, config: EnclaveConfig, nursery: trio.Nursery
+) -> AccountOf | None:
+    """Accounts with authorities, whose challenges are answered from now on."""
+    listener = next((each for kind, each in process.listeners if kind.kind == "acme"), None)
+    if listener is None:
+        return None
+    # Here, since they load the packages of the extra `acme`.
+    from enclave_side.services.acme import AcmeAccount, ChallengeAnswers
+
+    answers = ChallengeAnswers()
+    streams = config.shim.streams
+    assert streams is not None  # a rule of the configuration
+    nursery.start_soon(serve_http, listener, answers.answer, process.log)
+    return cache(lambda authority: AcmeAccount(authority, streams, answers, process.log))
 
 
 async def _keep(

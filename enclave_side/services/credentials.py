@@ -99,7 +99,7 @@ async def serve_credentials(process: ServiceProcess, keeper: CredentialsKeeper) 
     """
     config = process.document.config
     assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
-    if config.credentials is None:
+    if config.wanted_credentials is None:
         return
     secret = process.configure.secret
     answers: dict[str, Answer] = {

@@ -5,6 +5,7 @@ import trio
 from enclave_side.services.credentials import ParentCredentials, serve_credentials
 from vsockproxy.config.model import EnclaveConfig
 from vsockproxy.control.service_process import ServiceProcess, run_service
+from vsockproxy.nsm_device import Nsm
 from vsockproxy.processes import forbid_tracing
 from vsockproxy.services.credentials_keeper import CredentialsKeeper
 
@@ -15,10 +16,15 @@ async def _serve(process: ServiceProcess) -> None:
     config = process.document.config
     assert isinstance(config, EnclaveConfig)  # the supervisor loaded an enclave's file
     async with trio.open_nursery() as nursery:
-        if config.credentials is not None:
+        if config.wanted_credentials is not None:
             keeper = _make_keeper(config, process)
             nursery.start_soon(keeper.run)
             nursery.start_soon(serve_credentials, process, keeper)
+            if config.kms is not None:
+                # Only here, since it needs the extra `trust`.
+                from enclave_side.services.kms import serve_kms
+
+                nursery.start_soon(serve_kms, process, keeper, Nsm(config.nsm_location))
         if config.has_software_nsm:
             # Here, since it loads a package of the extra `trust`.
             from enclave_side.services.software_nsm import serve_software_nsm

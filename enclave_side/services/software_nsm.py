@@ -7,7 +7,6 @@ order in which they came, and of too many connections that which said nothing fo
 
 import os
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from vsockproxy.attestation.software_pki import read_root
 from vsockproxy.control.logs import EventLog
 from vsockproxy.control.service_process import ServiceProcess
 from vsockproxy.passed_memory import read_memory
+from vsockproxy.services.accepting import accept_connections
 from vsockproxy.software_nsm_keys import make_keys
 
 __all__ = ("CONNECTIONS_AT_ONCE", "QUIET_SECONDS", "ModuleServer", "serve_software_nsm")
@@ -33,9 +33,6 @@ CONNECTIONS_AT_ONCE: Final = 128
 
 QUIET_SECONDS: Final = 10.0
 """How long a connection may say nothing, or not take its response."""
-
-PAUSE_SECONDS: Final = 0.1
-"""After an accept that failed, for want of descriptors or memory."""
 
 WARNING: Final = (
     "attestation.device is software: this is for development and tests, documents of this enclave "
@@ -73,7 +70,7 @@ class ModuleServer:
         self._log = log
         self._save = save
         self._turn = trio.Lock()  # whose waiters are in order
-        self._quiet: OrderedDict[trio.CancelScope, None] = OrderedDict()
+        self._quiet: dict[trio.CancelScope, None] = {}
         """The connections that have nothing to do, the quietest first."""
 
     async def serve(self, listener: socket) -> None:
@@ -82,39 +79,24 @@ class ModuleServer:
         Args:
             listener: of packets, non-blocking and listening; whoever made it closes it.
         """
-        room = trio.Semaphore(CONNECTIONS_AT_ONCE)
-        accepting = trio.socket.from_stdlib_socket(listener)
-        is_in_want = False
-        try:
-            async with trio.open_nursery() as nursery:
-                while True:
-                    if not room.value and self._quiet:
-                        self._quiet.popitem(last=False)[0].cancel()
-                    await room.acquire()
-                    try:
-                        connection, _ = await accepting.accept()
-                    except OSError as error:
-                        room.release()
-                        if not is_in_want:
-                            text = os.strerror(error.errno or 0)
-                            self._log.write("error", "accept_failed", {"text": text})
-                        is_in_want = True
-                        await trio.sleep(PAUSE_SECONDS)
-                        continue
-                    is_in_want = False
-                    nursery.start_soon(self._serve_one, connection, room)
-        finally:
-            accepting.detach()
+        await accept_connections(
+            listener,
+            self._serve_one,
+            self._log,
+            at_once=CONNECTIONS_AT_ONCE,
+            make_room=self._close_the_quietest,
+        )
 
-    async def _serve_one(self, connection: trio.socket.SocketType, room: trio.Semaphore) -> None:
-        try:
-            with connection, suppress(OSError):  # the program has gone
-                while request := await self._while_quiet(connection.recv(MAX_REQUEST_BYTES + 1)):
-                    response = await self._answer(request)
-                    if not await self._while_quiet(connection.send(response)):
-                        return
-        finally:
-            room.release()
+    def _close_the_quietest(self) -> None:
+        if self._quiet:  # otherwise all have something to do, and one is done soon
+            next(iter(self._quiet)).cancel()
+
+    async def _serve_one(self, connection: trio.socket.SocketType) -> None:
+        with connection, suppress(OSError):  # the program has gone
+            while request := await self._while_quiet(connection.recv(MAX_REQUEST_BYTES + 1)):
+                response = await self._answer(request)
+                if not await self._while_quiet(connection.send(response)):
+                    return
 
     async def _while_quiet(self, waiting: Awaitable[_Result]) -> _Result | None:
         """Wait for the program, and for no more than `QUIET_SECONDS`."""

@@ -9,7 +9,7 @@ from vsockproxy.config.model import Shim
 from vsockproxy.credentials.locations import CONTAINER_PATH, REGION_VARIABLES
 from vsockproxy.nsm_locations import NSM_VARIABLE
 
-__all__ = ("command_environment", "with_credentials")
+__all__ = ("command_environment", "kms_endpoint", "with_credentials")
 
 NO_PROXY: Final = "localhost,127.0.0.1,::1"
 
@@ -96,3 +96,9 @@ def with_credentials(
         "AWS_CONTAINER_AUTHORIZATION_TOKEN": secret,
         **regions,
     }
+
+
+def kms_endpoint(listen: TcpAddress) -> dict[str, str]:
+    """The variable by which AWS's SDKs find our endpoint for KMS ("Service-specific endpoints")."""
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    return {"AWS_ENDPOINT_URL_KMS": f"http://{host}:{listen.port}"}

@@ -10,6 +10,7 @@ from vsockproxy.addresses import Destination
 from vsockproxy.dataplane.closing import reset_socket
 from vsockproxy.dataplane.sockets import send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
+from vsockproxy.dataplane.tls_client import TlsClient
 from vsockproxy.errors import Refused
 from vsockproxy.session import ErrorCode
 
@@ -87,6 +88,7 @@ async def serve_silently(
     way: str,
     *,
     is_dedicated: bool = False,
+    client: TlsClient | None = None,
 ) -> None:
     """Open a stream and relay; a refusal is a reset.
 
@@ -99,13 +101,14 @@ async def serve_silently(
         port: the port there.
         way: how the program came in, for the audit lines.
         is_dedicated: whether the stream has a connection of its own.
+        client: speaks TLS with the destination; None where the program does, or nobody.
     """
     try:
         destined = opener.decide(host, port, way)
         first_bytes = b""
-        if opener.requires_tls(destined):
+        if client is None and opener.requires_tls(destined):
             first_bytes = await opener.read_client_hello(destined, sock)
-        end = await opener.open(destined, is_dedicated=is_dedicated)
+        end = await opener.open(destined, is_dedicated=is_dedicated, is_final=client is None)
     except (Refused, OSError):
         reset_socket(sock)
         return
@@ -113,8 +116,12 @@ async def serve_silently(
         reset_socket(sock)
         raise
     try:
-        await opener.relay(destined, end, sock, first_bytes)
+        if client is None:
+            await opener.relay(destined, end, sock, first_bytes)
+        else:
+            await opener.relay_tls(destined, end, sock, client)
     except Refused:
+        end.reset(ErrorCode.CANCELLED)
         reset_socket(sock)
     except BaseException:
         end.reset(ErrorCode.CANCELLED)

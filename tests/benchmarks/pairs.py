@@ -66,18 +66,36 @@ def vsockproxy(name: str, carrier: str, tree: Path | None = None) -> Subject:
     @contextmanager
     def start(origin: int, directory: Path) -> Iterator[Pair]:
         with reserved_port() as port, ExitStack() as stack:
-            files = {"parent": _PARENT, "enclave": _ENCLAVE}
-            roots = []
-            for side, text in files.items():
-                file = directory / f"{side}.yaml"
-                values = {"directory": directory, "origin": origin, "port": port}
-                file.write_text(text.format(carrier=carrier, dedicated=MOST_DEDICATED, **values))
-                command = [sys.executable, "-P", "-c", _MAIN, side, "--config", str(file)]
-                environment = {"PYTHONPATH": str(tree)} if tree is not None else {}
-                roots.append(stack.enter_context(started(command, environment=environment)))
-            yield _ready(name, port, roots)
+            enclave = _ENCLAVE.format(
+                directory=directory, port=port, carrier=carrier, dedicated=MOST_DEDICATED
+            )
+            roots = start_sides(stack, directory, origin, enclave, tree)
+            yield ready(name, port, roots)
 
     return Subject(name, start)
+
+
+def start_sides(
+    stack: ExitStack, directory: Path, origin: int, enclave: str, tree: Path | None = None
+) -> list[int]:
+    """Start a parent that leads origin.test:9 to the origin, and an enclave; their process ids.
+
+    Args:
+        stack: ends them.
+        directory: for their files, and the link.
+        origin: a port.
+        enclave: its file.
+        tree: another checkout, whose code is run; None for this one.
+    """
+    values = {"directory": directory, "origin": origin, "dedicated": MOST_DEDICATED}
+    roots = []
+    for side, text in {"parent": _PARENT.format(**values), "enclave": enclave}.items():
+        file = directory / f"{side}.yaml"
+        file.write_text(text)
+        command = [sys.executable, "-P", "-c", _MAIN, side, "--config", str(file)]
+        environment = {"PYTHONPATH": str(tree)} if tree is not None else {}
+        roots.append(stack.enter_context(started(command, environment=environment)))
+    return roots
 
 
 _MAIN = "from vsockproxy.cli import main; main()"
@@ -114,9 +132,9 @@ def haproxy() -> Subject:
                 file = directory / f"{number}.cfg"
                 file.write_text(_HAPROXY.format(bind=bind, server=server))
                 roots.append(stack.enter_context(started(["haproxy", "-db", "-f", str(file)])))
-            yield _ready("HAProxy", port, roots)
+            yield ready("HAProxy", port, roots)
 
-    return Subject("HAProxy", start, _missing("haproxy"))
+    return Subject("HAProxy", start, missing("haproxy"))
 
 
 _HAPROXY = """\
@@ -148,9 +166,9 @@ def socat() -> Subject:
                 # -t: how long the other direction may go on after one has ended.
                 command = ["socat", "-b", "65536", "-t", "60", f"{listen},fork,backlog=1024"]
                 roots.append(stack.enter_context(started([*command, connect])))
-            yield _ready("socat", port, roots)
+            yield ready("socat", port, roots)
 
-    return Subject("socat", start, _missing("socat"))
+    return Subject("socat", start, missing("socat"))
 
 
 def direct() -> Subject:
@@ -164,11 +182,12 @@ def direct() -> Subject:
     return Subject("direct, no pair", start, has_processes=False)
 
 
-def _missing(program: str) -> str:
+def missing(program: str) -> str:
+    """Why a program cannot be started; empty if it can."""
     return "" if shutil.which(program) else f"{program} is not installed"
 
 
-def _ready(name: str, port: int, roots: list[int]) -> Pair:
+def ready(name: str, port: int, roots: list[int]) -> Pair:
     """The pair, once a byte has travelled there and back.
 
     Raises:

@@ -5,7 +5,7 @@ import yaml
 
 from vsockproxy.config.compare import compare_sides
 from vsockproxy.config.document import Kind
-from vsockproxy.config.load import ConfigErrors, load, parse
+from vsockproxy.config.load import load
 from vsockproxy.config.model import (
     Command,
     EnclaveConfig,
@@ -71,25 +71,4 @@ def test_an_example_has_every_key(
     name: str, model: type[ParentConfig] | type[EnclaveConfig]
 ) -> None:
     text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
-    built, _, unbuilt = text.partition("# Not in this version:\n#\n")
-    comments = [line.removeprefix("# ") for line in unbuilt.splitlines()]
-    keys = yaml.safe_load(built).keys() | (yaml.safe_load("\n".join(comments)) or {}).keys()
-    assert keys == set(model.__struct_fields__)
-
-
-@pytest.mark.parametrize(
-    ("name", "first_line"),
-    [("parent", "listen: vsock://any:5000"), ("enclave", "parent: vsock://3:5000")],
-)
-def test_what_an_example_says_is_not_in_this_version_is_not(name: str, first_line: str) -> None:
-    text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
-    lines = text.partition("# Not in this version:\n#\n")[2].splitlines()
-    unbuilt = "\n".join([first_line, *(line.removeprefix("# ") for line in lines), ""])
-    if not lines:
-        assert load(str(CONFIGS / f"{name}.yaml")).kind == name  # all that it says is built
-        return
-    with pytest.raises(ConfigErrors) as caught:
-        parse(unbuilt.encode(), "f")
-    assert {error.what for error in caught.value.errors} == {"not in this version"}
-    reported = {error.path.split(".")[0].split("[")[0] for error in caught.value.errors}
-    assert reported == yaml.safe_load(unbuilt).keys() - {first_line.split(":")[0]}
+    assert yaml.safe_load(text).keys() == set(model.__struct_fields__)

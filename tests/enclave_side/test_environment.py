@@ -1,6 +1,6 @@
 import pytest
 
-from enclave_side.shim.environment import command_environment, with_credentials
+from enclave_side.shim.environment import command_environment, kms_endpoint, with_credentials
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import Shim
 
@@ -134,3 +134,10 @@ def test_keys_of_the_image_are_left_alone() -> None:
     inherited = {"AWS_ACCESS_KEY_ID": "AKIA"}
     listen = TcpAddress("127.0.0.1", 3129)
     assert with_credentials(inherited, listen, "secret", None) == {**inherited, **CREDENTIALS}
+
+
+def test_sdks_are_led_to_our_endpoint_for_kms() -> None:
+    found = kms_endpoint(TcpAddress("127.0.0.1", 4500))
+    assert found == {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:4500"}
+    found = kms_endpoint(TcpAddress("::1", 4500))
+    assert found == {"AWS_ENDPOINT_URL_KMS": "http://[::1]:4500"}

@@ -2,12 +2,14 @@
 
 import os
 import stat
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from enclave_side.software_module import SoftwareModuleError, make_memory
+from enclave_side.trust import TrustMissing
 from tests.support.nsm_server import module_keys, module_root
 from vsockproxy.attestation.software_memory import MAX_MEMORY_BYTES, SoftwareMemory
 from vsockproxy.attestation.software_pki import read_root, write_root
@@ -62,6 +64,14 @@ def test_of_several_that_make_it_at_once_all_have_the_same(tmp_path: Path) -> No
     assert len(found) == 8
     assert len(set(found)) == 1
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_without_the_packages_for_it_there_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(TrustMissing, match=r"^attestation.device: software needs the extra trust"):
+        make_memory(None)
 
 
 def test_a_file_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:

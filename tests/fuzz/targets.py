@@ -1,14 +1,25 @@
 """Every target there is; a new parser of hostile bytes gets its line here."""
 
+from tests.fuzz.acme_targets import ACME_MESSAGE, ACME_ORDER
+from tests.fuzz.attestation_request_targets import ATTESTATION_REQUEST
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
 from tests.fuzz.document_targets import (
     ATTESTATION_CERTIFICATE,
     ATTESTATION_DOCUMENT,
     ATTESTATION_PAYLOAD,
 )
+from tests.fuzz.eif_targets import EIF, EIF_SIGNATURE
 from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_PROXY
+from tests.fuzz.kms_client_targets import KMS_CLIENT
+from tests.fuzz.kms_proxy_targets import (
+    KMS_ANSWER,
+    KMS_ANSWER_HEAD,
+    KMS_CALL,
+    KMS_CONVERSATION,
+)
 from tests.fuzz.kms_targets import AWS_AUTHORIZATION, KMS_ENVELOPE
 from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
+from tests.fuzz.nsm_targets import NSM_REQUEST, NSM_RESPONSE
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
 from tests.fuzz.record_reply_targets import RECORD_REPLY
 from tests.fuzz.session_targets import (
@@ -47,10 +58,22 @@ TARGETS: dict[str, Target] = {
         STREAM_ANSWER,
         LOG_RECORDS,
         LOG_POSITIONS,
+        EIF,
+        EIF_SIGNATURE,
+        ACME_MESSAGE,
+        ACME_ORDER,
         KMS_ENVELOPE,
         AWS_AUTHORIZATION,
+        KMS_CALL,
+        KMS_ANSWER,
+        KMS_CONVERSATION,
+        KMS_ANSWER_HEAD,
         ATTESTATION_DOCUMENT,
         ATTESTATION_PAYLOAD,
         ATTESTATION_CERTIFICATE,
+        ATTESTATION_REQUEST,
+        NSM_REQUEST,
+        NSM_RESPONSE,
+        KMS_CLIENT,
     )
 }

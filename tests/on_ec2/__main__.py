@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +22,21 @@ import click
 
 from tests.on_ec2.origin import Origin
 from tests.support.program import ROOT, command_line, environment
+from vsockproxy.attestation.documents import (
+    AWS_ROOT,
+    DocumentRefused,
+    Requirements,
+    verify_document,
+)
+from vsockproxy.attestation.software_pki import read_root
 
 LINKS: Final = (1, 2, 4, 8)
 LIMIT_SECONDS: Final = 1800
 LINK_PORT: Final = 5000
 FOLDER: Final = ROOT / "build" / "on_ec2"
+SOFTWARE_ROOT: Final = FOLDER / "root.pem"
+DOCUMENT_SECONDS: Final = 900.0
+"""How old a document may be: the checks of an enclave take their time after it."""
 IMAGE: Final = "vsockproxy-on-ec2"
 HOST: Final = "origin.test"
 PORT: Final = 7000
@@ -50,6 +61,10 @@ class Results:
         for name, outcome in report["checks"].items():
             self.line(f"links {links}: {name}", outcome)
         print(f"      links {links}: {report['mebibytes_per_second']} MiB/s on 8 connections")
+        if links == LINKS[0]:
+            said = report["attestation"]
+            name = "the module's document verifies, with its nonce"
+            self.line(name, verify(said, AWS_ROOT if in_enclave else software_root()))
         if in_enclave and links == LINKS[0]:
             machine = report["machine"]
             self.line("the NSM device is there", "pass" if machine["nsm"] == "present" else "none")
@@ -58,7 +73,26 @@ class Results:
             print(f"      the enclave's kernel is {machine['kernel']}")
 
 
-def write_files(folder: Path, origin_port: int, parent: str, listen: str) -> None:
+def verify(said: Mapping[str, str], root: bytes) -> str:
+    """`pass`, or why a document that was just made is none of that root."""
+    wanted = Requirements(
+        roots=(root,), nonce=bytes.fromhex(said["nonce"]), max_age_seconds=DOCUMENT_SECONDS
+    )
+    try:
+        verify_document(bytes.fromhex(said["document"]), wanted, datetime.now(UTC))
+    except DocumentRefused as refused:
+        return f"{refused}; the enclave said {said['said']!r}"
+    return "pass"
+
+
+def software_root() -> bytes:
+    """The root of the sandboxes' software module, DER."""
+    return read_root(SOFTWARE_ROOT.read_bytes()).der
+
+
+def write_files(
+    folder: Path, origin_port: int, parent: str, listen: str, enclave: str = ""
+) -> None:
     """A file for the parent, and one for the enclave for each number of links."""
     folder.mkdir(parents=True, exist_ok=True)
     rule = f"{{address: {HOST}, port: {PORT}"
@@ -68,17 +102,19 @@ def write_files(folder: Path, origin_port: int, parent: str, listen: str) -> Non
     )
     for links in LINKS:
         (folder / f"links-{links}.yaml").write_text(
-            f"parent: {parent}\nlinks: {links}\nallowlist:\n  - {rule}, require_tls: false}}\n"
+            f"parent: {parent}\nlinks: {links}\nallowlist:\n"
+            f"  - {rule}, require_tls: false}}\n{enclave}"
         )
 
 
 def run_local(origin: Origin, count: int) -> Iterator[dict[str, Any]]:
     """The same program in sandboxes."""
-    write_files(FOLDER, origin.port, "unix:///ignored.sock", "unix:///ignored.sock")
+    module = f"attestation: {{device: software, root: {SOFTWARE_ROOT}}}\n"
+    write_files(FOLDER, origin.port, "unix:///ignored.sock", "unix:///ignored.sock", module)
     for links in LINKS:
         files = ("--config-parent", "parent.yaml", "--config-enclave", f"links-{links}.yaml")
-        module = (sys.executable, "-m", "tests.on_ec2.inside")
-        program = (*module, HOST, str(PORT), str(links), str(count))
+        inside = (sys.executable, "-m", "tests.on_ec2.inside")
+        program = (*inside, HOST, str(PORT), str(links), str(count))
         subprocess.run(
             command_line("sandbox", *files, "--", *program),
             cwd=FOLDER,

@@ -46,6 +46,7 @@ _SYSTEM = frozenset(
         "vsockproxy.passed_memory",
         "vsockproxy.processes",
         "vsockproxy.signals",
+        "vsockproxy.tls_files",
         "vsockproxy.ingress_messages",
         "vsockproxy.trusted_roots",
         "vsockproxy.upstream_credentials",
@@ -66,7 +67,7 @@ LAYERS = _layers(
     Layer("vsockproxy.policy", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.session", _CONFIGURED, is_pure=True),
     Layer("vsockproxy.protocols", _CONFIGURED, is_pure=True),
-    Layer("vsockproxy.attestation", _CONFIGURED, is_pure=True),
+    Layer("vsockproxy.attestation", _CONFIGURED | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.certificates", _VALUES, is_pure=True),
     Layer("vsockproxy.credentials", _VALUES | {"vsockproxy.protocols"}, is_pure=True),
     Layer("vsockproxy.listening", _VALUES),
@@ -81,6 +82,11 @@ LAYERS = _layers(
     Layer("vsockproxy.signals", _VALUES),
     Layer("vsockproxy.nsm_device", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.software_nsm_keys", _VALUES | {"vsockproxy.attestation"}),
+    Layer("vsockproxy.tls_files", _CONFIGURED),
+    Layer(
+        "vsockproxy.attested_tls",
+        _VALUES | {"vsockproxy.attestation", "vsockproxy.certificates", "vsockproxy.protocols"},
+    ),
     Layer("vsockproxy.diagnosis", _VALUES | {"vsockproxy.nsm_device"}),
     Layer("vsockproxy.ingress_messages", is_pure=True),
     Layer("vsockproxy.certificate_messages", is_pure=True),
@@ -133,8 +139,15 @@ LAYERS = _layers(
         _CONFIGURED | _SYSTEM | {"vsockproxy.policy"},
         lazily=_PURE
         | _LOOPS
-        | {"vsockproxy.diagnosis", "enclave_side", "parent_side", "parent_side.services"},
+        | {
+            "vsockproxy.attested_tls",
+            "vsockproxy.diagnosis",
+            "enclave_side",
+            "parent_side",
+            "parent_side.services",
+        },
     ),
+    Layer("vsockproxy.cli.eif", _VALUES | {"vsockproxy.attestation"}),
     Layer("vsockproxy.__main__", frozenset({"vsockproxy.cli"})),
 )
 
@@ -156,8 +169,11 @@ HOMES = {
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
     },
+    "acme": {"vsockproxy.certificates"},
+    "josepy": {"vsockproxy.certificates"},
     "cryptography": {
         "vsockproxy.attestation",
+        "vsockproxy.attested_tls",
         "vsockproxy.certificates",
         "vsockproxy.software_nsm_keys",
         "enclave_side.services",
@@ -167,6 +183,7 @@ HOMES = {
         "vsockproxy.config",
         "vsockproxy.ingress_messages",
         "vsockproxy.certificate_messages",
+        "vsockproxy.certificates",
         "vsockproxy.passed_memory",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",
@@ -181,7 +198,7 @@ HOMES = {
     "rich": {"vsockproxy.cli"},
     "dns": {"vsockproxy.protocols"},
     "pyroute2": {"enclave_side"},
-    "click": {"vsockproxy.cli"},
+    "click": {"vsockproxy.cli", "vsockproxy.cli.eif"},
 }
 """The layers that may import each third-party package, and asyncio; without a home, none may."""
 

@@ -2,9 +2,10 @@
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,14 @@ def sandbox_behind(
         yield port
 
 
-def ask(port: int, question: bytes) -> tuple[str, bytes]:
+def ask(port: int, question: bytes, context: ssl.SSLContext | None = None) -> tuple[str, bytes]:
     """The client's address, and all of the answer; tried again until the command listens."""
     deadline = time.monotonic() + SECONDS
     while True:
         with (
-            suppress(ConnectionError),
-            socket.create_connection(("127.0.0.1", port), SECONDS) as sock,
+            suppress(ConnectionError, ssl.SSLEOFError),
+            socket.create_connection(("127.0.0.1", port), SECONDS) as plain,
+            nullcontext(plain) if context is None else context.wrap_socket(plain) as sock,
         ):
             sock.sendall(question)
             answer = b""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.sandbox.ingress import ask, sandbox_behind
+from tests.support.tls_in import client_context, verify_tls
 
 HTTP_SERVER = """
 import http.server, os, sys
@@ -66,3 +67,18 @@ def test_a_server_on_a_unix_socket(namespaces: None, tmp_path: Path) -> None:
     command = [sys.executable, "-c", UNIX_SERVER]
     with sandbox_behind(tmp_path, ingress, command, {"service": "web"}) as port:
         assert ask(port, b"hello")[1] == b"over a unix socket: hello"
+
+
+def test_tls_ends_in_front_of_an_unmodified_server(namespaces: None, tmp_path: Path) -> None:
+    del namespaces
+    root = tmp_path / "root.pem"
+    ingress = (
+        "ingress: [{service: web, to: 'tcp://127.0.0.1:8080', tls: {}}]\n"
+        f"attestation: {{device: software, root: {root}}}\n"
+    )
+    command = [sys.executable, "-c", HTTP_SERVER, "127.0.0.1"]
+    with sandbox_behind(tmp_path, ingress, command, {"service": "web"}) as port:
+        _, answer = ask(port, b"GET / HTTP/1.0\r\n\r\n", client_context())
+        assert answer.endswith(b"127.0.0.1 vsc-rest vsc0 /"), answer
+        done = verify_tls(port, root)
+        assert (done.exit_code, done.output.partition(",")[0].split()[0]) == (0, "verified")

@@ -1,6 +1,7 @@
 """A certificate authority that lives as long as the test, and certificates for servers."""
 
 import datetime
+import ipaddress
 import ssl
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Authority:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._issued = 0
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("vsockproxy test authority")
         usage = x509.KeyUsage(
@@ -47,17 +49,36 @@ class Authority:
 
     def context(self, *names: str) -> ssl.SSLContext:
         """What a server needs that has these names; it speaks TLS 1.3 only."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(self.issue(*names))
+        return context
+
+    def issue(
+        self,
+        *names: str,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+        is_expired: bool = False,
+    ) -> Path:
+        """A certificate for these names and its key, in one new PEM file.
+
+        Args:
+            names: DNS names, or addresses; the first also names the file.
+            usage: what it is good for.
+            is_expired: whether its time is over.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
+        builder = self._builder(_name(names[0]), key.public_key(), is_expired=is_expired)
         certificate = (
-            self._builder(_name(names[0]), key.public_key())
-            .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
+            builder.add_extension(
+                x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        file = self._directory / f"{names[0]}.pem"
+        self._issued += 1
+        file = self._directory / f"{names[0].replace(':', '_')}-{self._issued}.pem"
         file.touch(mode=0o600)
         file.write_bytes(
             key.private_bytes(
@@ -67,15 +88,14 @@ class Authority:
             )
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(file)
-        return context
+        return file
 
     def _builder(
-        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, *, is_expired: bool = False
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
+        if is_expired:
+            now -= 2 * _VALID
         # Strict verifiers want both key identifiers (RFC 5280, 4.2.1.1 and 4.2.1.2).
         return (
             x509.CertificateBuilder()
@@ -91,6 +111,13 @@ class Authority:
                 critical=False,
             )
         )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _name(common_name: str) -> x509.Name:

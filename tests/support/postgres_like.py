@@ -31,11 +31,20 @@ _PARAMETERS = {
 
 
 @contextmanager
-def postgres_like(context: ssl.SSLContext) -> Iterator[int]:
-    """Serve on loopback; gives the port."""
+def postgres_like(context: ssl.SSLContext, *, begins_with_tls: bool = False) -> Iterator[int]:
+    """Serve on loopback; gives the port.
+
+    Args:
+        context: for TLS.
+        begins_with_tls: whether there is TLS from the first byte, and no SSLRequest.
+    """
 
     def handle(connection: socket.socket) -> None:
-        _serve(connection, context)
+        if begins_with_tls:
+            with context.wrap_socket(connection, server_side=True) as sock:
+                _serve_inside(sock)
+        else:
+            _serve(connection, context)
 
     with serving(handle) as port:
         yield port

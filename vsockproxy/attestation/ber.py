@@ -30,13 +30,17 @@ class BerReader:
         data: everything, at most as long as its format may be; the caller looks to that.
     """
 
-    __slots__ = ("_data", "_ends", "_position")
+    __slots__ = ("_data", "_ends", "_limit", "_limits", "_position")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._position = 0
         self._ends: list[int | None] = []
         """Where each entered element ends; None where its end will be marked."""
+        self._limit = len(data)
+        """Where the innermost element ends that has a length."""
+        self._limits: list[int] = []
+        """What the limit was outside each entered element."""
 
     def enter(self, tag: int, name: str) -> None:
         """Go into the constructed element that comes next.
@@ -48,7 +52,11 @@ class BerReader:
         Raises:
             BerError: another element comes, or its length is wrong.
         """
-        self._ends.append(self._header(tag, name))
+        end = self._header(tag, name)
+        self._ends.append(end)
+        self._limits.append(self._limit)
+        if end is not None:
+            self._limit = end
 
     def leave(self, name: str) -> None:
         """Leave the element that was entered last.
@@ -58,6 +66,7 @@ class BerReader:
         """
         if not self.at_end():
             raise BerError(f"{name} holds more than it should")
+        self._limit = self._limits.pop()
         if self._ends.pop() is None:
             self._position += 2
 
@@ -101,19 +110,17 @@ class BerReader:
         if self._position != len(self._data):
             raise BerError(f"bytes follow {name}")
 
-    def _limit(self) -> int:
-        """Where the innermost element ends that has a length."""
-        return next((end for end in reversed(self._ends) if end is not None), len(self._data))
-
     def _peek(self, count: int) -> bytes:
-        if self._limit() - self._position < count:
+        if self._limit - self._position < count:
             raise BerError("it is cut off")
         return self._data[self._position : self._position + count]
 
     def _take(self) -> int:
-        byte = self._peek(1)[0]
-        self._position += 1
-        return byte
+        position = self._position
+        if position >= self._limit:
+            raise BerError("it is cut off")
+        self._position = position + 1
+        return self._data[position]
 
     def _header(self, tag: int, name: str) -> int | None:
         """Read a header; where its content ends, None if that is marked at the end."""
@@ -134,6 +141,6 @@ class BerReader:
             for _ in range(count):
                 length = length << 8 | self._take()
         end = self._position + length
-        if end > self._limit():
+        if end > self._limit:
             raise BerError(f"{name} is longer than what it is in")
         return end

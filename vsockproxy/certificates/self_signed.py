@@ -6,7 +6,6 @@ that key; so a renewal keeps it.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 from typing import Final
 
 from cryptography import x509
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from vsockproxy.certificates.served import ServedCertificate
+from vsockproxy.certificates.signing_request import general_name
 
 __all__ = ("LIFETIME", "make_self_signed", "renew_self_signed")
 
@@ -72,7 +72,7 @@ def make_self_signed(
         .add_extension(_USAGE, critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
-            x509.SubjectAlternativeName([_general_name(each) for each in names or (common_name,)]),
+            x509.SubjectAlternativeName([general_name(each) for each in names or (common_name,)]),
             critical=False,
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -89,10 +89,3 @@ def renew_self_signed(
     key = load_pem_private_key(former.pem, None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)  # we made it
     return make_self_signed(key, common_name, names, at, serial)
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)

@@ -4,6 +4,7 @@ import click
 
 from vsockproxy.cli.attestation_document import show, verify
 from vsockproxy.cli.attestation_request import request
+from vsockproxy.cli.verify_tls import verify_tls
 
 __all__ = ("command",)
 
@@ -16,3 +17,4 @@ def command() -> None:
 command.add_command(show)
 command.add_command(verify)
 command.add_command(request)
+command.add_command(verify_tls)

@@ -8,6 +8,7 @@ from vsockproxy.config.advice import advise
 from vsockproxy.config.changes import changes_since
 from vsockproxy.config.compare import compare_sides
 from vsockproxy.config.enclave_run import is_enclave_run, parse_enclave_run
+from vsockproxy.config.kms_advice import advise_kms
 from vsockproxy.config.load import (
     ConfigError,
     ConfigErrors,
@@ -16,6 +17,7 @@ from vsockproxy.config.load import (
     parse,
     read_file,
 )
+from vsockproxy.tls_files import check_tls_files
 
 __all__ = ("command",)
 
@@ -35,7 +37,11 @@ class _Files:
         try:
             content = read_file(file)
             if not is_enclave_run(content):
-                return parse(content, file)
+                document = parse(content, file)
+                errors = list(check_tls_files(document))
+                if errors:
+                    raise ConfigErrors(errors)
+                return document
             parse_enclave_run(content, file)
             self.enclave_runs.append(file)
         except FileNotReadable as error:
@@ -84,8 +90,11 @@ def command(
         raise click.BadParameter(
             f"{old_file} is run-enclave's: no reload changes an enclave", param_hint="--since"
         )
+    from vsockproxy.credentials.regions import endpoint_host
+
     warnings = [
         *(advice for document in documents for advice in advise(document)),
+        *(advice for document in documents for advice in advise_kms(document, endpoint_host)),
         *compare_sides(
             [document for document in documents if document.kind == "parent"],
             [document for document in documents if document.kind == "enclave"],

@@ -12,12 +12,20 @@ EXIT_INVALID = 2
 
 
 def load_or_exit(context: click.Context, file: str, kind: Literal["parent", "enclave"]) -> Document:
-    """Load a file; if it is not valid, print what `check` prints to stderr, and exit with 2."""
+    """Load a file; if it is not valid, print what `check` prints to stderr, and exit with 2.
+
+    So with the files for TLS that it names.
+    """
     # Imported here: a sandbox without files starts faster without YAML.
     from vsockproxy.config.load import ConfigErrors, FileNotReadable, load
+    from vsockproxy.tls_files import check_tls_files
 
     try:
-        return load(file, kind)
+        document = load(file, kind)
+        errors = list(check_tls_files(document))
+        if errors:
+            raise ConfigErrors(errors)
+        return document
     except (ConfigErrors, FileNotReadable) as error:
         click.echo(error, err=True)
         context.exit(EXIT_INVALID)

@@ -24,6 +24,7 @@ SUBCOMMANDS: Final = {
     "status": "Show what the parent does at this moment.",
     "top": "Show what the parent does, live.",
     "explain": "Say whether a destination is allowed, and by which rule.",
+    "eif": "Measure and build enclave image files.",
     "attestation": "Show and verify attestation documents of enclaves.",
     "doctor": "Say what this machine can do for us, and what to do about the rest.",
     "completion": "Print what lets a shell complete this command line.",

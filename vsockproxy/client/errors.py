@@ -69,6 +69,7 @@ ERRNO_BY_REASON: Final[Mapping[str, int]] = MappingProxyType(
         "address_reserved": errno.EACCES,
         "not_tls": errno.EACCES,
         "sni_mismatch": errno.EACCES,
+        "tls_failed": errno.EPROTO,
         "no_such_name": socket.EAI_NONAME,
         "lookup_failed": socket.EAI_AGAIN,
         "dial_refused": errno.ECONNREFUSED,

@@ -1,4 +1,4 @@
-"""What is no error in a parent's file, and is hardly meant, or fails under the systemd units."""
+"""What is no error in a file, and all the same not what an operator wants in the end."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -7,7 +7,8 @@ from vsockproxy.addresses import Endpoint, TcpAddress
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.errors import ConfigError
 from vsockproxy.config.metadata_address import parse_metadata_url
-from vsockproxy.config.model import AllowRule, ParentConfig
+from vsockproxy.config.model import AllowRule, EnclaveConfig, ParentConfig
+from vsockproxy.nsm_locations import NSM_DEVICE
 
 __all__ = ("advise",)
 
@@ -19,21 +20,35 @@ CODE_PCRS = frozenset({0, 2, 8})
 
 
 def advise(document: Document) -> tuple[ConfigError, ...]:
-    """Warnings about a parent's file; none about another."""
+    """Warnings: of what fails under the shipped systemd units, and of what proves nothing."""
     config = document.config
-    if not isinstance(config, ParentConfig):
-        return ()
-    found = [
-        *_privileged_ports(config),
-        *_metadata_rules(config),
-        *_metadata_service(config),
-        *_measurements(config),
-        *_allowlist_for_nobody(config),
-    ]
+    match config:
+        case ParentConfig():
+            found = [
+                *_privileged_ports(config),
+                *_metadata_rules(config),
+                *_metadata_service(config),
+                *_measurements(config),
+                *_allowlist_for_nobody(config),
+            ]
+        case EnclaveConfig():
+            found = [*_attestation(config)]
+        case _:
+            found = []
     return tuple(
         ConfigError(document.file, line_of(document.lines, path), path, what, mend)
         for path, what, mend in found
     )
+
+
+def _attestation(config: EnclaveConfig) -> Iterator[tuple[str, str, str]]:
+    if config.has_software_nsm:
+        what = "a software NSM is for development and tests: its documents prove nothing"
+        yield "attestation.device", what, f"write {NSM_DEVICE} for an enclave"
+    elif config.attestation is not None and config.attestation.root is not None:
+        what = "nothing in an enclave verifies documents: with a device this has no effect"
+        mend = "remove it, and name the root where they are verified: parent.yaml, or --root"
+        yield "attestation.root", what, mend
 
 
 def _privileged_ports(config: ParentConfig) -> Iterator[tuple[str, str, str]]:

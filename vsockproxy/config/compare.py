@@ -82,9 +82,10 @@ def _credentials(enclave: Document, parent: Document) -> Iterator[_Difference]:
     wanted, given = enclave.config, parent.config
     assert isinstance(wanted, EnclaveConfig)  # as `_enclave_lists` has found
     assert isinstance(given, ParentConfig)  # as `_parent_lists` has
-    if wanted.credentials is not None and given.credentials is None:
+    if wanted.wanted_credentials is not None and given.credentials is None:
         what = f"credentials are given to no enclave by {parent.file}"
-        yield _Difference("credentials", what, "add credentials there, or remove it here")
+        path = "credentials" if wanted.credentials is not None else "kms"
+        yield _Difference(path, what, "add credentials there, or remove it here")
 
 
 def _warning(document: Document, difference: _Difference) -> ConfigError:

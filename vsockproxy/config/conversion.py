@@ -9,13 +9,14 @@ import difflib
 from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
 
 from vsockproxy.addresses import AddressError
 from vsockproxy.config.errors import Fault
+from vsockproxy.config.field_types import SpkiPin
 from vsockproxy.config.model import Section
 from vsockproxy.config.scalars import (
     EndpointText,
@@ -51,7 +52,7 @@ class Conversion:
 
 _YAML_1_1_BOOLEANS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
-ONE_FOR_A_LIST: Final = (list[EndpointText], list[SourceAddressText])
+ONE_FOR_A_LIST: Final = (list[EndpointText], list[SourceAddressText], list[SpkiPin])
 """Lists in whose place the file may have a single item."""
 
 _INVALID: Final = object()
@@ -153,10 +154,13 @@ def _arm(wanted: Any, value: Any) -> Any:
     if get_origin(wanted) in (Union, UnionType):
         members = [member for member in get_args(wanted) if member is not NoneType]
         if isinstance(value, dict):
-            sections = [each for each in members if _is_section(each)]
-            members = sections or members
+            members = [each for each in members if _is_section(each)] or members
         return _arm(members[0], value) if len(members) == 1 else wanted
     return wanted
+
+
+def _is_section(wanted: Any) -> bool:
+    return isinstance(wanted, type) and issubclass(wanted, Section)
 
 
 def _holds_sections(wanted: Any) -> bool:
@@ -165,10 +169,6 @@ def _holds_sections(wanted: Any) -> bool:
     if get_origin(arm) is list:
         arm = _arm(get_args(arm)[0], None)
     return _is_section(arm)
-
-
-def _is_section(wanted: Any) -> TypeGuard[type[Section]]:
-    return isinstance(wanted, type) and issubclass(wanted, Section)
 
 
 def _explain(value: Any, wanted: inspect.Type) -> tuple[str, str]:

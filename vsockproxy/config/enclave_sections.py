@@ -5,8 +5,10 @@ from typing import Literal
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.field_types import (
     AbsolutePath,
+    ContactUrl,
     FilePath,
     HostName,
+    HttpsUrl,
     Name,
     NsmDevice,
     Port,
@@ -16,6 +18,7 @@ from vsockproxy.config.field_types import (
     Seconds,
     SettingName,
     SocketPath,
+    SpkiPin,
     UserNumber,
     VariableName,
     Word,
@@ -24,6 +27,7 @@ from vsockproxy.config.scalars import (
     CapabilityText,
     DestinationText,
     EndpointText,
+    EndpointUrlText,
     HostText,
     NetworkText,
     ServiceTargetText,
@@ -32,6 +36,7 @@ from vsockproxy.config.scalars import (
 )
 from vsockproxy.config.shared_sections import (
     CREDENTIALS_PORT,
+    KMS_PORT,
     MEBIBYTE,
     STREAM_SOCKET,
     Log,
@@ -40,6 +45,7 @@ from vsockproxy.config.shared_sections import (
 from vsockproxy.nsm_locations import NSM_DEVICE
 
 __all__ = (
+    "AcmeAuthority",
     "Attestation",
     "CertificateSource",
     "Clock",
@@ -47,8 +53,10 @@ __all__ = (
     "EnclaveCredentials",
     "EnclaveForward",
     "EnclaveIngress",
+    "EnclaveKms",
     "EnclaveLog",
     "Entropy",
+    "ForwardTls",
     "IngressTls",
     "Machine",
     "Shim",
@@ -66,6 +74,19 @@ class EnclaveLog(Log, frozen=True):
     """Bytes of the log that are kept while the parent does not take them."""
 
 
+class ForwardTls(Section, frozen=True):
+    """TLS to the destination of a forward, from inside the enclave."""
+
+    ca: FilePath | None = None
+    """A PEM file of the authorities to trust, in place of the image's own."""
+    pin_spki: list[SpkiPin] = []
+    """Of the destination's key, the SHA-256 of its SubjectPublicKeyInfo in base64: one of these."""
+    client_cert: FilePath | None = None
+    """A PEM file with a certificate, its chain and its key, for a destination that wants one."""
+    server_name: HostText | None = None
+    """Whom to ask for and whose certificate to demand; by default the host of `to`."""
+
+
 class EnclaveForward(Section, frozen=True):
     """A local listener in the enclave whose connections go to one destination."""
 
@@ -75,8 +96,24 @@ class EnclaveForward(Section, frozen=True):
     """Where its connections go, if both sides' lists allow it."""
     carrier: Literal["shared", "dedicated"] = "shared"
     """`dedicated` gives each connection a vsock connection of its own."""
-    tls: bool = False
-    """Whether the enclave's side speaks TLS to the destination on the program's behalf."""
+    tls: bool | ForwardTls = False
+    """Whether the enclave's side speaks TLS to the destination, for a program that does not; as a
+    section, whom to trust and what to present."""
+    protocol: Literal["tcp", "http"] = "tcp"
+    """`http`: programs speak plain HTTP/1.1 here, and requests get the destination's Host."""
+
+
+class AcmeAuthority(Section, frozen=True):
+    """An authority that issues certificates by ACME (RFC 8555), with http-01 as the proof."""
+
+    directory: HttpsUrl
+    """Its directory. Both allowlists have to let the enclave reach its host; to name it here is to
+    agree to its terms of service."""
+    contact: ContactUrl | None = None
+    """Whom the authority may write to, as `mailto:ops@example.com`."""
+    ca: FilePath | None = None
+    """A file of the image with the roots, in PEM, that the authority's own server is verified
+    against; by default those of the image."""
 
 
 class CertificateSource(Section, frozen=True):
@@ -86,6 +123,9 @@ class CertificateSource(Section, frozen=True):
     """A file of the image: the certificate, then its issuers', in PEM."""
     key: FilePath | None = None
     """A file of the image: the private key, in PEM. Whoever has the image can read it."""
+    acme: AcmeAuthority | None = None
+    """In place of files: issued by an authority, for `tls.names`, to a key that is made in the
+    enclave and never leaves it; and renewed with a third of its time left."""
 
 
 class IngressTls(Section, frozen=True):
@@ -110,7 +150,8 @@ class EnclaveIngress(Section, frozen=True):
     """The service's name, which the parent's file names too."""
     to: ServiceTargetText
     """Where it listens: `tcp://127.0.0.1:PORT` or a unix socket. `streams` for a program that
-    listens with vsockproxy.client."""
+    listens with vsockproxy.client. `acme` for what answers the challenges of authorities; the
+    parent's listener for it is port 80."""
     proxy_protocol: ProxyProtocol = "none"
     """`v2` tells the service in front of each connection whose it is."""
     tls: IngressTls | None = None
@@ -128,14 +169,28 @@ class EnclaveCredentials(Section, frozen=True):
     """What AWS_REGION says; without it, the region that the parent names."""
 
 
+class EnclaveKms(Section, frozen=True):
+    """KMS for unmodified SDKs: their calls get attestation documents, and answers are opened."""
+
+    listen: TcpAddressText = TcpAddress("127.0.0.1", KMS_PORT)
+    """The endpoint that AWS_ENDPOINT_URL_KMS names, on loopback."""
+    endpoints: dict[RegionName, EndpointUrlText] = {}
+    """What is asked for a region in place of AWS's own endpoint: `https://HOST[:PORT]`."""
+    ca: FilePath | None = None
+    """A PEM file with the roots for KMS's certificate; by default those of the image's system."""
+    fips: bool = False
+    """Whether AWS's own endpoints are those with cryptography after FIPS 140 (kms-fips)."""
+
+
 class Attestation(Section, frozen=True):
     """The Nitro Secure Module (NSM), which says what runs here."""
 
     device: NsmDevice = NSM_DEVICE
     """The module's device. `software` for development and tests: a module that proves nothing."""
     root: FilePath | None = None
-    """A PEM file: with a device, the root certificate to trust in place of AWS's. With `software`,
-    the certificate and the key of its root, made where it is absent; without it, a new one."""
+    """A PEM file. With `software`: certificate and key of its root, made where absent; without it,
+    every start makes a new one. With a device: the root that its documents lead to, in place of
+    AWS's; nothing in an enclave verifies them."""
 
 
 class Shim(Section, frozen=True):

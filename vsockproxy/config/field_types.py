@@ -8,9 +8,11 @@ __all__ = (
     "MAX_SOCKET_PATH",
     "AbsolutePath",
     "AtOnce",
+    "ContactUrl",
     "ContextId",
     "FilePath",
     "HostName",
+    "HttpsUrl",
     "InstanceId",
     "Mode",
     "Name",
@@ -27,6 +29,7 @@ __all__ = (
     "Seconds",
     "SettingName",
     "SocketPath",
+    "SpkiPin",
     "UserNumber",
     "VariableName",
     "Word",
@@ -87,6 +90,13 @@ FilePath = Annotated[
         description="the absolute path of a file",
     ),
 ]
+SpkiPin = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9+/]{43}=(?![\s\S])",
+        description="the base64 SHA-256 of a public key, 44 characters",
+    ),
+]
 PerSecond = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 """How often something may happen in one second; 0.5 is every two seconds."""
 AtOnce = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -142,6 +152,22 @@ VariableName = Annotated[
     msgspec.Meta(
         pattern=r"^[^=\x00]+(?![\s\S])",
         description="the name of an environment variable",
+    ),
+]
+HttpsUrl = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^https://[!-~]+(?![\s\S])",
+        max_length=2000,
+        description="a URL that begins with https://",
+    ),
+]
+ContactUrl = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^mailto:[!-~]+@[!-~]+(?![\s\S])",
+        max_length=320,
+        description="an address as mailto:ops@example.com",
     ),
 ]
 SettingName = Annotated[

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from vsockproxy.addresses import Endpoint, TcpAddress, VsockAddress
+from vsockproxy.config.acme_rules import check_acme
 from vsockproxy.config.conversion import Found
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.model import (
@@ -18,7 +19,7 @@ from vsockproxy.config.model import (
     Shim,
 )
 from vsockproxy.config.patterns import NamePattern, parse_pattern
-from vsockproxy.config.scalars import TO_STREAMS
+from vsockproxy.config.scalars import TO_ACME, TO_STREAMS
 from vsockproxy.config.source import join_path
 
 __all__ = ("RESERVED_SERVICES", "check_ingress")
@@ -53,6 +54,7 @@ def check_ingress(sections: Sequence[Found]) -> Iterator[Fault]:
                 yield from _check_certificate(found, found.section)
     yield from _check_duplicates(sections)
     yield from _check_streams(sections)
+    yield from check_acme(sections)
 
 
 def _check_service(found: Found, service: str | None) -> Iterator[Fault]:
@@ -108,8 +110,10 @@ def _check_target(found: Found, ingress: EnclaveIngress) -> Iterator[Fault]:
             yield Fault(path, f"{to.host} is not the command's own machine", mend)
         case TcpAddress(port=0):
             yield Fault(path, "nobody listens on port 0", mend)
-        case str() if ingress.proxy_protocol != "none":
+        case str() as to if ingress.proxy_protocol != "none":
             what = "programs that listen on the stream socket are told the client anyway"
+            if to == TO_ACME:
+                what = "what answers challenges asks nobody who they are"
             yield Fault(join_path(found.path, "proxy_protocol"), what, "remove it")
 
 
@@ -117,7 +121,12 @@ def _check_certificate(found: Found, source: CertificateSource) -> Iterator[Faul
     if found.invalid:
         return
     mend = "write chain and key, or self_signed in place of them"
-    if source.chain is None:
+    if source.acme is not None:
+        for key in ("chain", "key"):
+            if getattr(source, key) is not None:
+                what = f"{key} beside acme: the certificate can come from one place"
+                yield Fault(join_path(found.path, key), what, "write one of them")
+    elif source.chain is None:
         yield Fault(join_path(found.path, "chain"), "a certificate without its chain", mend)
     elif source.key is None:
         yield Fault(join_path(found.path, "key"), "a certificate without its key", mend)

@@ -17,7 +17,6 @@ from vsockproxy.config.model import AnyConfig, EnclaveConfig, ParentConfig
 from vsockproxy.config.rules import check_sections
 from vsockproxy.config.scalars import describe_value
 from vsockproxy.config.source import BROKEN, MAX_FAULTS, MAX_FILE_BYTES, Source, read_source
-from vsockproxy.config.unbuilt import check_unbuilt
 
 __all__ = (
     "ConfigError",
@@ -96,7 +95,6 @@ def _convert(value: dict[str, Any], kind: Kind, faults: list[Fault]) -> AnyConfi
     config = convert_section(value, CONFIG_TYPES[kind], "", conversion)
     faults += conversion.faults
     faults += check_sections(conversion.sections)
-    faults += check_unbuilt(conversion.sections)
     return cast("AnyConfig", config)
 
 

@@ -2,7 +2,7 @@
 
 `load` turns YAML into these values, `schema` turns these types and their docstrings into JSON
 Schemas. What a type cannot say (one key excludes another, two listeners collide) is in `rules`,
-what is in the schema and not built yet in `unbuilt`.
+what its files hold in `vsockproxy.tls_files`.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from vsockproxy.config.enclave_sections import (
+    AcmeAuthority,
     Attestation,
     CertificateSource,
     Clock,
@@ -18,8 +19,10 @@ from vsockproxy.config.enclave_sections import (
     EnclaveCredentials,
     EnclaveForward,
     EnclaveIngress,
+    EnclaveKms,
     EnclaveLog,
     Entropy,
+    ForwardTls,
     IngressTls,
     Machine,
     Shim,
@@ -46,6 +49,7 @@ from vsockproxy.config.shared_sections import (
     FIRST_ENCLAVE_CID,
     FIRST_WINDOW_BYTES,
     KIBIBYTE,
+    KMS_PORT,
     LEAST_LOG_BUFFER_BYTES,
     MAX_NAMES_PORTS,
     MAX_SERVICES,
@@ -69,12 +73,14 @@ __all__ = (
     "FIRST_ENCLAVE_CID",
     "FIRST_WINDOW_BYTES",
     "KIBIBYTE",
+    "KMS_PORT",
     "LEAST_LOG_BUFFER_BYTES",
     "MAX_NAMES_PORTS",
     "MAX_SERVICES",
     "MAX_STREAMS",
     "MEBIBYTE",
     "STREAM_SOCKET",
+    "AcmeAuthority",
     "Admin",
     "AllowRule",
     "AnyConfig",
@@ -90,9 +96,11 @@ __all__ = (
     "EnclaveEntry",
     "EnclaveForward",
     "EnclaveIngress",
+    "EnclaveKms",
     "EnclaveLimits",
     "EnclaveLog",
     "Entropy",
+    "ForwardTls",
     "IngressRoute",
     "IngressTls",
     "Limits",
@@ -214,6 +222,8 @@ class EnclaveConfig(Section, frozen=True):
     """Services that the parent may bring connections to."""
     credentials: EnclaveCredentials | None = None
     """Credentials of the parent instance's role, for programs that use AWS's SDKs."""
+    kms: EnclaveKms | None = None
+    """KMS with attestation, for programs that use AWS's SDKs; brings `credentials` with it."""
     attestation: Attestation | None = None
     """Where documents that say what runs here come from; without it, from /dev/nsm."""
     command: Command = Command()
@@ -222,6 +232,13 @@ class EnclaveConfig(Section, frozen=True):
     machine: Machine = Machine()
     limits: Limits = Limits()
     log: EnclaveLog = EnclaveLog()
+
+    @property
+    def wanted_credentials(self) -> EnclaveCredentials | None:
+        """`credentials`, or what KMS needs of it where the file has `kms` alone."""
+        if self.credentials is None and self.kms is not None:
+            return EnclaveCredentials()
+        return self.credentials
 
     @property
     def has_software_nsm(self) -> bool:

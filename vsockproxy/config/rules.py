@@ -36,6 +36,7 @@ from vsockproxy.config.model import (
     EnclaveConfig,
     EnclaveCredentials,
     EnclaveForward,
+    EnclaveKms,
     EnclaveLog,
     Limits,
     ParentConfig,
@@ -197,6 +198,15 @@ def _check_enclave_forward(forward: EnclaveForward) -> Iterator[_Complaint]:
         yield "listen", what, "write tcp://127.0.0.1:PORT or unix:///PATH"
 
 
+def _check_http_front(forward: EnclaveForward) -> Iterator[_Complaint]:
+    if forward.protocol == "http" and not forward.tls:
+        what = "protocol: http is for a destination that speaks https"
+        yield "protocol", what, "add tls: true, or remove protocol"
+    if forward.protocol == "http" and forward.carrier == "dedicated":
+        what = "a forward with protocol: http has shared streams only"
+        yield "carrier", what, "remove carrier"
+
+
 def _check_parent_credentials(credentials: ParentCredentials) -> Iterator[_Complaint]:
     if not isinstance(credentials.socket, UnixAddress):
         what = "whoever may connect there has the instance's role: only a unix socket says who"
@@ -218,10 +228,19 @@ def _check_enclave_credentials(credentials: EnclaveCredentials) -> Iterator[_Com
         yield "listen", what, f"write 127.0.0.1:{credentials.listen.port}"
 
 
-def _check_credentials_way(config: EnclaveConfig) -> Iterator[_Complaint]:
+def _check_kms(kms: EnclaveKms) -> Iterator[_Complaint]:
+    if not _is_loopback(kms.listen.host):
+        what = f"{kms.listen.host} is no loopback address, and plaintexts leave by it"
+        yield "listen", what, f"write 127.0.0.1:{kms.listen.port}"
+
+
+def _check_services_way(config: EnclaveConfig) -> Iterator[_Complaint]:
     if config.credentials is not None and config.shim.streams is None:
         what = "credentials come over the stream socket, which shim.streams: null turns off"
         yield "credentials", what, "remove shim.streams: null"
+    if config.kms is not None and config.shim.streams is None:
+        what = "KMS is reached over the stream socket, which shim.streams: null turns off"
+        yield "kms", what, "remove shim.streams: null"
 
 
 def _check_nsm_socket(config: EnclaveConfig) -> Iterator[_Complaint]:
@@ -260,13 +279,17 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     ),
     EnclaveConfig: (
         _SectionRule(frozenset(("parent",)), _check_enclave_parent),
-        _SectionRule(frozenset(("credentials", "shim")), _check_credentials_way),
+        _SectionRule(frozenset(("credentials", "kms", "shim")), _check_services_way),
         _SectionRule(frozenset(("attestation", "shim")), _check_nsm_socket),
     ),
     ParentForward: (_SectionRule(frozenset(("listen",)), _check_parent_forward),),
-    EnclaveForward: (_SectionRule(frozenset(("listen",)), _check_enclave_forward),),
+    EnclaveForward: (
+        _SectionRule(frozenset(("listen",)), _check_enclave_forward),
+        _SectionRule(frozenset(("tls", "protocol", "carrier")), _check_http_front),
+    ),
     ParentCredentials: (_SectionRule(frozenset(("socket",)), _check_parent_credentials),),
     EnclaveCredentials: (_SectionRule(frozenset(("listen",)), _check_enclave_credentials),),
+    EnclaveKms: (_SectionRule(frozenset(("listen",)), _check_kms),),
     Admin: (_SectionRule(frozenset(("listen",)), _check_admin),),
     Shim: (_SectionRule(frozenset(("names_block",)), _check_names_block),),
 }
@@ -335,14 +358,19 @@ def _listeners(sections: Iterable[Found]) -> Iterator[tuple[str, Endpoint]]:
                 | ParentForward()
                 | ParentIngress()
                 | EnclaveForward()
-                | EnclaveCredentials() as entry
+                | EnclaveCredentials()
+                | EnclaveKms() as entry
             ):
                 if "listen" not in found.invalid:
                     yield f"{found.path}.listen", entry.listen
             case Shim() as shim:
                 yield from _proxy_listeners(shim, found.invalid)
-            case EnclaveConfig() if "shim" not in found.written:
-                yield from _proxy_listeners(Shim(), frozenset())
+            case EnclaveConfig() as config:
+                if "shim" not in found.written:
+                    yield from _proxy_listeners(Shim(), frozenset())
+                wanted = config.wanted_credentials
+                if wanted is not None and "credentials" not in found.written:
+                    yield "credentials.listen", wanted.listen
 
 
 def _parent_listeners(config: ParentConfig) -> Iterator[tuple[str, Endpoint]]:

@@ -24,6 +24,7 @@ from vsockproxy.addresses import (
     parse_tcp_address,
 )
 from vsockproxy.config.capabilities import CAPABILITIES
+from vsockproxy.config.endpoint_url import parse_endpoint_url
 from vsockproxy.config.metadata_address import METADATA_URL, parse_metadata_url
 from vsockproxy.config.patterns import parse_pattern
 
@@ -32,6 +33,7 @@ __all__ = (
     "CapabilityText",
     "DestinationText",
     "EndpointText",
+    "EndpointUrlText",
     "HostText",
     "MetadataUrlText",
     "NameServerText",
@@ -49,6 +51,8 @@ __all__ = (
 MAX_SIZE_BYTES = 1024**4
 TO_STREAMS = "streams"
 """A service whose connections go to whoever listens for it on the stream socket."""
+TO_ACME = "acme"
+"""A service whose connections go to our own process of services, which answers challenges."""
 
 _SIZE = re.compile(r"([0-9]{1,13})(?: ?(KiB|MiB|GiB))?", re.ASCII)
 _WRONG_SIZE_UNIT = re.compile(r"([0-9]{1,13}) ?([kmg])(?:i?b)?", re.ASCII | re.IGNORECASE)
@@ -137,6 +141,11 @@ def _parse_metadata_url(text: str) -> str:
     return text
 
 
+def _parse_endpoint_url(text: str) -> str:
+    parse_endpoint_url(text)
+    return text
+
+
 def _parse_address(text: str) -> str:
     if normalise_host(text).address is None:
         raise AddressError(f"{text!r} is no IP address", "write an IPv4 or IPv6 address")
@@ -195,7 +204,7 @@ def _parse_capability(text: str) -> str:
 
 
 def _parse_service_target(text: str) -> Endpoint | str:
-    return text if text == TO_STREAMS else parse_endpoint(text)
+    return text if text in (TO_STREAMS, TO_ACME) else parse_endpoint(text)
 
 
 def _parse_size(text: str) -> int:
@@ -225,6 +234,7 @@ if TYPE_CHECKING:
     PatternText = str
     HostText = str
     MetadataUrlText = str
+    EndpointUrlText = str
     AddressText = str
     SourceAddressText = str
     NameServerText = str
@@ -276,6 +286,13 @@ else:
         examples = (METADATA_URL, "http://127.0.0.1:1338")
         parse = staticmethod(_parse_metadata_url)
 
+    class EndpointUrlText(Scalar):
+        """The URL of a service of AWS, kept as text; `parse_endpoint_url` reads it."""
+
+        wanted = "https://HOST or https://HOST:PORT"
+        examples = ("https://vpce-0a1b-kms.eu-west-1.vpce.amazonaws.com",)
+        parse = staticmethod(_parse_endpoint_url)
+
     class AddressText(Scalar):
         """An IP literal in normal form."""
 
@@ -300,8 +317,8 @@ else:
     class ServiceTargetText(Scalar):
         """Where a service of the enclave listens."""
 
-        wanted = "tcp://127.0.0.1:PORT, unix:///PATH or streams"
-        examples = ("tcp://127.0.0.1:8080", "unix:///run/app.sock", "streams")
+        wanted = "tcp://127.0.0.1:PORT, unix:///PATH, streams or acme"
+        examples = ("tcp://127.0.0.1:8080", "unix:///run/app.sock", "streams", "acme")
         parse = staticmethod(_parse_service_target)
 
     class NetworkText(Scalar):
@@ -333,6 +350,7 @@ else:
         PatternText: (str,),
         HostText: (str,),
         MetadataUrlText: (str,),
+        EndpointUrlText: (str,),
         AddressText: (str,),
         SourceAddressText: (str,),
         NameServerText: (str,),

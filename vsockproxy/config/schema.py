@@ -64,6 +64,8 @@ def generate_schema(kind: SchemaKind) -> dict[str, Any]:
     if kind == "parent":
         _allow_single(components["ParentConfig"]["properties"], "listen")
         _allow_single(components["ParentConfig"]["properties"], "source_address")
+    if kind == "enclave":
+        _allow_single(components["ForwardTls"]["properties"], "pin_spki")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": (config_type.__doc__ or "").splitlines()[0],

@@ -14,6 +14,7 @@ __all__ = (
     "FIRST_ENCLAVE_CID",
     "FIRST_WINDOW_BYTES",
     "KIBIBYTE",
+    "KMS_PORT",
     "LEAST_LOG_BUFFER_BYTES",
     "MAX_NAMES_PORTS",
     "MAX_SERVICES",
@@ -61,6 +62,9 @@ CREDENTIALS_SOCKET = "/run/vsockproxy-credentials/credentials.sock"
 
 CREDENTIALS_PORT = 3129
 """Where programs in the enclave find credentials, unless the file says otherwise."""
+
+KMS_PORT = 4500
+"""Where SDKs in the enclave find KMS, unless the file says otherwise."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -140,6 +140,13 @@ class EnclaveServices(CompanionProcess):
         if not has_region or any(environment.get(name) for name in REGION_VARIABLES):
             self._region_known.set()
 
+    async def run(self, service: Service, workers: Supervisor, relay: Relay, log: Log) -> None:
+        """Keep it running until the workers have ended, and its certificates."""
+        try:
+            await super().run(service, workers, relay, log)
+        finally:
+            self._certificates.close()
+
     def _start(self, nursery: trio.Nursery, workers: Supervisor, process: Supervisor) -> None:
         workers.observe(self._certificates)
         self._certificates.attach(workers, process)

@@ -9,7 +9,7 @@ import asyncio
 import socket
 
 from vsockproxy.dataplane.carriers import Carrier
-from vsockproxy.dataplane.closing import finish_socket
+from vsockproxy.dataplane.local_socket import LocalSocket
 from vsockproxy.dataplane.socket_relay import SocketRelay
 from vsockproxy.dataplane.stream_end import (
     ENDED_FINISHED,
@@ -37,7 +37,7 @@ class DedicatedRelay(SocketRelay):
     def __init__(
         self,
         end: StreamEnd,
-        local: socket.socket,
+        local: LocalSocket,
         connection: socket.socket,
         carrier: Carrier,
         *,
@@ -69,6 +69,11 @@ class DedicatedRelay(SocketRelay):
         """Bytes of the stream's own connection that the next hop took."""
         return self.inward.total_bytes
 
+    def count_earlier(self, *, sent_bytes: int, taken_bytes: int) -> None:
+        """Bytes that went over the connection before the relay: END counts them too."""
+        self.outward.total_bytes += sent_bytes
+        self.inward.total_bytes += taken_bytes
+
     def local_finished(self) -> None:
         """Say in the session how many bytes were sent, then end the direction."""
         self._end.end_dedicated(self.outward.total_bytes)
@@ -80,9 +85,9 @@ class DedicatedRelay(SocketRelay):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(END_WAIT_SECONDS, self._unexplained)
         elif self._peer_total == self.inward.total_bytes:
-            finish_socket(self.local)
-            self._end.is_remote_finished = True
-            self.close_if_done()
+            if self.finish_local():
+                self._end.is_remote_finished = True
+                self.close_if_done()
         else:
             self.close(is_clean=False)
 

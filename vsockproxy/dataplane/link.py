@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from vsockproxy.dataplane.carriers import Carrier
+from vsockproxy.dataplane.local_socket import LocalSocket
 from vsockproxy.dataplane.second_look import look_again
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.session import ErrorCode, Session, Stream
@@ -320,7 +321,7 @@ class Link:
 
     # ------------------------------------------------------------------ sending
 
-    def receive_turn(self, sock: socket.socket, room_bytes: int) -> int:
+    def receive_turn(self, sock: LocalSocket, room_bytes: int) -> int:
         """Read one turn of a stream from its local socket into the frames that will carry it.
 
         Args:

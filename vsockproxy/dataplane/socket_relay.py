@@ -5,7 +5,6 @@ AWS's vsock-proxy offers.
 """
 
 import asyncio
-import socket
 from collections.abc import Callable
 
 from vsockproxy.dataplane.closing import (
@@ -14,6 +13,7 @@ from vsockproxy.dataplane.closing import (
     finish_socket,
     reset_socket,
 )
+from vsockproxy.dataplane.local_socket import LocalFault, LocalSocket
 from vsockproxy.dataplane.second_look import look_again
 
 READ_BYTES = 256 * 1024
@@ -54,13 +54,13 @@ class Direction:
 
     def __init__(
         self,
-        source: socket.socket,
-        target: socket.socket,
+        source: LocalSocket,
+        target: LocalSocket,
         *,
         first_bytes: bytes,
         most_bytes: int,
         finished: Callable[[], None],
-        failed: Callable[[socket.socket], None],
+        failed: Callable[[LocalSocket], None],
     ) -> None:
         self.total_bytes = 0
         """Bytes that the target took."""
@@ -177,8 +177,8 @@ class SocketRelay:
 
     def __init__(
         self,
-        local: socket.socket,
-        carrier: socket.socket,
+        local: LocalSocket,
+        carrier: LocalSocket,
         *,
         to_carrier: bytes = b"",
         to_local: bytes = b"",
@@ -188,7 +188,7 @@ class SocketRelay:
         self.local = local
         self.carrier = carrier
         self.is_closed = False
-        self.failed: socket.socket | None = None
+        self.failed: LocalSocket | None = None
         """The socket that failed, where one did."""
         self.has_timed_out = False
         """Whether it was closed for having moved no byte for longer than its limit."""
@@ -229,8 +229,17 @@ class SocketRelay:
 
     def carrier_finished(self) -> None:
         """The carrier's end of file, and the program has all that came before."""
-        finish_socket(self.local)
-        self.close_if_done()
+        if self.finish_local():
+            self.close_if_done()
+
+    def finish_local(self) -> bool:
+        """Tell the program that no more follows; False when it is cut instead."""
+        try:
+            finish_socket(self.local)
+        except LocalFault:
+            self._failed(self.local)
+            return False
+        return True
 
     def check_time(self, now: float, half_closed_seconds: float, idle_seconds: float) -> None:
         """Cut a relay that has moved no byte for longer than its limit (0: no limit)."""
@@ -264,6 +273,6 @@ class SocketRelay:
                 reset_socket(sock)
         self._closed(is_clean)
 
-    def _failed(self, sock: socket.socket) -> None:
+    def _failed(self, sock: LocalSocket) -> None:
         self.failed = sock
         self.close(is_clean=False)

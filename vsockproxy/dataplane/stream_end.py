@@ -7,7 +7,6 @@ bytes are relayed by readiness callbacks, without tasks.
 
 import asyncio
 import errno
-import socket
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +17,7 @@ from vsockproxy.dataplane.closing import (
     finish_socket,
     reset_socket,
 )
+from vsockproxy.dataplane.local_socket import LocalFault, LocalSocket
 from vsockproxy.dataplane.second_look import look_again
 from vsockproxy.errors import Refused
 from vsockproxy.session import ErrorCode, Opened, Refusal, Stream
@@ -134,7 +134,7 @@ class StreamEnd:
         """What the connection of a dedicated stream presents."""
         self.ended = ""
         self._closed = closed
-        self._sock: socket.socket | None = None
+        self._sock: LocalSocket | None = None
         self._fd = -1
         self._pending = bytearray()
         """Arrived and not yet taken by the local socket; never more than was granted."""
@@ -294,7 +294,7 @@ class StreamEnd:
 
     # ------------------------------------------------------------------ relaying
 
-    def attach(self, sock: socket.socket, to_stream: bytes = b"", to_local: bytes = b"") -> None:
+    def attach(self, sock: LocalSocket, to_stream: bytes = b"", to_local: bytes = b"") -> None:
         """Relay between the stream and a connected, non-blocking socket from now on.
 
         Args:
@@ -374,8 +374,8 @@ class StreamEnd:
             length = link.receive_turn(self._sock, room)
         except (BlockingIOError, InterruptedError):
             return Turn.EMPTY
-        except OSError:
-            self.reset(ErrorCode.CUT, ENDED_LOCAL_RESET)
+        except OSError as error:
+            self._cut(error)
             return Turn.HALTED
         if length:
             link.send_turn(stream, length)
@@ -535,6 +535,9 @@ class StreamEnd:
         came before, and then what looks like an end of file. Only EPIPE says that a true one came
         first (tcp_reset in net/ipv4/tcp_input.c).
         """
+        if isinstance(error, LocalFault):
+            self._cut(error)
+            return
         self._is_cut = error.errno != errno.EPIPE
         self._pending = bytearray()
         asyncio.get_running_loop().remove_writer(self._fd)
@@ -547,10 +550,20 @@ class StreamEnd:
 
     def _finish_local(self) -> None:
         assert self._sock is not None
-        if not finish_socket(self._sock) and not self.is_local_finished:
+        try:
+            is_finished = finish_socket(self._sock)
+        except LocalFault as fault:
+            self._cut(fault)
+            return
+        if not is_finished and not self.is_local_finished:
             self.reset(ErrorCode.CUT, ENDED_LOCAL_RESET)
             return
         self._close_if_done()
+
+    def _cut(self, error: OSError) -> None:
+        """The local side has failed."""
+        ended = error.ended if isinstance(error, LocalFault) else ENDED_LOCAL_RESET
+        self.reset(ErrorCode.CUT, ended)
 
     def _close_if_done(self) -> None:
         if self.is_local_finished and self.is_remote_finished and not self._pending:

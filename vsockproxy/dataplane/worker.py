@@ -14,6 +14,7 @@ from vsockproxy.dataplane.loop import Event, add_reader, now, remove_reader, run
 from vsockproxy.dataplane.questions import Questions
 from vsockproxy.passed_memory import read_document
 from vsockproxy.worker_messages import (
+    Certificate,
     ChannelClosed,
     Configure,
     Connection,
@@ -75,6 +76,9 @@ class Side(Protocol):
 
     def sockets(self, message: Sockets, sockets: list[socket.socket]) -> None:
         """Sockets that it had asked the supervisor for."""
+
+    def certificate(self, message: Certificate, descriptor: int) -> None:
+        """What a service presents from now on; the descriptor stays the caller's."""
 
     def connection_failed(self, text: str) -> None:
         """One could not be taken, and is closed; called once until one has been taken again."""
@@ -265,6 +269,12 @@ class Worker:
                     routed.close()
                 else:
                     self._side.routed(message, routed)
+            elif isinstance(message, Certificate):
+                try:
+                    if self._side is not None:
+                        self._side.certificate(message, descriptors[0])
+                finally:
+                    os.close(descriptors[0])
             elif isinstance(message, Connection):
                 sock = socket.socket(fileno=descriptors[0])
                 self._is_failing = False

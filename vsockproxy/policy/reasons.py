@@ -26,6 +26,8 @@ class Reason(StrEnum):
     """The enclave has not attested the measurements that its entry in the file demands."""
     NOT_TLS = "not_tls"
     SNI_MISMATCH = "sni_mismatch"
+    TLS_FAILED = "tls_failed"
+    """TLS that our side speaks did not come about; the text says why."""
     NO_SUCH_NAME = "no_such_name"
     LOOKUP_FAILED = "lookup_failed"
     DIAL_REFUSED = "dial_refused"

@@ -9,6 +9,7 @@ ProtocolError
 ├── QueryError               no DNS query; carries the answer, if there is one
 ├── ProxyHeaderError         no PROXY protocol header of version 2 for TCP
 ├── RecordError              the parent's fault: no data of such a DNS record
+├── CertificateError         no certificate, as far as it is read
 ├── LogStreamError           the fault of the other end of a log stream
 ├── SignatureError           no signature of an AWS request, or a request that cannot be signed
 └── ClientHelloError         carries one of the reasons of a decision
@@ -95,6 +96,10 @@ class ProxyHeaderError(ProtocolError):
 
 class RecordError(ProtocolError):
     """Bytes that are not the data of a DNS record of its type."""
+
+
+class CertificateError(ProtocolError):
+    """Bytes that are no X.509 certificate, as far as they are read."""
 
 
 class ClientHelloError(ProtocolError):

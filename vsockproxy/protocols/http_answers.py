@@ -24,6 +24,7 @@ STATUS_BY_REASON: Final[Mapping[str, HTTPStatus]] = MappingProxyType(
         "address_reserved": HTTPStatus.FORBIDDEN,
         "not_tls": HTTPStatus.FORBIDDEN,
         "sni_mismatch": HTTPStatus.FORBIDDEN,
+        "tls_failed": HTTPStatus.BAD_GATEWAY,
         "no_such_name": HTTPStatus.BAD_GATEWAY,
         "lookup_failed": HTTPStatus.BAD_GATEWAY,
         "dial_refused": HTTPStatus.BAD_GATEWAY,

@@ -1,12 +1,12 @@
-"""One request in absolute-form and its response, between a client and an origin that we dialled.
+"""One request and its response, between a client and an origin that we dialled.
 
 Two h11 connections back to back: we are the server of one and the client of the other, so each
 body is read in one framing and written in the framing that its receiver understands. Nothing is
 kept beyond the bytes of one call, but for an incomplete head, chunk header or trailer section.
 
-Both messages say `Connection: close`: one request for each connection, on either side. Hop-by-hop
-headers (RFC 9110, section 7.6.1) go no further than us. So do trailer fields, which an intermediary
-may drop (RFC 9110, section 6.5): without TE and Trailer neither end was told of any.
+Both messages say `Connection: close`, unless the connections are to be kept for a next exchange.
+Hop-by-hop headers (RFC 9110, section 7.6.1) go no further than us. So do trailer fields, which an
+intermediary may drop (RFC 9110, section 6.5): without TE and Trailer neither end was told of any.
 """
 
 import sys
@@ -59,28 +59,43 @@ class ForwardedExchange:
     and `origin_eof` return. Once `is_complete`, close both connections in order. When a call
     raises, the exchange is over: answer the client with `http_answers.refusal` if `may_answer`,
     else reset it, and reset the origin: a clean end would make a cut body look whole.
+
+    Args:
+        request: as its reader read it.
+        default_port: what the Host header leaves out.
+        may_persist: whether the connections may be kept; then ask `persists` and `surplus`.
     """
 
     __slots__ = (
         "_client",
         "_client_step",
         "_is_complete",
+        "_may_persist",
         "_origin",
         "_origin_step",
         "_outgoing",
         "_request_is_complete",
         "_response_head",
+        "_surplus",
         "_takes_interim",
         "_trailing",
     )
 
-    def __init__(self, request: ForwardRequest) -> None:
+    def __init__(
+        self,
+        request: ForwardRequest,
+        *,
+        default_port: int = DEFAULT_HTTP_PORT,
+        may_persist: bool = False,
+    ) -> None:
         self._client = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_FRAMING_BYTES)
         self._origin = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_FRAMING_BYTES)
         self._response_head = _response_head_reader()
         self._trailing = request.trailing
         self._request_is_complete = False
         self._is_complete = False
+        self._may_persist = may_persist
+        self._surplus = b""
         self._client.receive_data(request.head)
         incoming = self._client.next_event()
         assert isinstance(incoming, h11.Request), "ProxyRequestReader has parsed this head"
@@ -91,7 +106,11 @@ class ForwardedExchange:
         self._outgoing = h11.Request(
             method=incoming.method,
             target=request.target,
-            headers=[(b"Host", _host_header(request)), *headers, *_our_own(incoming)],
+            headers=[
+                (b"Host", _host_header(request, default_port)),
+                *headers,
+                *self._our_own(incoming),
+            ],
         )
 
     @property
@@ -103,6 +122,22 @@ class ForwardedExchange:
     def may_answer(self) -> bool:
         """Whether the client has seen nothing of a final response, so that a refusal can be it."""
         return self._client.our_state is h11.SEND_RESPONSE
+
+    @property
+    def request_is_complete(self) -> bool:
+        """Whether the whole request has been taken."""
+        return self._request_is_complete
+
+    @property
+    def persists(self) -> bool:
+        """After a whole response: whether both connections may carry another exchange."""
+        states = (*self._client.states.values(), *self._origin.states.values())
+        return self._may_persist and all(state is h11.DONE for state in states)
+
+    @property
+    def surplus(self) -> bytes:
+        """What the client has sent behind its request: the next one, where `persists`."""
+        return self._surplus
 
     def start(self) -> bytes:
         """The first bytes for the origin: the head, and of the body what came along with it.
@@ -116,17 +151,23 @@ class ForwardedExchange:
     def client_data(self, data: bytes) -> bytes:
         """Take bytes from the client, return bytes for the origin.
 
-        What follows the request, or comes after the response has ended, is dropped.
+        What follows the request is `surplus`; what comes after the response has ended is dropped.
 
         Raises:
             HttpRequestError: the body is malformed.
         """
-        if self._request_is_complete or self._is_complete:
+        if self._request_is_complete:
+            self._surplus += data if self._may_persist else b""
+            return b""
+        if self._is_complete:
             return b""
         try:
-            payload, self._request_is_complete = _read_body(self._client, data, self._client_step)
+            payload, rest = _read_body(self._client, data, self._client_step)
         except h11.RemoteProtocolError as error:
             raise HttpRequestError(400, REQUEST_ERROR, without_quotes(error)) from None
+        if rest is not None:
+            self._request_is_complete = True
+            self._surplus = rest
         return _write_body(self._origin, payload, is_last=self._request_is_complete)
 
     def client_eof(self) -> None:
@@ -204,13 +245,35 @@ class ForwardedExchange:
             h11.Response(
                 status_code=response.status_code,
                 reason=response.reason,
-                headers=[*headers, *_our_own(response)],
+                headers=[*headers, *self._our_own(response)],
             )
         )
 
     def _pass_body(self, data: bytes) -> bytes:
-        payload, self._is_complete = _read_body(self._origin, data, self._origin_step)
+        payload, rest = _read_body(self._origin, data, self._origin_step)
+        self._is_complete = rest is not None
+        if rest:  # nothing was asked that it could answer
+            self._may_persist = False
         return _write_body(self._client, payload, is_last=self._is_complete)
+
+    def _our_own(self, message: h11.Request | h11.Response) -> list[tuple[bytes, bytes]]:
+        """What an intermediary adds (RFC 9110, section 7.6.3), and whether nothing follows."""
+        via = (b"Via", message.http_version + b" vsockproxy")
+        if self._may_persist and _is_kept_alive(message):
+            return [via]
+        self._may_persist = False
+        return [via, (b"Connection", b"close")]
+
+
+def _is_kept_alive(message: h11.Request | h11.Response) -> bool:
+    """Whether its sender will take, or make, another exchange (RFC 9112, section 9.3)."""
+    options = {
+        option.strip().lower()
+        for name, value in message.headers
+        if name == b"connection"
+        for option in value.split(b",")
+    }
+    return message.http_version == b"1.1" and b"close" not in options
 
 
 def _response_head_reader() -> HeadReader:
@@ -222,11 +285,11 @@ def _step(message: h11.Request | h11.Response) -> int:
     return sys.maxsize if header(message, b"transfer-encoding") is None else MAX_FRAMING_BYTES
 
 
-def _host_header(request: ForwardRequest) -> bytes:
+def _host_header(request: ForwardRequest, default_port: int) -> bytes:
     destination = request.destination
     text = str(destination)
-    if destination.port == DEFAULT_HTTP_PORT:
-        text = text.removesuffix(f":{DEFAULT_HTTP_PORT}")
+    if destination.port == default_port:
+        text = text.removesuffix(f":{default_port}")
     return text.encode("ascii")
 
 
@@ -244,21 +307,18 @@ def _end_to_end(
     return [item for item in message.headers.raw_items() if item[0].lower() not in dropped]
 
 
-def _our_own(message: h11.Request | h11.Response) -> list[tuple[bytes, bytes]]:
-    """What an intermediary adds (RFC 9110, section 7.6.3), and that nothing follows."""
-    return [(b"Via", message.http_version + b" vsockproxy"), (b"Connection", b"close")]
-
-
-def _read_body(source: h11.Connection, data: bytes, step: int) -> tuple[bytes, bool]:
-    """The payload that `data` brings, and whether the body has ended with it."""
+def _read_body(source: h11.Connection, data: bytes, step: int) -> tuple[bytes, bytes | None]:
+    """The payload that `data` brings, and what follows the body; None where it has not ended."""
     payload: list[bytes] = []
     has_ended = _take_events(source, payload)  # A body of no bytes ends before any arrive.
-    for start in range(0, len(data), step):
-        if has_ended:
-            break
+    start = 0
+    while not has_ended and start < len(data):
         source.receive_data(data[start : start + step])
+        start += step
         has_ended = _take_events(source, payload)
-    return b"".join(payload), has_ended
+    if not has_ended:
+        return b"".join(payload), None
+    return b"".join(payload), source.trailing_data[0] + data[start:]
 
 
 def _take_events(source: h11.Connection, payload: list[bytes]) -> bool:

@@ -36,6 +36,11 @@ class HeadReader:
         self._buffer = bytearray()
         self._scanned = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come."""
+        return not self._buffer
+
     def receive(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Take the next bytes; returns the head with its blank line and what follows it, or None.
 

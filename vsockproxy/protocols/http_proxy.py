@@ -102,11 +102,11 @@ class ProxyRequestReader:
         try:
             parts = self._head.receive(data)
         except HeadError as error:
-            raise _refused(error.text, 431 if error.is_too_large else 400) from None
+            raise request_refused(error.text, 431 if error.is_too_large else 400) from None
         if parts is None:
             return None
         head, trailing = parts
-        request = _parse(head)
+        request = parse_request(head)
         if request.method == b"CONNECT":
             return self._read_connect(request, trailing)
         return self._read_forward(request, head, trailing)
@@ -115,23 +115,18 @@ class ProxyRequestReader:
         try:
             destination = _parse_authority(request.target.decode("ascii"), None)
         except AddressError as error:
-            raise _refused(f"CONNECT wants HOST:PORT: {error}") from None
+            raise request_refused(f"CONNECT wants HOST:PORT: {error}") from None
         if header(request, b"transfer-encoding") or header(request, b"content-length") not in (
             None,
             b"0",
         ):
-            raise _refused("CONNECT has no body: send neither length nor Transfer-Encoding")
+            raise request_refused("CONNECT has no body: send neither length nor Transfer-Encoding")
         self._check_host(request, destination, destination.port)
         return ConnectRequest(destination, trailing)
 
     def _read_forward(self, request: h11.Request, head: bytes, trailing: bytes) -> ForwardRequest:
         destination, target = _split_target(request)
-        if header(request, b"transfer-encoding"):
-            # RFC 9112, section 6.1: both forms are how requests are smuggled past a proxy.
-            if header(request, b"content-length"):
-                raise _refused("both Content-Length and Transfer-Encoding")
-            if request.http_version == b"1.0":
-                raise _refused("Transfer-Encoding in HTTP/1.0")
+        check_framing(request)
         self._check_host(request, destination, DEFAULT_HTTP_PORT)
         method = request.method.decode("ascii")
         return ForwardRequest(destination, method, target, head, trailing)
@@ -145,47 +140,66 @@ class ProxyRequestReader:
         try:
             named = _parse_authority(value.decode("latin-1"), default_port)
         except AddressError as error:
-            raise _refused(f"the Host header is malformed: {error}") from None
+            raise request_refused(f"the Host header is malformed: {error}") from None
         if named != destination and named.host.text not in self._own_hosts:
-            raise _refused(f"the Host header names {named}, the request {destination}")
+            raise request_refused(f"the Host header names {named}, the request {destination}")
 
 
-def _refused(text: str, status: int = 400) -> HttpRequestError:
+def check_framing(request: h11.Request) -> None:
+    """Demand one framing of the body.
+
+    Raises:
+        HttpRequestError: there are two, by which requests are smuggled (RFC 9112, section 6.1).
+    """
+    if header(request, b"transfer-encoding"):
+        if header(request, b"content-length"):
+            raise request_refused("both Content-Length and Transfer-Encoding")
+        if request.http_version == b"1.0":
+            raise request_refused("Transfer-Encoding in HTTP/1.0")
+
+
+def request_refused(text: str, status: int = 400) -> HttpRequestError:
+    """The error for a request that is not taken."""
     return HttpRequestError(status, REQUEST_ERROR, text)
 
 
 def _check_first_byte(first: int) -> None:
     if first == _TLS_HANDSHAKE:
-        raise _refused("this proxy speaks HTTP, TLS arrived: write its URL with http://")
+        raise request_refused("this proxy speaks HTTP, TLS arrived: write its URL with http://")
     if first not in _TOKEN_CHARACTERS:
-        raise _refused("this proxy speaks HTTP, something else arrived")
+        raise request_refused("this proxy speaks HTTP, something else arrived")
 
 
-def _parse(head: bytes) -> h11.Request:
+def parse_request(head: bytes) -> h11.Request:
+    """Parse a head that a `HeadReader` has let pass.
+
+    Raises:
+        HttpRequestError: it is no request of HTTP/1.
+    """
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
     connection.receive_data(head)
     try:
         request = connection.next_event()
     except h11.RemoteProtocolError as error:
-        raise _refused(without_quotes(error), error.error_status_hint) from None
+        raise request_refused(without_quotes(error), error.error_status_hint) from None
     assert isinstance(request, h11.Request), "a whole head is a request or an error"
     if request.http_version not in (b"1.0", b"1.1"):
-        raise _refused("this proxy speaks HTTP/1.1", 505)
+        raise request_refused("this proxy speaks HTTP/1.1", 505)
     return request
 
 
 def _split_target(request: h11.Request) -> tuple[Destination, str]:
     parts = _ABSOLUTE_FORM.fullmatch(request.target.decode("ascii"))
     if parts is None:
-        raise _refused(
+        raise request_refused(
             "this is a proxy: ask for http://HOST/PATH, or for a tunnel with CONNECT HOST:PORT"
         )
     if parts["scheme"].lower() != "http":
-        raise _refused("only http:// is passed on: ask for a tunnel with CONNECT HOST:PORT")
+        raise request_refused("only http:// is passed on: ask for a tunnel with CONNECT HOST:PORT")
     try:
         destination = _parse_authority(parts["authority"], DEFAULT_HTTP_PORT)
     except AddressError as error:
-        raise _refused(f"the URL's host is malformed: {error}") from None
+        raise request_refused(f"the URL's host is malformed: {error}") from None
     query = parts["query"] or ""
     if not parts["path"] and not query and request.method == b"OPTIONS":
         return destination, "*"  # RFC 9112, section 3.2.4

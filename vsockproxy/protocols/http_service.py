@@ -3,10 +3,13 @@
 Whoever serves reads a head with `HeadReader`, and answers `read_request` with `write_answer`.
 Whoever asks sends `write_request` and gives `AnswerReader` what comes. Every message says
 `Connection: close`: nothing is left of one request when the next one comes.
+
+`write_post` asks with a body, on a connection that is kept; `http_conversation` serves such ones.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from typing import Final
 
@@ -23,6 +26,7 @@ __all__ = (
     "ServiceRequest",
     "read_request",
     "write_answer",
+    "write_post",
     "write_request",
 )
 
@@ -36,6 +40,7 @@ why."""
 _REQUEST_ERROR: Final = "http_request_error"
 _MALFORMED: Final = "http_protocol_error"
 _INCOMPLETE: Final = "http_response_incomplete"
+_HTTP: Final = b"HTTP/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +130,78 @@ def write_request(
     return "\r\n".join(lines).encode("ascii")
 
 
+def write_post(target: str, host: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+    """The bytes of a POST whose connection may be kept.
+
+    Args:
+        target: the path.
+        host: for the Host header.
+        headers: further ones, which were read or made by a reader of ours: without line breaks.
+        body: of the request.
+    """
+    lines = [
+        f"POST {target} HTTP/1.1",
+        f"Host: {host}",
+        *(f"{name}: {value}" for name, value in headers),
+        f"Content-Length: {len(body)}",
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+_END: Final = h11.EndOfMessage()
+
+
+@cache
+def _asked(method: str) -> h11.Request:
+    return h11.Request(method=method, target="/", headers=[("Host", "-")])
+
+
 class AnswerReader:
-    """Reads the answer to one request.
+    """Reads the answer to one request. Names of its headers are in lower case.
 
     Args:
         method: of the request.
         max_body_bytes: the longest body that is taken.
+        takes_interim: whether answers with a status of 1xx may come first, which tell nothing here.
     """
 
-    __slots__ = ("_body", "_connection", "_head", "_max_body_bytes", "_status")
+    __slots__ = (
+        "_beginning",
+        "_body",
+        "_connection",
+        "_head",
+        "_headers",
+        "_is_surplus",
+        "_max_body_bytes",
+        "_status",
+        "_takes_interim",
+        "has_begun",
+    )
 
-    def __init__(self, method: str, max_body_bytes: int) -> None:
+    def __init__(self, method: str, max_body_bytes: int, *, takes_interim: bool = False) -> None:
+        self._takes_interim = takes_interim
         self._head: HeadReader | None = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_FRAMING_BYTES)
         # h11 wants to have sent the request whose answer it reads.
-        self._connection.send(h11.Request(method=method, target="/", headers=[("Host", "-")]))
-        self._connection.send(h11.EndOfMessage())
+        self._connection.send(_asked(method))
+        self._connection.send(_END)
         self._max_body_bytes = max_body_bytes
+        self._beginning = b""
         self._status = 0
+        self._headers: tuple[tuple[str, str], ...] = ()
         self._body = bytearray()
+        self._is_surplus = False
+        self.has_begun = False
+        """Whether any byte of the answer has come."""
+
+    @property
+    def may_reuse(self) -> bool:
+        """Whether the connection can carry another request, once the answer is whole."""
+        # `h11.DONE` on both sides: neither said close, and the body's end is not the connection's.
+        states = {self._connection.our_state, self._connection.their_state}
+        return states == {h11.DONE} and not self._is_surplus
 
     def receive(self, data: bytes) -> ServiceAnswer | None:
         """Take bytes, none at the end of file; the answer once it is whole.
@@ -151,8 +209,13 @@ class AnswerReader:
         Raises:
             HttpResponseError: it is malformed, longer than it may be, or cut off.
         """
+        self.has_begun = self.has_begun or bool(data)
+        if len(self._beginning) < len(_HTTP):
+            self._beginning += data[: len(_HTTP) - len(self._beginning)]
+            if not _HTTP.startswith(self._beginning):  # whose head would be waited for in vain
+                raise HttpResponseError(502, _MALFORMED, "the answer is no HTTP")
         try:
-            if self._head is not None:
+            while self._head is not None:
                 if not data:
                     raise HttpResponseError(502, _INCOMPLETE, "the answer was cut off")
                 parts = self._head.receive(data)
@@ -162,14 +225,15 @@ class AnswerReader:
                 self._head = None
                 self._connection.receive_data(head)
                 if self._take_events():
-                    return self._answer()
+                    return self._answer(data)
                 if not data:
                     return None
             pieces = range(0, len(data), MAX_FRAMING_BYTES) if data else range(1)
             for start in pieces:
-                self._connection.receive_data(data[start : start + MAX_FRAMING_BYTES])
+                end = start + MAX_FRAMING_BYTES
+                self._connection.receive_data(data[start:end])
                 if self._take_events():
-                    return self._answer()
+                    return self._answer(data[end:])
         except HeadError as error:
             raise HttpResponseError(502, _MALFORMED, f"the answer has {error.text}") from None
         except h11.RemoteProtocolError as error:
@@ -180,9 +244,15 @@ class AnswerReader:
         while True:
             match self._connection.next_event():
                 case h11.InformationalResponse():
-                    raise HttpResponseError(502, _MALFORMED, "an interim answer")
+                    if not self._takes_interim:
+                        raise HttpResponseError(502, _MALFORMED, "an interim answer")
+                    self._head = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
                 case h11.Response() as response:
                     self._status = response.status_code
+                    self._headers = tuple(
+                        (name.decode("ascii"), value.decode("latin-1"))
+                        for name, value in response.headers
+                    )
                 case h11.Data() as part:
                     self._body += part.data
                     if len(self._body) > self._max_body_bytes:
@@ -193,5 +263,6 @@ class AnswerReader:
                 case _:
                     return False
 
-    def _answer(self) -> ServiceAnswer:
-        return ServiceAnswer(self._status, bytes(self._body))
+    def _answer(self, following: bytes) -> ServiceAnswer:
+        self._is_surplus = bool(following or self._connection.trailing_data[0])
+        return ServiceAnswer(self._status, bytes(self._body), headers=self._headers)

@@ -77,6 +77,7 @@ REPLY_BY_REASON: Final[Mapping[str, Reply]] = MappingProxyType(
         "address_reserved": Reply.NOT_ALLOWED,
         "not_tls": Reply.NOT_ALLOWED,
         "sni_mismatch": Reply.NOT_ALLOWED,
+        "tls_failed": Reply.GENERAL_FAILURE,
         "no_such_name": Reply.HOST_UNREACHABLE,
         "lookup_failed": Reply.HOST_UNREACHABLE,
         "dial_refused": Reply.CONNECTION_REFUSED,

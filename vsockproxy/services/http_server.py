@@ -1,8 +1,7 @@
 """Serves HTTP on a listening socket that somebody else has made: one request a connection."""
 
-import errno
-import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from socket import socket
 from typing import Final
 
@@ -19,6 +18,7 @@ from vsockproxy.protocols.http_service import (
     read_request,
     write_answer,
 )
+from vsockproxy.services.accepting import accept_connections
 
 __all__ = ("Answering", "serve_http")
 
@@ -32,11 +32,6 @@ EXCHANGE_SECONDS: Final = 10.0
 """Time for a request to arrive and its answer to leave."""
 
 READ_BYTES: Final = 4096
-PAUSE_SECONDS: Final = 0.1
-"""After an accept that failed for want of descriptors or memory."""
-
-_WANTS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_OF_THE_LISTENER: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 
 
 async def serve_http(listener: socket, answering: Answering, log: EventLog) -> None:
@@ -47,43 +42,18 @@ async def serve_http(listener: socket, answering: Answering, log: EventLog) -> N
         answering: answers each request.
         log: gets a line when accepting has to rest.
     """
-    room = trio.Semaphore(CONNECTIONS_AT_ONCE)
-    accepting = trio.socket.from_stdlib_socket(listener)
-    is_in_want = False
-    try:
-        async with trio.open_nursery() as nursery:
-            while True:
-                await room.acquire()
-                try:
-                    connection, _ = await accepting.accept()
-                except OSError as error:
-                    room.release()
-                    if error.errno in _OF_THE_LISTENER:
-                        raise
-                    if error.errno in _WANTS:
-                        if not is_in_want:
-                            text = os.strerror(error.errno or 0)
-                            log.write("error", "accept_failed", {"text": text})
-                        is_in_want = True
-                        await trio.sleep(PAUSE_SECONDS)
-                    continue
-                is_in_want = False
-                nursery.start_soon(_serve_one, trio.SocketStream(connection), answering, room)
-    finally:
-        accepting.detach()
+    serve = partial(_serve_one, answering=answering)
+    await accept_connections(listener, serve, log, at_once=CONNECTIONS_AT_ONCE)
 
 
-async def _serve_one(stream: trio.SocketStream, answering: Answering, room: trio.Semaphore) -> None:
-    try:
-        async with stream:
-            with trio.move_on_after(EXCHANGE_SECONDS):
-                try:
-                    await stream.send_all(await _exchange(stream, answering))
-                    await stream.send_eof()
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass  # the client has gone
-    finally:
-        room.release()
+async def _serve_one(connection: trio.socket.SocketType, answering: Answering) -> None:
+    async with trio.SocketStream(connection) as stream:
+        with trio.move_on_after(EXCHANGE_SECONDS):
+            try:
+                await stream.send_all(await _exchange(stream, answering))
+                await stream.send_eof()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # the client has gone
 
 
 async def _exchange(stream: trio.SocketStream, answering: Answering) -> bytes:

@@ -160,6 +160,7 @@ async def test_a_connection_that_says_nothing_is_closed(
 async def test_of_too_many_connections_the_quietest_is_closed() -> None:
     async with served() as place:
         quiet = [await place.connect() for _ in range(CONNECTIONS_AT_ONCE)]
+        assert parse_get_random(await ask(quiet[-1], encode_get_random()))  # there is room for it
         # The second one speaks, and is no longer the quietest of all but the first.
         assert parse_get_random(await ask(quiet[1], encode_get_random()))
         with await place.connect() as sock, await place.connect() as another:

@@ -30,6 +30,7 @@ CASES: dict[str, tuple[type[StreamRefused], type[OSError], int]] = {
         ),
         (NotAllowed, PermissionError, errno.EACCES),
     ),
+    "tls_failed": (StreamRefused, OSError, errno.EPROTO),
     "no_such_name": (NoSuchName, socket.gaierror, socket.EAI_NONAME),
     "lookup_failed": (LookupFailed, socket.gaierror, socket.EAI_AGAIN),
     "dial_refused": (DialRefused, ConnectionRefusedError, errno.ECONNREFUSED),

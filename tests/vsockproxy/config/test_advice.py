@@ -74,6 +74,24 @@ PCR = "ab" * 48
         pytest.param(
             f"parent: vsock://3:5000\nallowlist: [{METADATA}]", [], id="an enclave's file"
         ),
+        pytest.param(
+            "parent: vsock://3:5000\nattestation: {device: software}",
+            [
+                "parent.yaml:2: attestation.device: a software NSM is for development and tests: "
+                "its documents prove nothing: write /dev/nsm for an enclave"
+            ],
+            id="a software module",
+        ),
+        pytest.param("parent: vsock://3:5000\nattestation: {}", [], id="a device"),
+        pytest.param(
+            "parent: vsock://3:5000\nattestation: {root: /root.pem}",
+            [
+                "parent.yaml:2: attestation.root: nothing in an enclave verifies documents: with a "
+                "device this has no effect: remove it, and name the root where they are verified: "
+                "parent.yaml, or --root"
+            ],
+            id="a root for a device",
+        ),
     ],
 )
 def test_advice(yaml: str, lines: list[str]) -> None:

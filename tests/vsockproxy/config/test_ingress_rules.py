@@ -114,6 +114,52 @@ ENCLAVE_FAULTS = {
 }
 
 
+CERTIFICATE_MEND = "write chain and key, or self_signed in place of them"
+
+TLS_FAULTS = {
+    "a chain without its key": (
+        "{certificate: {chain: /a}}",
+        f"certificate.key: a certificate without its key: {CERTIFICATE_MEND}",
+    ),
+    "a key without its chain": (
+        "{certificate: {key: /a}}",
+        f"certificate.chain: a certificate without its chain: {CERTIFICATE_MEND}",
+    ),
+    "a source of nothing": (
+        "{certificate: {}}",
+        f"certificate.chain: a certificate without its chain: {CERTIFICATE_MEND}",
+    ),
+    "an unknown source": (
+        "{certificate: selfsigned}",
+        "certificate: 'selfsigned' is none of self_signed: write self_signed",
+    ),
+    "an unknown key of a source": (
+        "{certificate: {chian: /a, chain: /a, key: /b}}",
+        "certificate.chian: unknown key: write chain",
+    ),
+    "a path that is not whole": (
+        "{client_ca: clients.pem}",
+        "client_ca: 'clients.pem' does not fit: write the absolute path of a file",
+    ),
+    "a name that is not in normal form": (
+        "{names: [A.example]}",
+        "names[0]: 'A.example' is not in normal form: write a.example",
+    ),
+    "a pattern for a name": (
+        "{names: ['*.example']}",
+        "names[0]: '*.example' is a pattern, where one host has to stand: "
+        "write each host, or use the allowlist of a parent's or an enclave's file",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TLS_FAULTS)
+def test_tls_of_a_service(case: str) -> None:
+    tls, line = TLS_FAULTS[case]
+    yaml = f"[{{service: web, to: streams, tls: {tls}}}]"
+    assert report(f"{ENCLAVE}ingress: {yaml}\n") == [f"f:2: ingress[0].tls.{line}"]
+
+
 @pytest.mark.parametrize("case", ENCLAVE_FAULTS)
 def test_ingress_of_an_enclave(case: str) -> None:
     yaml, line = ENCLAVE_FAULTS[case]
@@ -135,6 +181,9 @@ VALID = {
     "localhost": f"{ENCLAVE}ingress: [{{service: web, to: 'tcp://localhost:80'}}]\n",
     "a unix socket": f"{ENCLAVE}ingress: [{{service: web, to: 'unix:///run/a.sock'}}]\n",
     "a program": f"{ENCLAVE}ingress: [{{service: web, to: streams}}]\n",
+    "TLS": f"{ENCLAVE}ingress: [{{service: a, to: streams, tls: {{}}}}]\n",
+    "TLS with files": f"{ENCLAVE}ingress: [{{service: a, to: streams, tls: {{certificate: "
+    "{chain: /a, key: /b}, names: [a.example, 192.0.2.1], client_ca: /c, attestation: false}}]\n",
     "a header": f"{ENCLAVE}ingress: [{{service: a, to: 'unix:///a', proxy_protocol: v2}}]\n",
 }
 

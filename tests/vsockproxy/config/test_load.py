@@ -838,7 +838,7 @@ ENCLAVE_VALUES = {
     "a key of the parent's file": (
         "mixed: drop",
         "mixed: unknown key: remove it, or write one of parent, version, allowlist, denylist, "
-        "mode, require_tls, links, workers, shim, forwards, ingress, credentials, "
+        "mode, require_tls, links, workers, shim, forwards, ingress, credentials, kms, "
         "attestation, command, commands, machine, limits, log",
     ),
 }

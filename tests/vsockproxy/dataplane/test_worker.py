@@ -13,8 +13,13 @@ from vsockproxy.config.model import ParentConfig
 from vsockproxy.dataplane import loop
 from vsockproxy.dataplane.worker import Load, Worker
 from vsockproxy.errors import Refused
-from vsockproxy.passed_memory import document_descriptor, empty_document_descriptor
+from vsockproxy.passed_memory import (
+    document_descriptor,
+    empty_document_descriptor,
+    memory_descriptor,
+)
 from vsockproxy.worker_messages import (
+    Certificate,
     Configure,
     Connection,
     FromWorker,
@@ -45,6 +50,7 @@ class ScriptedSide:
     def __init__(self) -> None:
         self.files: list[str] = []
         self.connections = 0
+        self.certificates: list[Certificate] = []
         self.is_draining = False
         self.load = Load(2, 600)
         self.cuts: list[int] = []
@@ -53,6 +59,10 @@ class ScriptedSide:
     def connection(self, message: Connection, sock: socket.socket) -> None:
         self.connections += 1
         sock.close()
+
+    def certificate(self, message: Certificate, descriptor: int) -> None:
+        assert os.fstat(descriptor).st_size
+        self.certificates.append(message)
 
     def connection_failed(self, text: str) -> None:
         raise AssertionError(text)
@@ -242,6 +252,12 @@ def test_connections_of_open_streams_come_while_it_drains(worker: Conversation) 
     with ours:
         assert ours.recv(1) == b""
     assert worker.side.connections == 1
+
+
+def test_a_certificate_comes(worker: Conversation) -> None:
+    message = Certificate("web", b"key", "generated")
+    worker.say(message, memory_descriptor("test", b"pem"))
+    worker.hear(lambda _: worker.side.certificates == [message])
 
 
 def test_it_ends_with_its_supervisor(worker: Conversation) -> None:

@@ -1,0 +1,106 @@
+"""What a service of ingress with `tls` presents, as a worker has it from the supervisor."""
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from typing import Final
+
+from vsockproxy.attestation.tls_binding import KeyOrigin
+from vsockproxy.config.model import IngressTls
+from vsockproxy.dataplane.loop import Event, timeout
+from vsockproxy.dataplane.tls_contexts import server_context
+from vsockproxy.dataplane.tls_failures import TlsFailed
+from vsockproxy.errors import VsockproxyError
+from vsockproxy.tls_files import TlsFileError, load_authorities
+from vsockproxy.worker_messages import Certificate
+
+__all__ = ("CERTIFICATE_SECONDS", "Identity", "IdentityError", "ServiceIdentity")
+
+CERTIFICATE_SECONDS: Final = 5.0
+"""How long a connection waits for the first certificate; the parent waits longer for its answer."""
+
+
+class IdentityError(VsockproxyError):
+    """A certificate, its key, or the file of those who issue clients' cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate in use.
+
+    Args:
+        context: of its connections.
+        public_key: DER of its SubjectPublicKeyInfo.
+        origin: where its key comes from.
+    """
+
+    context: ssl.SSLContext
+    public_key: bytes = field(repr=False)
+    origin: KeyOrigin
+
+
+class ServiceIdentity:
+    """The latest certificate of a service; connections keep the one that they began with.
+
+    Args:
+        service: its name.
+        tls: the section of the file.
+    """
+
+    def __init__(self, service: str, tls: IngressTls) -> None:
+        self._service = service
+        self.tls = tls
+        self._current: Identity | None = None
+        self._has_come = Event()
+
+    def renew(self, message: Certificate, descriptor: int) -> None:
+        """Take another certificate; connections from now on have it.
+
+        Args:
+            message: what it is.
+            descriptor: of the memory with its key and chain; stays the caller's.
+
+        Raises:
+            IdentityError: it cannot be used; the former stays.
+        """
+        context = server_context()
+        try:
+            # OpenSSL reads files alone. This one is memory, and no name leads to it.
+            context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_no_password)
+            if self.tls.client_ca is not None:
+                load_authorities(context, self.tls.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except TlsFileError as error:
+            raise IdentityError(str(error)) from None
+        except OSError as error:  # ssl.SSLError among them
+            raise IdentityError(self._explain(error)) from None
+        self._current = Identity(context, message.public_key, message.origin)
+        self._has_come.set()
+
+    def _explain(self, error: OSError) -> str:
+        if not os.path.exists("/proc/self/fd"):
+            return f"the certificate of {self._service} cannot be read: mount /proc"
+        return f"the certificate of {self._service} cannot be used: {error.strerror or error}"
+
+    async def get(self) -> Identity:
+        """What is presented now, waiting for the first one.
+
+        Raises:
+            TlsFailed: none came in time.
+        """
+        if self._current is None:
+            try:
+                async with timeout(CERTIFICATE_SECONDS):
+                    await self._has_come.wait()
+            except TimeoutError:
+                raise TlsFailed(
+                    f"{self._service} has no certificate yet: certificate_failed in the enclave's "
+                    "log says why"
+                ) from None
+        assert self._current is not None  # it has come
+        return self._current
+
+
+def _no_password() -> bytes:
+    """Or OpenSSL would ask on the terminal."""
+    return b""

@@ -1,0 +1,161 @@
+"""`vsockproxy attestation verify-tls`: does TLS with a server end in the enclave that it should."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+import click
+
+from vsockproxy.addresses import AddressError, parse_destination
+from vsockproxy.cli.attestation_document import (
+    check_extra,
+    end_refused,
+    parse_pcrs,
+    print_document,
+    read_file,
+)
+
+__all__ = ("verify_tls",)
+
+_MOST_ROOTS_BYTES: Final = 1024 * 1024
+
+
+@click.command("verify-tls")
+@click.argument("address", metavar="HOST:PORT")
+@click.option(
+    "--pcr",
+    "pcrs",
+    metavar="N=HEX",
+    multiple=True,
+    callback=parse_pcrs,
+    show_default="none, which is refused",
+    help="A measurement that the enclave must have; may be given several times. "
+    "Example: --pcr 0=3aa0e6…",
+)
+@click.option(
+    "--any-pcr",
+    is_flag=True,
+    help="Take any enclave, as anybody with an AWS account can start one: proves next to nothing.",
+)
+@click.option(
+    "--root",
+    metavar="PEM-FILE",
+    show_default="AWS's",
+    help="The root certificates to trust in place of AWS's. Example: --root test-root.pem",
+)
+@click.option("--allow-debug", is_flag=True, help="Take enclaves in debug mode.")
+@click.option(
+    "--allow-image-key",
+    is_flag=True,
+    help="Take a key that is a file of the image, which the parent can read.",
+)
+@click.option(
+    "--max-age",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    show_default="none",
+    help="How far the document's timestamp may be from our clock; that it is fresh, its nonce says "
+    "already. Example: --max-age 60",
+)
+@click.option(
+    "--server-name",
+    metavar="NAME",
+    show_default="HOST",
+    help="The name to ask the server for. Example: --server-name api.example.com",
+)
+@click.option(
+    "--ca",
+    metavar="PEM-FILE",
+    show_default="none",
+    help="Demand a certificate of these authorities for the name, too. Example: --ca root.pem",
+)
+@click.option(
+    "--client-cert",
+    metavar="PEM-FILE",
+    show_default="none",
+    help="A certificate and its key, for a server that wants one. Example: --client-cert me.pem",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True, max=600),
+    default=10.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="For the connection, the handshake and the document. Example: --timeout 3",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def verify_tls(
+    address: str,
+    pcrs: Mapping[int, bytes],
+    any_pcr: bool,
+    root: str | None,
+    allow_debug: bool,
+    allow_image_key: bool,
+    max_age: float | None,
+    server_name: str | None,
+    ca: str | None,
+    client_cert: str | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Verify that TLS with HOST:PORT ends in an enclave, and in which.
+
+    Connects, asks for an attestation document with a new nonce, and verifies that this document
+    binds the key of this very connection. No authority is asked about the certificate, unless --ca
+    names some: the document is what counts.
+
+    Exits with 0 if it is verified, 1 if it is refused, 2 if an option cannot be used or there is no
+    connection.
+    """
+    if not pcrs and not any_pcr:
+        raise click.UsageError(
+            "without --pcr every enclave would do, an attacker's too: give the measurements of "
+            "yours, as --pcr 0=HEX, or --any-pcr"
+        )
+    if pcrs and any_pcr:
+        raise click.UsageError("--pcr and --any-pcr contradict each other: give one")
+    try:
+        destination = parse_destination(address)
+    except AddressError as error:
+        raise click.BadParameter(str(error), param_hint="HOST:PORT") from None
+    check_extra()
+    from vsockproxy.attestation.documents import (
+        AWS_ROOT,
+        DocumentRefused,
+        RequirementError,
+        Requirements,
+        read_roots,
+    )
+    from vsockproxy.attestation.tls_verification import ConnectionRefused
+    from vsockproxy.attested_tls import Unreachable, client_context, connect_attested
+
+    try:
+        requirements = Requirements(
+            roots=(AWS_ROOT,) if root is None else read_roots(read_file(root, _MOST_ROOTS_BYTES)),
+            pcrs=pcrs,
+            max_age_seconds=max_age,
+            allow_debug=allow_debug,
+        )
+        context = client_context(ca, client_cert)
+    except RequirementError as error:
+        raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise click.UsageError(f"--ca or --client-cert cannot be used: {error}") from None
+    try:
+        connection = connect_attested(
+            destination.host.text,
+            destination.port,
+            requirements,
+            server_name=server_name,
+            context=context,
+            allow_image_key=allow_image_key,
+            seconds=timeout,
+        )
+    except Unreachable as error:
+        raise click.UsageError(str(error)) from None
+    except (ConnectionRefused, DocumentRefused) as error:
+        end_refused(error, as_json)
+    connection.close()
+    shown = connection.document.for_display()
+    shown["server_key_sha256"] = hashlib.sha256(connection.public_key).hexdigest()
+    print_document(shown, as_json, first_line="verified")
