@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakSet
 
+from enclave_side.attester import Attester
 from vsockproxy.addresses import Endpoint
 from vsockproxy.config.model import FIRST_WINDOW_BYTES, Limits
 from vsockproxy.dataplane.carriers import Carrier
@@ -26,6 +27,7 @@ from vsockproxy.session import (
     PeerProtocolError,
     ReceiveBudget,
     Session,
+    SessionRefused,
 )
 from vsockproxy.session.messages import Open, Resolve, Resolved
 
@@ -34,7 +36,11 @@ MOST_PAUSE_SECONDS = 1.0
 DIAL_SECONDS = 1.0
 """One attempt; the kernel's own limit for vsock is 2 s."""
 
+MOST_REFUSED_PAUSE_SECONDS = 10.0
+"""Between documents that the parent refuses: each keeps the module and the parent busy."""
+
 STOPPING_TEXT = "the enclave is shutting down"
+MAKING_TEXT = "it demands attestation, and the document is being made"
 
 
 class Services(Protocol):
@@ -51,8 +57,8 @@ class Services(Protocol):
 @dataclass(slots=True)
 class _Slot:
     number: int
-    is_told: bool = False
-    """Whether the log has said that this slot cannot reach the parent."""
+    told: str = ""
+    """What the log has said last of why this slot is not up: the kind of failure."""
 
 
 class Links:
@@ -66,6 +72,7 @@ class Links:
         log: for links that come and go.
         services: what the parent may open streams to.
         workers: how many of them share what limits allow by the second and by rule.
+        attester: gets the documents that a parent may demand.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class Links:
         services: Services | None = None,
         *,
         workers: int = 1,
+        attester: Attester | None = None,
     ) -> None:
         self.parent = parent
         self.limits = limits
@@ -87,6 +95,9 @@ class Links:
         self._instance = instance
         self._log = log
         self._services = services
+        self._attester = attester
+        self._hindrance = ""
+        """Why there is no link, where that is not that nobody answers."""
         self._links: dict[Link, Event] = {}
         self._known: WeakSet[Link] = WeakSet()
         """Links that are up, or gone while bytes that came over them still wait for a program."""
@@ -142,10 +153,10 @@ class Links:
                         await self._came.wait()
                         link = self._best()
             except TimeoutError:
-                raise Refused(
-                    "parent_away",
-                    f"no link to the parent at {self.parent} for {self.limits.link_wait:g} s",
-                ) from None
+                text = f"no link to the parent at {self.parent} for {self.limits.link_wait:g} s"
+                if self._hindrance:
+                    text += f": {self._hindrance}"
+                raise Refused("parent_away", text) from None
         return link
 
     async def resolve(self, name: str, record_type: int) -> Resolved:
@@ -189,11 +200,17 @@ class Links:
     async def _keep(self, slot: _Slot) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self._is_stopping:
+            most_pause = MOST_PAUSE_SECONDS
             try:
                 link, left = await self._dial(slot)
             except (DialError, PeerProtocolError, OSError) as error:
-                if not slot.is_told:
-                    slot.is_told = True
+                self._hindrance = ""
+                kind = "failed"
+                if isinstance(error, SessionRefused):
+                    self._hindrance, kind = error.text, "refused"
+                    most_pause = MOST_REFUSED_PAUSE_SECONDS if error.has_cost else most_pause
+                if slot.told != kind:
+                    slot.told = kind
                     text = str(error) or f"no hello for {self.limits.handshake:g} s"
                     self._log.warning(
                         "link_failed", link=slot.number, parent=str(self.parent), text=text
@@ -206,19 +223,31 @@ class Links:
                     pause = FIRST_PAUSE_SECONDS
             if not self._is_stopping:
                 await sleep(pause * random.uniform(0.8, 1.2))
-                pause = min(2 * pause, MOST_PAUSE_SECONDS)
+                pause = min(2 * pause, most_pause)
 
     async def _dial(self, slot: _Slot) -> tuple[Link, Event]:
+        attester = self._attester
+        hello = make_hello(
+            self._instance,
+            first_window_bytes=FIRST_WINDOW_BYTES,
+            max_streams=self.limits.streams,
+            services=frozenset(self._services.names if self._services else ()),
+            can_attest=attester is not None and attester.can_attest,
+        )
         async with timeout(DIAL_SECONDS + self.limits.handshake):
             sock = await connect(self.parent, timeout_seconds=DIAL_SECONDS)
             try:
-                hello = make_hello(
-                    self._instance,
-                    first_window_bytes=FIRST_WINDOW_BYTES,
-                    max_streams=self.limits.streams,
-                    services=frozenset(self._services.names if self._services else ()),
-                )
-                remote, rest = await greet(sock, hello)
+                greeted = await greet(sock, hello)
+            except BaseException:
+                sock.close()
+                raise
+        rest = greeted.rest
+        if greeted.nonce is not None:
+            assert attester is not None  # only who says that it can attest is challenged
+            # What it said of the last one is more to the point.
+            self._hindrance = self._hindrance or MAKING_TEXT
+            try:
+                rest = await attester.attest(sock, greeted, self.limits.handshake)
             except BaseException:
                 sock.close()
                 raise
@@ -226,7 +255,7 @@ class Links:
         session = Session(
             is_initiator=True,
             local=hello,
-            remote=remote,
+            remote=greeted.remote,
             budget=self.budget,
             now=now(),
             max_payload_bytes=carrier.max_payload_bytes,
@@ -235,7 +264,7 @@ class Links:
         link = Link(sock, session, carrier, self)
         self._links[link] = left
         self._known.add(link)
-        slot.is_told = False
+        slot.told = self._hindrance = ""
         self._log.info("link_up", link=slot.number, parent=str(self.parent))
         link.begin(rest)
         if self._is_stopping:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from enclave_side.attester import Attester
 from enclave_side.ingress import Ingress
 from enclave_side.links import Links
 from enclave_side.opener import Opener
@@ -25,6 +26,7 @@ from vsockproxy.dataplane.reporting import Linked, list_streams, make_report
 from vsockproxy.dataplane.sockets import Acceptor
 from vsockproxy.dataplane.worker import Load, run_worker
 from vsockproxy.log import Log
+from vsockproxy.nsm_device import Nsm
 from vsockproxy.policy import Policy
 from vsockproxy.processes import forbid_tracing
 from vsockproxy.worker_messages import (
@@ -79,6 +81,7 @@ class EnclaveSide:
             self._log,
             self._ingress,
             workers=count_workers(config.workers),
+            attester=Attester(Nsm(config.nsm_location)),
         )
         policy = Policy.compile(document)
         self._opener = Opener(policy, self._links, self._log)

@@ -7,6 +7,7 @@ there; a worker carries the bytes of the enclave's stream and reads none.
 import os
 import socket
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Final
 
 from parent_side.enclave import Enclave
@@ -100,10 +101,19 @@ class CredentialsRelay:
         end.accept(Opened())
         end.attach(sock)
 
-    def end_forbidden(self) -> int:
-        """Reset the streams of enclaves that get no credentials any more; how many it were."""
+    def end_forbidden(self, is_admitted: Callable[[int], bool]) -> int:
+        """Reset the streams of enclaves that get no credentials any more; how many it were.
+
+        Args:
+            is_admitted: whether the enclave with a CID may have a session.
+        """
         named = self.config.enclaves if self.config is not None else ()
-        forbidden = [end for cid, ends in self._open.items() if cid not in named for end in ends]
+        forbidden = [
+            end
+            for cid, ends in self._open.items()
+            if cid not in named or not is_admitted(cid)
+            for end in ends
+        ]
         for end in forbidden:
             end.reset(ErrorCode.CUT, ENDED_POLICY)
         return len(forbidden)

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from parent_side.trust import Attested
 from vsockproxy.dataplane.closing import arm_reset, reset_socket
 from vsockproxy.dataplane.link import Link
 from vsockproxy.dataplane.loop import call_later
@@ -54,6 +55,8 @@ class Enclave:
     policy: Policy
     budget: ReceiveBudget
     admission: Admission = field(default_factory=Admission)
+    attested: Attested | None = None
+    """What its latest document said, if it had to show one."""
     links: set[Link] = field(default_factory=set)
     services: frozenset[str] = frozenset()
     """What it offers, as its latest hello says."""

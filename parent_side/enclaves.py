@@ -2,35 +2,40 @@
 
 import secrets
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from weakref import WeakSet
 
+from parent_side.attesting import Attesting
 from parent_side.egress import Egress
 from parent_side.enclave import Enclave
+from parent_side.enclave_link import EnclaveLink
+from parent_side.entries import Entries
 from parent_side.resolves import NameAnswers
+from parent_side.trust import Attested
 from vsockproxy import metrics
 from vsockproxy.config.document import Document
-from vsockproxy.config.model import (
-    FIRST_ENCLAVE_CID,
-    FIRST_WINDOW_BYTES,
-    EnclaveEntry,
-    Limits,
-    ParentConfig,
-)
+from vsockproxy.config.model import FIRST_WINDOW_BYTES, Limits
 from vsockproxy.dataplane.carriers import Carrier
 from vsockproxy.dataplane.cutting import cut_streams
 from vsockproxy.dataplane.dedicated import DedicatedRelay
-from vsockproxy.dataplane.greeting import READ_BYTES, carrier_of, make_hello, read_preface
+from vsockproxy.dataplane.greeting import (
+    READ_BYTES,
+    Received,
+    carrier_of,
+    make_hello,
+    read_preface,
+)
 from vsockproxy.dataplane.link import Link, code_name
-from vsockproxy.dataplane.loop import now, sleep, spawn, timeout
+from vsockproxy.dataplane.loop import Timeout, now, sleep, spawn, timeout
 from vsockproxy.dataplane.reporting import Linked, counted_code
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.time_limits import look_seconds
+from vsockproxy.errors import Refused
 from vsockproxy.log import Log
-from vsockproxy.policy import Admission, Policy, may_connect
+from vsockproxy.policy import Admission, Policy
 from vsockproxy.session import (
     DedicatedPreface,
     ErrorCode,
@@ -38,9 +43,12 @@ from vsockproxy.session import (
     PeerProtocolError,
     ReceiveBudget,
     Session,
+    SessionRefused,
     agree_on_version,
 )
+from vsockproxy.session.attesting import ATTESTATION_REQUIRED, session_nonce
 from vsockproxy.session.messages import Open, Resolve
+from vsockproxy.session.opening import FEATURE_ATTESTATION
 
 GREETINGS_AT_ONCE = 256
 """Connections of one CID whose first bytes are awaited; more are closed, with one log line."""
@@ -50,11 +58,15 @@ LINKS_AT_ONCE = 1024
 
 ADMISSIONS_KEPT = 1024
 """CIDs whose use of limits is remembered; beyond that, those that used nothing are forgotten."""
-ANY_ENCLAVE = -1
-NO_ENCLAVE = -2
-"""Stand for the CIDs of enclaves without an entry, and for those that may not connect."""
+
+CANNOT_ATTEST_TEXT = (
+    "this parent demands attestation documents, and the enclave has none to show: is there a "
+    "/dev/nsm in it, and is its version not too old for them?"
+)
+DEBUG_TEXT = "it runs in debug mode, which hides nothing: for development, and nothing else"
 
 STOPPING_TEXT = "the parent is shutting down"
+NOT_ADMITTED_TEXT = "this enclave may not connect any more, or has to attest itself again"
 
 ServiceHandler = Callable[[Enclave, StreamEnd, Open], None]
 """Serves a stream that an enclave opened to a service of the parent; returns at once. It owns the
@@ -80,12 +92,7 @@ class Enclaves:
         log: Log,
         services: Mapping[str, ServiceHandler],
     ) -> None:
-        config = document.config
-        assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
-        self.limits: Limits = config.limits
-        self._config = config
-        self._document = document
-        self._entries: dict[int, EnclaveEntry] = {entry.cid: entry for entry in config.enclaves}
+        self.entries = Entries(document)
         self._egress = egress
         self._name_answers = name_answers
         self._log = log
@@ -94,12 +101,14 @@ class Enclaves:
         self._enclaves: dict[int, Enclave] = {}
         self._known: WeakSet[Link] = WeakSet()
         """Links that are up, or gone while bytes that came over them still wait to be taken."""
-        self._policies: dict[int, Policy] = {}
         self._admissions: dict[int, Admission] = {}
         """By CID, and for longer than a link is up: to come back makes nobody faster."""
         self._greetings: dict[int, int] = {}
         self._crowded: set[int] = set()
         """CIDs with too many greetings, of which the log knows."""
+        self._rushing: set[int] = set()
+        """CIDs with too many attestations, of which the log knows, until one of them is good."""
+        self._attesting = Attesting(log.activity.counters)
         self._instance = secrets.token_bytes(16)
         self._is_draining = False
         self._changed: Callable[[int, Enclave | None], None] = lambda cid, enclave: None
@@ -109,17 +118,22 @@ class Enclaves:
         """Call `changed` when links of an enclave come, drain or go; with None when it is gone."""
         self._changed = changed
 
+    @property
+    def limits(self) -> Limits:
+        """The limits of the file."""
+        return self.entries.config.limits
+
     def policy_for(self, cid: int) -> Policy:
-        """The lists of one enclave."""
-        key = _policy_key(cid, self._entries)
-        policy = self._policies.get(key)
-        if policy is None:
-            policy = self._policies[key] = Policy.compile(self._document, cid=cid)
-        return policy
+        """The lists of an enclave that attests nothing, as on a raw port."""
+        return self.entries.policy_for(cid)
 
     def limits_of(self, cid: int) -> Limits:
-        """The limits of one enclave."""
-        return self._config.limits_of(cid)
+        """Its limits."""
+        return self.entries.limits_of(cid)
+
+    def name_of(self, cid: int) -> str | None:
+        """Its configured name."""
+        return self.entries.name_of(cid)
 
     def admission_of(self, cid: int) -> Admission:
         """What one enclave has open and how fast it opens, over all its links and raw ports."""
@@ -136,45 +150,45 @@ class Enclaves:
             if cid not in self._enclaves and admission.is_idle(time):
                 del self._admissions[cid]
 
-    def name_of(self, cid: int) -> str | None:
-        """The configured name of an enclave."""
-        entry = self._entries.get(cid)
-        return entry.name if entry is not None else None
+    def is_admitted(self, cid: int) -> bool:
+        """Whether the enclave with a CID may have a session, by what it has attested."""
+        enclave = self._enclaves.get(cid)
+        return self.entries.admit(cid, enclave.attested if enclave is not None else None)
 
-    def compile(self, document: Document) -> dict[int, Policy]:
-        """The policies by which a document decides about the enclaves that are connected."""
-        config = document.config
-        assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
-        entries = {entry.cid for entry in config.enclaves}
-        by_key = {_policy_key(cid, entries): cid for cid in self._enclaves}
-        return {key: Policy.compile(document, cid=cid) for key, cid in by_key.items()}
+    def compile(self, document: Document) -> Entries:
+        """What a document says, with the policies of the enclaves that are connected.
 
-    def reload(self, document: Document, policies: dict[int, Policy]) -> None:
+        Raises:
+            RootsNotUsable: a file that it names cannot be read.
+        """
+        return Entries(document, [(each.cid, each.attested) for each in self._enclaves.values()])
+
+    def reload(self, entries: Entries) -> None:
         """Decide by another document from now on; what is open stays.
 
         Args:
-            document: the parent's file.
-            policies: what `compile` made of it.
+            entries: what `compile` made of it.
         """
-        config = document.config
-        assert isinstance(config, ParentConfig)  # as for `compile`
-        self.limits = config.limits
-        self._config = config
-        self._document = document
-        self._entries = {entry.cid: entry for entry in config.enclaves}
-        self._policies = policies
+        self.entries = entries
         for cid, admission in self._admissions.items():
             admission.rate = self.limits_of(cid).rate
-        for enclave in self._enclaves.values():
-            enclave.policy = self.policy_for(enclave.cid)
-            enclave.name = self.name_of(enclave.cid)
-            # What a session has been told of `streams` holds for it; less is refused by the budget.
-            limits = self.limits_of(enclave.cid)
-            enclave.budget.total_bytes = limits.receive_budget
-            enclave.budget.max_streams = limits.streams
-            if not may_connect(document, enclave.cid):
+        for enclave in list(self._enclaves.values()):
+            self._use_entry(enclave)
+            if not entries.admit(enclave.cid, enclave.attested):
                 for link in list(enclave.links):
-                    link.go_away("this CID may not connect any more")
+                    link.go_away(NOT_ADMITTED_TEXT)
+            self._changed(enclave.cid, enclave)
+
+    def _use_entry(self, enclave: Enclave) -> None:
+        """Have an enclave treated as its entry says, by what it has attested last."""
+        cid, attested = enclave.cid, enclave.attested
+        enclave.policy = self.entries.policy_for(cid, attested)
+        enclave.name = self.entries.name_of(cid, attested)
+        # What a session has been told of `streams` holds for it; less is refused by the budget.
+        limits = self.entries.limits_of(cid, attested)
+        enclave.budget.total_bytes = limits.receive_budget
+        enclave.budget.max_streams = limits.streams
+        enclave.admission.rate = limits.rate
 
     def cut(self, most: int) -> int:
         """Reset up to `most` streams; how many it were."""
@@ -218,17 +232,22 @@ class Enclaves:
 
     async def _greet(self, sock: socket.socket, cid: int) -> None:
         try:
-            async with timeout(self.limits.handshake):
-                preface, rest = await read_preface(sock, may_be_dedicated=True)
-                if isinstance(preface, DedicatedPreface):
-                    await self._attach(sock, cid, preface, rest)
+            async with timeout(self.limits.handshake) as time_limit:
+                received = await read_preface(sock, may_be_dedicated=True)
+                if isinstance(received.preface, DedicatedPreface):
+                    await self._attach(sock, cid, received.preface, received.rest)
                 elif self._is_draining:
                     sock.close()
                 else:
-                    await self._begin(sock, cid, preface, rest)
+                    await self._begin(sock, cid, received.preface, received, time_limit)
         except (PeerProtocolError, TimeoutError) as error:
             text = str(error) or f"no hello for {self.limits.handshake:g} s"
-            self._log.warning("link_refused", cid=cid, enclave=self.name_of(cid), text=text)
+            reason = error.reason if isinstance(error, SessionRefused) else None
+            if not (reason == "limit" and cid in self._rushing):  # which has its line
+                enclave = self.name_of(cid)
+                self._log.warning(
+                    "link_refused", cid=cid, enclave=enclave, reason=reason or None, text=text
+                )
             sock.close()
         except OSError as error:
             # Who connects may also leave: an enclave that stops, a probe of a load balancer.
@@ -244,26 +263,47 @@ class Enclaves:
             if not self._greetings[cid]:
                 del self._greetings[cid]
 
-    async def _begin(self, sock: socket.socket, cid: int, remote: Hello, rest: bytes) -> None:
-        streams = self.limits_of(cid).streams
+    async def _begin(
+        self, sock: socket.socket, cid: int, remote: Hello, received: Received, time_limit: Timeout
+    ) -> None:
+        can_attest = FEATURE_ATTESTATION in remote.features
+        is_challenge = can_attest and self.entries.demand_attestation(cid)
         hello = make_hello(
-            self._instance, first_window_bytes=FIRST_WINDOW_BYTES, max_streams=streams
+            self._instance,
+            first_window_bytes=FIRST_WINDOW_BYTES,
+            max_streams=self.entries.most_streams(cid),
+            is_challenge=is_challenge,
         )
         try:
             agree_on_version(hello, remote)
         except PeerProtocolError:
             await send_all(sock, hello.encode())  # so that the other side can say it as well
             raise
-        known = self._enclaves.get(cid)
-        is_again = known is not None and known.instance == remote.instance
-        if known is not None and is_again and len(known.links) >= LINKS_AT_ONCE:
-            self._counters.add(metrics.LIMIT_REFUSALS, ("links",))
-            text = f"{LINKS_AT_ONCE} links are up"
-            await send_all(sock, replace(hello, refusal=text).encode())
-            raise PeerProtocolError(ErrorCode.NONE, text)
-        await send_all(sock, hello.encode())
+        refused = self._refuse(cid, remote, is_challenge)
+        if refused is not None:
+            await send_all(sock, replace(hello, refusal=str(refused)).encode())
+            raise SessionRefused(refused.text, reason=refused.reason)
+        ours = hello.encode()
+        await send_all(sock, ours)
+        attested, rest = None, received.rest
+        if is_challenge:
+            settings, trust = self.entries.config.attestation, self.entries.trust
+            assert trust is not None  # nobody is challenged without
+            time_limit.reschedule(None)
+            attested, rest = await self._attesting.judge(
+                sock,
+                cid,
+                session_nonce(received.message, ours),
+                trust,
+                lambda attested: self._admit(cid, remote.instance, attested),
+                seconds=settings.timeout,
+                received=rest,
+            )
+            self._rushing.discard(cid)
+        if not self._admit(cid, remote.instance, attested):
+            raise ConnectionResetError("another file was read meanwhile")
         # Looked up after the last wait: until it has a link, an enclave may be forgotten.
-        enclave = self._enclave(cid, remote.instance)
+        enclave = self._enclave(cid, remote.instance, attested)
         carrier = carrier_of(sock)
         session = Session(
             is_initiator=False,
@@ -283,23 +323,73 @@ class Enclaves:
         link.begin(rest)
         self._changed(cid, self._enclaves.get(cid))
 
-    def _enclave(self, cid: int, instance: bytes) -> Enclave:
-        """The enclave of a hello; a new instance on a CID ends the old one's sessions."""
+    def _refuse(self, cid: int, remote: Hello, is_challenge: bool) -> Refused | None:
+        """Why an enclave gets no session, as its hello alone shows; None if it may get one."""
         known = self._enclaves.get(cid)
-        if known is not None and known.instance == instance:
+        if (
+            known is not None
+            and known.instance == remote.instance
+            and len(known.links) >= LINKS_AT_ONCE
+        ):
+            self._counters.add(metrics.LIMIT_REFUSALS, ("links",))
+            return Refused("limit", f"{LINKS_AT_ONCE} links are up")
+        if is_challenge:
+            try:
+                self.admission_of(cid).admit_attestation(now())
+            except Refused as refused:
+                self._counters.add(metrics.LIMIT_REFUSALS, ("attestations",))
+                if cid not in self._rushing:
+                    self._rushing.add(cid)
+                    reason, text = refused.reason, refused.text
+                    self._log.warning("link_refused", cid=cid, reason=reason, text=text)
+                return refused
+        elif not self._admit(cid, remote.instance, None):
+            self._attesting.refused_unasked()
+            return Refused(ATTESTATION_REQUIRED, CANNOT_ATTEST_TEXT)
+        return None
+
+    def _admit(self, cid: int, instance: bytes, attested: Attested | None) -> bool:
+        """Whether a link may be: one of an enclave whose others have attested has to, too."""
+        known = self._enclaves.get(cid)
+        is_one_of_them = known is not None and known.instance == instance and known.attested
+        if attested is None and is_one_of_them and self.entries.demand_attestation(cid):
+            return False
+        return self.entries.admit(cid, attested)
+
+    def _enclave(self, cid: int, instance: bytes, attested: Attested | None) -> Enclave:
+        """The enclave of a link; a new instance on a CID ends the old one's sessions."""
+        known = self._enclaves.get(cid)
+        if known is not None and known.instance == instance and _is_same(known, attested):
+            if attested is not None and known.attested is not attested:
+                known.attested = attested
+                self._use_entry(known)
             return known
         if known is not None:
             self._log.info("enclave_replaced", cid=cid, enclave=known.name)
             for link in list(known.links):
                 link.abort(ErrorCode.NONE, "a new instance of the enclave has connected")
+        limits = self.entries.limits_of(cid, attested)
         enclave = self._enclaves[cid] = Enclave(
             cid,
             instance,
-            self.name_of(cid),
-            self.policy_for(cid),
-            ReceiveBudget(self.limits.receive_budget, self.limits_of(cid).streams),
+            self.entries.name_of(cid, attested),
+            self.entries.policy_for(cid, attested),
+            ReceiveBudget(limits.receive_budget, limits.streams),
             self.admission_of(cid),
+            attested,
         )
+        self._use_entry(enclave)
+        if attested is not None:
+            self._log.write(
+                "warning" if attested.is_debug else "info",
+                "enclave_attested",
+                {
+                    "cid": cid,
+                    "enclave": enclave.name,
+                    "module": attested.module_id,
+                    "text": DEBUG_TEXT if attested.is_debug else None,
+                },
+            )
         return enclave
 
     async def _attach(
@@ -385,36 +475,10 @@ class Enclaves:
         )
 
 
-def _policy_key(cid: int, entries: Collection[int]) -> int:
-    """Enclaves without an entry share a policy; low CIDs have none of their own, or nothing."""
-    if cid in entries:
-        return cid
-    return ANY_ENCLAVE if cid >= FIRST_ENCLAVE_CID else NO_ENCLAVE
-
-
-class EnclaveLink:
-    """Binds the events of a link to its enclave."""
-
-    __slots__ = ("_enclave", "_enclaves")
-
-    def __init__(self, enclaves: Enclaves, enclave: Enclave) -> None:
-        self._enclaves = enclaves
-        self._enclave = enclave
-
-    def stream_opened(self, link: Link, end: StreamEnd, request: Open) -> None:
-        """The enclave opened a stream."""
-        del link
-        self._enclaves.stream_opened(self._enclave, end, request)
-
-    def resolve_received(self, link: Link, request_id: int, question: Resolve) -> None:
-        """The enclave asks for a name."""
-        self._enclaves.resolve_received(self._enclave, link, request_id, question)
-
-    def link_going_away(self, link: Link, text: str) -> None:
-        """No more streams are opened here by either side; the link ends with its streams."""
-        del link, text
-        self._enclaves.link_going_away(self._enclave)
-
-    def link_ended(self, link: Link, code: int, text: str, is_clean: bool) -> None:
-        """The link is gone."""
-        self._enclaves.link_ended(self._enclave, link, code, text, is_clean)
+def _is_same(enclave: Enclave, attested: Attested | None) -> bool:
+    """Whether a link that has attested so is of a known enclave; its instance is the same."""
+    if attested is None:
+        return True
+    if enclave.attested is None:
+        return not enclave.links
+    return enclave.attested.is_extended_by(attested)

@@ -29,6 +29,7 @@ from vsockproxy.control.notify import NotifySettings
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import ListenError, open_listener
 from vsockproxy.passed_memory import read_document
+from vsockproxy.trusted_roots import trusted_roots_fault
 from vsockproxy.upstream_credentials import credentials_fault
 
 __all__ = ("WORKER_MODULE", "main", "run", "serve", "wanted_listeners")
@@ -120,7 +121,8 @@ def run(
         worker_module: the module that is executed as a worker.
         directory: as for `serve`.
     """
-    if (fault := credentials_fault(document)) is not None:
+    fault = credentials_fault(document) or trusted_roots_fault(document)
+    if fault is not None:
         processes.tell(fault)
         return UNUSABLE
     try:

@@ -158,7 +158,7 @@ class ParentSide:
         """Serve another file from now on: new streams at once, open ones as it says."""
         config = document.config
         assert isinstance(config, ParentConfig)  # the supervisor loaded a parent's file
-        policies = self._enclaves.compile(document)
+        entries = self._enclaves.compile(document)
         resolver = self._reach.resolver
         if config.resolver != self._config.resolver:
             resolver = Resolver(config.resolver)
@@ -178,7 +178,7 @@ class ParentSide:
         self._forwards.limits = config.limits
         self._credentials.config = config.credentials
         self.logs.lines_per_second = config.log.enclave_lines
-        self._enclaves.reload(document, policies)
+        self._enclaves.reload(entries)
         self._ingress.reload(config.limits, listeners)
         if config.forbidden_streams == "keep":
             return 0
@@ -186,7 +186,7 @@ class ParentSide:
             self._egress.end_forbidden()
             + self._forwards.end_forbidden()
             + self._ingress.end_forbidden()
-            + self._credentials.end_forbidden()
+            + self._credentials.end_forbidden(self._enclaves.is_admitted)
         )
 
     @property

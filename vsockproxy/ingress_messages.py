@@ -41,6 +41,8 @@ class Offer(_Record, frozen=True, tag="offer", tag_field="type"):
     """Streams of ingress that are open, or being opened."""
     rests: dict[str, float] = {}
     """Services that are put aside, and until when: seconds of CLOCK_MONOTONIC, the same for all."""
+    name: str | None = None
+    """Its configured name."""
 
 
 class Routed(_Record, frozen=True, tag="routed", tag_field="type"):
@@ -62,3 +64,5 @@ class Routed(_Record, frozen=True, tag="routed", tag_field="type"):
     """What was read of it already."""
     tried: list[_Unsigned32]
     """Enclaves that did not take it."""
+    name: str | None = None
+    """What the only enclaves are called that may have it; null for all that offer the service."""

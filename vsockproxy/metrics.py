@@ -111,6 +111,12 @@ LINKS: Final = Metric("vsockproxy_links", "gauge", "Links that are up now", ("en
 LINKS_ENDED: Final = Metric(
     "vsockproxy_links_ended_total", "counter", "Links that have ended, by the code", ("code",)
 )
+ATTESTATIONS: Final = Metric(
+    "vsockproxy_attestations_total",
+    "counter",
+    "Links that were to attest themselves; result is verified, or why the link was refused",
+    ("result",),
+)
 ROUND_TRIP_SECONDS: Final = Metric(
     "vsockproxy_link_round_trip_seconds",
     "histogram",
@@ -126,7 +132,8 @@ RESOLVES: Final = Metric(
 LIMIT_REFUSALS: Final = Metric(
     "vsockproxy_limit_refusals_total",
     "counter",
-    "What a limit refused: streams, dedicated, lookups, greetings, links, credentials, rate, rule",
+    "What a limit refused: streams, dedicated, lookups, greetings, links, attestations, "
+    "credentials, rate, rule",
     ("limit",),
 )
 ENCLAVE_EXITS: Final = Metric(

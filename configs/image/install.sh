@@ -4,7 +4,8 @@
 #   install.sh WHEELS CONFIG
 #
 # WHEELS is a folder with the wheels of vsockproxy and all it needs: `pip wheel --wheel-dir WHEELS .`
-# with the Python version that the image has. CONFIG is the enclave.yaml to be measured into it.
+# with the Python version that the image has; of '.[trust]' in place of . for attestation, KMS and TLS.
+# CONFIG is the enclave.yaml to be measured into it.
 # Python comes from the image, or from Debian if there is none; no pip, nothing else is left behind.
 set -eu
 
@@ -54,6 +55,7 @@ find "$packages" \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.
 find "$packages" -depth -type d \( -name tests -o -name _tests -o -name testing \) \
     -exec rm -rf {} +
 rm -rf "$packages/parent_side" # the other half
+rm -rf "$packages/cffi" "$packages/pycparser" # of cryptography, to build it; _cffi_backend stays
 find "$packages" -name '*.so' -exec strip --strip-unneeded {} + # a third of all that is added
 case "$wanted" in
 *python3*) rm -rf /usr/lib/python3*/pydoc_data /usr/lib/python3*/test ;; # the package compiles them

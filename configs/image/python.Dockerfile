@@ -3,7 +3,9 @@
 FROM debian:bookworm-slim AS wheels
 RUN apt-get update && apt-get install -y --no-install-recommends python3-pip
 COPY . /src
-RUN python3 -m pip wheel --wheel-dir /wheels --constraint /src/constraints.txt /src
+# For attestation, KMS and TLS: docker build --build-arg 'EXTRAS=[trust]' …
+ARG EXTRAS=
+RUN python3 -m pip wheel --wheel-dir /wheels --constraint /src/constraints.txt "/src$EXTRAS"
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 \

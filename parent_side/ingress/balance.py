@@ -30,10 +30,12 @@ class Candidate:
     Args:
         cid: its CID.
         worker: the worker that has its links.
+        name: its configured name.
     """
 
     cid: int
     worker: int
+    name: str | None = None
     streams: int = 0
     """Streams of ingress that are open, or being opened."""
     services: dict[str, _Service] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class Balance:
         worker: int,
         services: Collection[str],
         *,
+        name: str | None = None,
         streams: int | None = None,
         rests: Mapping[str, float] | None = None,
     ) -> None:
@@ -82,12 +85,14 @@ class Balance:
             cid: the enclave.
             worker: the worker that has its links.
             services: what it offers.
+            name: its configured name.
             streams: how many it has; None leaves what was counted.
             rests: services that are put aside, and until when; None leaves what was found out.
         """
         candidate = self._candidates.get(cid)
         if candidate is None or candidate.worker != worker:
             candidate = self._candidates[cid] = Candidate(cid, worker)
+        candidate.name = name
         known = candidate.services
         candidate.services = {name: known.get(name, _Service()) for name in services}
         if streams is not None:
@@ -106,6 +111,7 @@ class Balance:
         now: float,
         *,
         cids: Collection[int] | None = None,
+        name: str | None = None,
         tried: Collection[int] = (),
     ) -> int | None:
         """The CID of the enclave for the next stream; None if there is none.
@@ -117,6 +123,7 @@ class Balance:
             service: the service's name.
             now: seconds, on the clock of every other call.
             cids: the only enclaves that may be chosen; None for all.
+            name: what the only ones are called that may be chosen; None for all.
             tried: those that may not.
         """
         chosen = min(
@@ -125,6 +132,7 @@ class Balance:
                 for candidate in self._candidates.values()
                 if service in candidate.services
                 and (cids is None or candidate.cid in cids)
+                and (name is None or candidate.name == name)
                 and candidate.cid not in tried
             ),
             key=lambda each: (

@@ -92,7 +92,7 @@ class Ingress:
 
     Args:
         document: the parent's file.
-        enclaves: knows their names.
+        enclaves: says which may have connections.
         log: for the audit lines, and for services that fail.
         offers: the enclaves that offer services.
         tell: sends messages for the other workers to the supervisor; SupervisorBusy if that cannot
@@ -111,7 +111,7 @@ class Ingress:
         self._tell = tell
         self._limits: Limits = config.limits
         self._listeners = listeners_of(document)
-        self._open_streams: dict[StreamEnd, tuple[int, str]] = {}
+        self._open_streams: dict[StreamEnd, tuple[Enclave, str]] = {}
         """Streams that serve a connection: the enclave, and the service."""
         self._waiting = 0
         self._is_crowded = False
@@ -133,12 +133,16 @@ class Ingress:
         self._listeners = listeners
 
     def end_forbidden(self) -> int:
-        """Reset the streams that no listener leads to any more; how many it were."""
+        """Reset the streams that are not to be any more; how many it were.
+
+        No listener leads to them, or their enclave may have no session.
+        """
         targets = [target for each in self._listeners for target in each.routes.targets]
         forbidden = [
             end
-            for end, (cid, service) in self._open_streams.items()
-            if not any(target.allows(cid, service) for target in targets)
+            for end, (enclave, service) in self._open_streams.items()
+            if not self._enclaves.entries.admit(enclave.cid, enclave.attested)
+            or not any(target.allows(enclave.cid, enclave.name, service) for target in targets)
         ]
         for end in forbidden:
             end.reset(ErrorCode.CUT, ENDED_POLICY)
@@ -191,7 +195,7 @@ class Ingress:
             rule=message.source,
         )
         cids = None if message.cids is None else frozenset(message.cids)
-        target = Target(message.service, cids, message.source)
+        target = Target(message.service, cids, message.source, message.name)
         arrival = Arrival(sock, target, header, message.first_bytes, record, set(message.tried))
         self._offers.changed(message.cid)  # who handed it over has counted it, and is put right
         self._begin(self._serve_routed(arrival, message.cid))
@@ -291,7 +295,9 @@ class Ingress:
         if chosen is not None:
             return chosen
         target = arrival.target
-        return self._balance.choose(target.service, now(), cids=target.cids, tried=arrival.tried)
+        return self._balance.choose(
+            target.service, now(), cids=target.cids, name=target.name, tried=arrival.tried
+        )
 
     async def _wait_for_enclave(self, arrival: Arrival) -> int:
         try:
@@ -309,6 +315,8 @@ class Ingress:
         which = ""
         if target.cids is not None:
             which = f" with CID {', '.join(map(str, sorted(target.cids)))}"
+        elif target.name is not None:
+            which = f" of the name {target.name}"
         text = f"no enclave{which} that is connected offers the service {target.service}"
         raise Refused("not_listed", f"{text}: is it in ingress of its file?")
 
@@ -324,6 +332,7 @@ class Ingress:
             worker=worker,
             service=target.service,
             cids=None if target.cids is None else sorted(target.cids),
+            name=target.name,
             source=target.source,
             port=arrival.record.port,
             client="" if header.client is None else str(header.client),
@@ -345,14 +354,15 @@ class Ingress:
             Refused: the enclave does not take it.
         """
         record, service = arrival.record, arrival.target.service
-        record.cid, record.enclave, record.stream = cid, self._enclaves.name_of(cid), None
+        enclave = self._offers.own[cid]
+        record.cid, record.enclave, record.stream = cid, enclave.name, None
         record.decided_by = None
         try:
             end = self._open_stream(cid, arrival)
             address = await self._answered(end, record)
         except Refused as refused:
             if refused.reason != "limit":
-                self._failed(cid, service, refused)
+                self._failed(enclave, service, refused)
             raise
         if self._balance.succeeded(cid, service):
             self._offers.changed(cid)
@@ -360,7 +370,7 @@ class Ingress:
         record.address = address or None
         record.follow(end, is_in_enclave=False)
         record.decide(self._log, allowed=True, reason="listed")
-        self._open_streams[end] = cid, service
+        self._open_streams[end] = enclave, service
         end.attach(arrival.sock, to_stream=arrival.first_bytes)
 
     def _open_stream(self, cid: int, arrival: Arrival) -> StreamEnd:
@@ -406,14 +416,14 @@ class Ingress:
             end.reset(ErrorCode.CANCELLED)
             raise
 
-    def _failed(self, cid: int, service: str, refused: Refused) -> None:
-        rest = self._balance.failed(cid, service, now())
+    def _failed(self, enclave: Enclave, service: str, refused: Refused) -> None:
+        rest = self._balance.failed(enclave.cid, service, now())
         if rest:
-            self._offers.changed(cid)
+            self._offers.changed(enclave.cid)
             self._log.warning(
                 "service_put_aside",
-                cid=cid,
-                enclave=self._enclaves.name_of(cid),
+                cid=enclave.cid,
+                enclave=enclave.name,
                 service=service,
                 seconds=rest,
                 reason=refused.reason,

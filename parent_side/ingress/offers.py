@@ -52,6 +52,7 @@ class Offers:
             message.cid,
             message.worker,
             message.services,
+            name=message.name,
             streams=message.streams,
             rests=message.rests,
         )
@@ -81,6 +82,7 @@ class Offers:
                     cid,
                     self.worker,
                     services=list(candidate.services),
+                    name=candidate.name,
                     streams=candidate.streams,
                     rests=candidate.rests(now()),
                 )
@@ -99,7 +101,7 @@ class Offers:
         if self.own.get(cid) is not enclave:
             self.balance.remove(cid)  # another life: its streams and failures were not this one's
         self.own[cid] = enclave
-        self.balance.put(cid, self.worker, enclave.services)
+        self.balance.put(cid, self.worker, enclave.services, name=enclave.name)
         self.changed(cid)
         self.came.set()
 

@@ -20,16 +20,22 @@ class Target:
     Args:
         service: its name.
         cids: the only enclaves that may; None for all that offer it.
+        name: what the file calls the only enclaves that may; None as before.
         source: where the file says so, as `parent.yaml:7`.
     """
 
     service: str
     cids: frozenset[int] | None
     source: str
+    name: str | None = None
 
-    def allows(self, cid: int, service: str) -> bool:
-        """Whether an enclave may give a service."""
-        return service == self.service and (self.cids is None or cid in self.cids)
+    def allows(self, cid: int, name: str | None, service: str) -> bool:
+        """Whether an enclave, and one of its name, may give a service."""
+        return (
+            service == self.service
+            and (self.cids is None or cid in self.cids)
+            and (self.name is None or name == self.name)
+        )
 
 
 class Routes:
@@ -107,12 +113,10 @@ def routes_of(document: Document, index: int) -> Routes:
     path = f"ingress[{index}]"
 
     def target(section: ParentIngress | IngressRoute, service: str, path: str) -> Target:
-        cids: frozenset[int] | None = None
-        if section.cid is not None:
-            cids = frozenset((section.cid,))
-        elif section.name is not None:
-            cids = frozenset(each.cid for each in config.enclaves if each.name == section.name)
-        return Target(service, cids, document.location(path))
+        cids = None if section.cid is None else frozenset((section.cid,))
+        # A name is that of the entry under which an enclave was admitted, by CID or by what it has
+        # attested.
+        return Target(service, cids, document.location(path), section.name)
 
     default = target(listener, listener.service, path) if listener.service is not None else None
     routes: list[tuple[NamePattern, Target]] = []

@@ -6,7 +6,10 @@ our own side does, as a driver would that has acted on all events.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import reduce
 from struct import pack
+from zlib import crc32
 
 from tests.fuzz.target import KIBIBYTE, Cut, Target, same_however_cut
 from tests.support import session_frames as raw
@@ -23,6 +26,13 @@ from vsockproxy.session import (
     Session,
     Stream,
     agree_on_version,
+)
+from vsockproxy.session.attesting import (
+    MAX_EVIDENCE_BYTES,
+    MAX_RESULT_BYTES,
+    Evidence,
+    MapReader,
+    Result,
 )
 from vsockproxy.session.events import Event, ResolveReceived, SessionEnded
 from vsockproxy.session.states import TRANSITIONS, StreamInput
@@ -57,6 +67,32 @@ def _execute_preface(data: bytes) -> str:
     outcome = same_however_cut(lambda cut: _read_preface(data, cut))
     assert outcome.isprintable()
     return outcome[:5] if ", then " in outcome else outcome
+
+
+def _read_map(data: bytes, cut: Cut) -> str:
+    """Evidence or a result, as the first byte says."""
+    is_evidence = bool(data) and bool(data[0] & 1)
+    most_bytes = MAX_EVIDENCE_BYTES if is_evidence else MAX_RESULT_BYTES
+    reader = MapReader(most_bytes, "a message")
+    pieces = iter(cut(data[1:]))
+    try:
+        for piece in pieces:
+            body = reader.receive(piece)
+            if body is not None:
+                value = Evidence.decode(body) if is_evidence else Result.decode(body)
+                # Not joined: that takes more memory than the parser, for pieces of one byte.
+                first = crc32(reader.rest)
+                rest = reduce(lambda checksum, piece: crc32(piece, checksum), pieces, first)
+                return f"value: {value}, then {rest}"
+    except PeerProtocolError as error:
+        return error.text
+    return "more"
+
+
+def _execute_attestation(data: bytes) -> str:
+    outcome = same_however_cut(lambda cut: _read_map(data, cut))
+    assert outcome.isprintable()
+    return "value" if outcome.startswith("value: ") else outcome
 
 
 def _new(*, has_checksums: bool) -> Alone:
@@ -302,9 +338,24 @@ SESSION_HELLO = Target(
     corpus=(
         make_hello(is_initiator=True).encode(),
         make_hello(is_initiator=True, features=["crc32", "later"]).encode() + b"\x0c",
+        replace(
+            make_hello(is_initiator=False, features=["attestation"]), challenge=b"c" * 32
+        ).encode(),
         DedicatedPreface(raw.TOKEN).encode() + b"payload",
     ),
     dictionary=(b"vsockpx\n", b"vsockpd\n", b"\x82\x01\x01", b"\x19\xff\xff", *_MAPS),
+)
+
+SESSION_ATTESTATION = Target(
+    "session_attestation",
+    _execute_attestation,
+    corpus=(
+        b"\x01" + Evidence(b"a document" * 30).encode(),
+        b"\x01" + Evidence(refusal="there is no module").encode() + b"\x0c\x00",
+        b"\x00" + Result().encode() + b"\x0c\x00\x00\x08",
+        b"\x00" + Result("attestation_refused", "nonce_mismatch: another one").encode(),
+    ),
+    dictionary=(b"\xa1\x01", b"\xa1\x02", b"\xa2\x01", b"\x40\x00", b"\x04\x00", *_MAPS),
 )
 
 SESSION_LINK = Target(

@@ -22,7 +22,12 @@ from tests.fuzz.log_stream_targets import LOG_POSITIONS, LOG_RECORDS
 from tests.fuzz.nsm_targets import NSM_REQUEST, NSM_RESPONSE
 from tests.fuzz.proxy_header_targets import PROXY_HEADER
 from tests.fuzz.record_reply_targets import RECORD_REPLY
-from tests.fuzz.session_targets import SESSION_HELLO, SESSION_LINK, SESSION_SCRIPT
+from tests.fuzz.session_targets import (
+    SESSION_ATTESTATION,
+    SESSION_HELLO,
+    SESSION_LINK,
+    SESSION_SCRIPT,
+)
 from tests.fuzz.socks_targets import SOCKS5
 from tests.fuzz.stream_packet_targets import STREAM_ANSWER, STREAM_REQUEST
 from tests.fuzz.target import Target
@@ -49,6 +54,7 @@ TARGETS: dict[str, Target] = {
         ENDPOINT,
         DESTINATION,
         SESSION_HELLO,
+        SESSION_ATTESTATION,
         SESSION_LINK,
         SESSION_SCRIPT,
         STREAM_REQUEST,

@@ -65,12 +65,17 @@ class Borrowed:
         shutil.rmtree(self._kept)
 
 
-def make_wheels(folder: Path) -> None:
-    """What `pip wheel` makes of this checkout and what an enclave needs."""
+def make_wheels(folder: Path, extras: str = "") -> None:
+    """What `pip wheel` makes of this checkout and what an enclave needs.
+
+    Args:
+        folder: where they go.
+        extras: further needs, as `[trust]`.
+    """
     _run(
         [
             *(sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(folder)),
-            *("--constraint", str(ROOT / "constraints.txt"), str(ROOT)),
+            *("--constraint", str(ROOT / "constraints.txt"), f"{ROOT}{extras}"),
         ]
     )
 

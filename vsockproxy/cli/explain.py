@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from vsockproxy.addresses import AddressError, Host, IpAddress, normalise_host
+from vsockproxy.cli.attestation_document import parse_pcrs
 from vsockproxy.config.errors import ConfigErrors, FileNotReadable
 from vsockproxy.config.load import Document, load
 from vsockproxy.config.model import EnclaveConfig, ParentConfig
@@ -43,9 +44,26 @@ _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", sock
     help="The context identifier of the enclave that asks, for the parent's lists. "
     "Example: --cid 16",
 )
+@click.option(
+    "--pcr",
+    "pcrs",
+    callback=parse_pcrs,
+    metavar="N=HEX",
+    multiple=True,
+    show_default="it attests nothing",
+    help="A measurement that the enclave attests, for the parent's lists; may be given several "
+    "times. Example: --pcr 0=3b9e…",
+)
 @click.argument("host")
 @click.argument("port", type=click.IntRange(1, 65_535))
-def command(files: tuple[str, ...], resolves: bool, cid: int | None, host: str, port: int) -> None:
+def command(
+    files: tuple[str, ...],
+    resolves: bool,
+    cid: int | None,
+    pcrs: dict[int, bytes],
+    host: str,
+    port: int,
+) -> None:
     """Say whether HOST and PORT are allowed, and which line decides.
 
     Exits with 0 if allowed, 1 if refused, 2 if a file or an argument cannot be used.
@@ -59,12 +77,15 @@ def command(files: tuple[str, ...], resolves: bool, cid: int | None, host: str, 
         click.echo(str(error), err=True)
         sys.exit(EXIT_UNUSABLE)
     look_up = _look_up_with(_fixed_hosts(documents)) if resolves else None
-    explanation = explain(_parties(documents, cid), asked, port, look_up)
+    parties = _parties(documents, cid, pcrs or None)
+    explanation = explain(parties, asked, port, look_up)
     click.echo("\n".join(explanation.lines))
     sys.exit(0 if explanation.allowed else EXIT_REFUSED)
 
 
-def _parties(documents: Sequence[Document], cid: int | None) -> list[Party]:
+def _parties(
+    documents: Sequence[Document], cid: int | None, pcrs: Mapping[int, bytes] | None
+) -> list[Party]:
     """The sides that the files are for, the enclave first: it decides first."""
     parties: dict[Side, Party] = {}
     for document in documents:
@@ -72,15 +93,16 @@ def _parties(documents: Sequence[Document], cid: int | None) -> list[Party]:
         side: Side = "enclave" if isinstance(config, EnclaveConfig) else "parent"
         if side in parties:
             raise click.UsageError(f"{document.file} is a second file for the {side}: give one")
-        way_out, for_cid = None, None
+        policy, way_out = Policy.compile(document), None
         if isinstance(config, ParentConfig):
-            for_cid = cid
+            policy = Policy.compile(document, cid=cid, pcrs=pcrs)
             if config.upstream_proxy is not None:
                 way_out = WayOut(config.upstream_proxy)
-        policy = Policy.compile(document, cid=for_cid)
         parties[side] = Party(side, document.file, policy, way_out)
-    if cid is not None and not any(isinstance(each.config, ParentConfig) for each in documents):
-        raise click.UsageError("--cid chooses among the lists of a parent's file: give one")
+    is_parents = any(isinstance(each.config, ParentConfig) for each in documents)
+    for option, value in (("--cid", cid), ("--pcr", pcrs)):
+        if value is not None and not is_parents:
+            raise click.UsageError(f"{option} chooses among the lists of a parent's file: give one")
     return sorted(parties.values(), key=lambda party: party.side)
 
 

@@ -104,7 +104,7 @@ def parent_document(
     lines = dict(file.lines)
     enclaves = list(config.enclaves)
     for index, entry in enumerate(enclaves):
-        if entry.cid == link.cid:  # its list replaces the file's
+        if entry.could_be_for(link.cid):  # its list replaces the file's
             enclaves[index] = msgspec.structs.replace(entry, allowlist=[*rules, *entry.allowlist])
             prefix = f"enclaves[{index}]."
             lines = {_shift(path, prefix, len(rules)): line for path, line in lines.items()}

@@ -61,6 +61,7 @@ __all__ = (
 ERRNO_BY_REASON: Final[Mapping[str, int]] = MappingProxyType(
     {
         "not_listed": errno.EACCES,
+        "attestation_required": errno.EACCES,
         "port_not_listed": errno.EACCES,
         "denied": errno.EACCES,
         "address_private": errno.EACCES,

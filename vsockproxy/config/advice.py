@@ -15,6 +15,9 @@ __all__ = ("advise",)
 FIRST_FREE_PORT = 1024
 """Lower ones need CAP_NET_BIND_SERVICE, where the machine has not another limit (ip(7))."""
 
+CODE_PCRS = frozenset({0, 2, 8})
+"""The image, its application, and who signed it; the kernel alone (1) runs any program."""
+
 
 def advise(document: Document) -> tuple[ConfigError, ...]:
     """Warnings: of what fails under the shipped systemd units, and of what proves nothing."""
@@ -25,6 +28,8 @@ def advise(document: Document) -> tuple[ConfigError, ...]:
                 *_privileged_ports(config),
                 *_metadata_rules(config),
                 *_metadata_service(config),
+                *_measurements(config),
+                *_allowlist_for_nobody(config),
             ]
         case EnclaveConfig():
             found = [*_attestation(config)]
@@ -84,6 +89,21 @@ def _metadata_service(config: ParentConfig) -> Iterator[tuple[str, str, str]]:
             "and vsockproxy-credentials.service in its place"
         )
         yield "credentials.imds", what, mend
+
+
+def _measurements(config: ParentConfig) -> Iterator[tuple[str, str, str]]:
+    for index, entry in enumerate(config.enclaves):
+        if entry.pcrs and not CODE_PCRS & entry.measurements.keys():
+            what = "none of these PCRs says what code runs: any image has them"
+            yield f"enclaves[{index}].pcrs", what, "write PCR0 of the image, or PCR8 of its signer"
+
+
+def _allowlist_for_nobody(config: ParentConfig) -> Iterator[tuple[str, str, str]]:
+    demanding = next((n for n, each in enumerate(config.enclaves) if each.cid is None), None)
+    if config.allowlist and demanding is not None:
+        what = f"no enclave has this list: enclaves[{demanding}] could be for every CID"
+        mend = "write it into entries with the CIDs of those who may do without attestation"
+        yield "allowlist", what, mend
 
 
 def _allowlists(config: ParentConfig) -> Iterator[tuple[str, list[AllowRule]]]:

@@ -3,7 +3,7 @@
 Any two patterns are disjoint, or one contains the other. So the patterns of both files cut all
 destinations into regions: what a pattern matches and no narrower one of them does. Within a region,
 and between two ports that a rule names, every destination is decided alike; that is compared, for
-each CID that either file treats by itself and for the rest. What depends on an answer of DNS (a
+each enclave that either file treats by itself and for the rest. What depends on an answer of DNS (a
 denied range, the address guard) is not compared, but for the flags that open the guard.
 """
 
@@ -13,6 +13,7 @@ from typing import Final
 
 from vsockproxy.addresses import Destination
 from vsockproxy.config.document import Document, line_of
+from vsockproxy.config.entry_rules import describe_entry
 from vsockproxy.config.errors import WHOLE_FILE, ConfigError
 from vsockproxy.config.model import (
     FIRST_ENCLAVE_CID,
@@ -20,6 +21,7 @@ from vsockproxy.config.model import (
     AwsAllowlist,
     AwsRule,
     DenyRule,
+    EnclaveEntry,
     ParentConfig,
 )
 from vsockproxy.config.patterns import AddressPattern, Pattern, contains, parse_pattern
@@ -27,6 +29,9 @@ from vsockproxy.config.ports import EVERY_PORT, PortSpan, format_ports, subtract
 from vsockproxy.config.rule_index import Entry, RuleIndex, is_wide
 
 __all__ = ("changes_since",)
+
+UNNAMED_CID: Final = 0xFFFF_FFFF
+"""Stands for the CIDs that no file names: VMADDR_CID_ANY, which nobody has."""
 
 MOST_PARTS_SHOWN: Final = 8
 """Narrower patterns named in a line, for which it does not hold."""
@@ -69,10 +74,21 @@ class _Finding:
     exceptions: tuple[Pattern, ...]
 
 
-class _Lists:
-    """What one file says for one CID; None stands for those without an entry in either file."""
+@dataclass(frozen=True, order=True, slots=True)
+class _Whom:
+    """Enclaves that a file treats alike: those with a CID, or measurements, or both.
 
-    def __init__(self, document: Document, cid: int | None) -> None:
+    Without a CID they have one that neither file names; without measurements they attest nothing.
+    """
+
+    cid: int = UNNAMED_CID
+    pcrs: tuple[tuple[int, bytes], ...] = ()
+
+
+class _Lists:
+    """What one file says for one of those."""
+
+    def __init__(self, document: Document, whom: _Whom) -> None:
         config = document.config
         self._requires_tls = not isinstance(config, AwsAllowlist) and config.require_tls
         self.lets_unlisted_pass = not isinstance(config, AwsAllowlist) and config.mode == "report"
@@ -81,14 +97,17 @@ class _Lists:
         deny: list[RuleIndex[DenyRule]] = []
         if not isinstance(config, AwsAllowlist):
             deny.append(RuleIndex("denylist", config.denylist))
-        if isinstance(config, ParentConfig) and cid is not None:
-            self.may_connect = cid >= FIRST_ENCLAVE_CID
-            for index, entry in enumerate(config.enclaves):
-                if entry.cid == cid:
-                    path = f"enclaves[{index}]"
-                    self.may_connect = True
-                    self.allow = RuleIndex(f"{path}.allowlist", list[Allow](entry.allowlist))
-                    deny.append(RuleIndex(f"{path}.denylist", entry.denylist))
+        if isinstance(config, ParentConfig):
+            found = config.entry_of(whom.cid, dict(whom.pcrs))
+            self.may_connect = whom.cid >= FIRST_ENCLAVE_CID
+            if found is not None:
+                index, entry = found
+                path = f"enclaves[{index}]"
+                self.may_connect = True
+                self.allow = RuleIndex(f"{path}.allowlist", list[Allow](entry.allowlist))
+                deny.append(RuleIndex(f"{path}.denylist", entry.denylist))
+            elif config.wants_attestation(whom.cid):
+                self.may_connect = False
         self.deny = tuple(deny)
 
     @property
@@ -153,8 +172,8 @@ def changes_since(old: Document, new: Document) -> tuple[ConfigError, ...]:
     groups = _groups(old, new)
     found: dict[_Finding, list[str]] = {}
     lines: list[ConfigError] = []
-    for cid, whom in groups.items():
-        before, after = _Lists(old, cid), _Lists(new, cid)
+    for group, whom in groups.items():
+        before, after = _Lists(old, group), _Lists(new, group)
         if before.may_connect != after.may_connect:
             what = "newly allowed" if after.may_connect else "newly forbidden"
             lines.append(_line(new, "enclaves", f"{what}: to connect", whom))
@@ -189,16 +208,21 @@ def _given_credentials(document: Document) -> frozenset[int]:
     return frozenset()
 
 
-def _groups(old: Document, new: Document) -> dict[int | None, str]:
-    """The CIDs that are compared, and what lines call them."""
-    names: dict[int, str | None] = {}
+def _groups(old: Document, new: Document) -> dict[_Whom, str]:
+    """The enclaves that are compared, and what lines call them."""
+    names: dict[_Whom, str] = {}
     for document in (old, new):
         if isinstance(document.config, ParentConfig):
-            names |= {entry.cid: entry.name for entry in document.config.enclaves}
-    groups: dict[int | None, str] = {None: "CIDs without an entry"}
-    for cid, name in sorted(names.items()):
-        groups[cid] = f"CID {cid}" + (f" ({name})" if name else "")
-    return groups
+            names |= {_whom(entry): describe_entry(entry) for entry in document.config.enclaves}
+    for whom in list(names):
+        if whom.cid != UNNAMED_CID and whom.pcrs:
+            names[_Whom(whom.cid)] = f"CID {whom.cid} without attestation"
+    return {_Whom(): "CIDs without an entry"} | dict(sorted(names.items()))
+
+
+def _whom(entry: EnclaveEntry) -> _Whom:
+    measurements = tuple(sorted(entry.measurements.items()))
+    return _Whom(UNNAMED_CID if entry.cid is None else entry.cid, measurements)
 
 
 def _compare(before: _Lists, after: _Lists) -> Iterator[_Finding]:

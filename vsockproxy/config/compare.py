@@ -11,6 +11,7 @@ from typing import Final
 
 from vsockproxy.config.compare_services import compare_services
 from vsockproxy.config.document import Document, line_of
+from vsockproxy.config.entry_rules import describe_entry
 from vsockproxy.config.errors import ConfigError
 from vsockproxy.config.model import AllowRule, DenyRule, EnclaveConfig, ParentConfig
 from vsockproxy.config.patterns import Pattern
@@ -155,7 +156,7 @@ def _parent_lists(document: Document) -> Iterator[_Lists]:
         path = f"enclaves[{index}]"
         yield _Lists(
             document,
-            f"{document.file} for CID {entry.cid}",
+            f"{document.file} for {describe_entry(entry)}",
             RuleIndex(f"{path}.allowlist", entry.allowlist),
             (deny, RuleIndex(f"{path}.denylist", entry.denylist)),
             is_report,

@@ -13,9 +13,12 @@ __all__ = (
     "FilePath",
     "HostName",
     "HttpsUrl",
+    "InstanceId",
     "Mode",
     "Name",
     "NsmDevice",
+    "PcrIndex",
+    "PcrValue",
     "PerSecond",
     "Port",
     "PortRange",
@@ -48,6 +51,27 @@ Name = Annotated[
     msgspec.Meta(
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
         description="a name of up to 64 letters, digits, '_', '.' and '-'",
+    ),
+]
+InstanceId = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^i-[0-9a-f]{1,32}(?![\s\S])",
+        description="the id of an instance, as i-0123456789abcdef0",
+    ),
+]
+PcrIndex = Annotated[
+    str,  # the keys of a mapping are text
+    msgspec.Meta(
+        pattern=r"^([0-9]|[12][0-9]|3[01])(?![\s\S])",
+        description="the number of a PCR within 0-31",
+    ),
+]
+PcrValue = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9A-Fa-f]{96}(?![\s\S])",
+        description="a PCR as 96 hexadecimal digits (SHA-384)",
     ),
 ]
 SocketPath = Annotated[

@@ -5,6 +5,7 @@ Schemas. What a type cannot say (one key excludes another, two listeners collide
 what its files hold in `vsockproxy.tls_files`.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -32,6 +33,7 @@ from vsockproxy.config.parent_sections import (
     Admin,
     EnclaveEntry,
     IngressRoute,
+    ParentAttestation,
     ParentCredentials,
     ParentForward,
     ParentIngress,
@@ -104,6 +106,7 @@ __all__ = (
     "Limits",
     "Log",
     "Machine",
+    "ParentAttestation",
     "ParentConfig",
     "ParentCredentials",
     "ParentForward",
@@ -136,7 +139,8 @@ class ParentConfig(Section, frozen=True):
     require_tls: bool = False
     """Whether the first bytes of a stream must be a TLS ClientHello for the host asked for."""
     enclaves: list[EnclaveEntry] = []
-    """What differs by CID; CIDs 0-3 are refused unless they are here."""
+    """What differs by CID, or by attested PCRs; CIDs 0-3 are refused unless they are here."""
+    attestation: ParentAttestation = ParentAttestation()
     forwards: list[ParentForward] = []
     """Raw ports, as AWS's vsock-proxy offers."""
     ingress: list[ParentIngress] = []
@@ -159,14 +163,37 @@ class ParentConfig(Section, frozen=True):
     admin: Admin | None = None
     log: ParentLog = ParentLog()
 
-    def limits_of(self, cid: int) -> Limits:
-        """The limits of one enclave: the file's, but for those that its entry has."""
+    def wants_attestation(self, cid: int | None) -> bool:
+        """Whether an enclave has to attest for an entry that could be for it.
+
+        Entries behind one that is for it anyway do not count.
+        """
         for entry in self.enclaves:
-            if entry.cid == cid:
-                own = {"streams": entry.limits.streams, "rate": entry.limits.rate}
-                written = {name: value for name, value in own.items() if value is not None}
-                return msgspec.structs.replace(self.limits, **written)
-        return self.limits
+            if entry.could_be_for(cid):
+                return bool(entry.pcrs)
+        return False
+
+    def entry_of(
+        self, cid: int | None, pcrs: Mapping[int, bytes] | None = None
+    ) -> tuple[int, EnclaveEntry] | None:
+        """The entry for an enclave, and its place in the list; None if there is none.
+
+        Args:
+            cid: its CID; None if it is not known.
+            pcrs: what it has attested; None if nothing.
+        """
+        return next((each for each in enumerate(self.enclaves) if each[1].is_for(cid, pcrs)), None)
+
+    def limits_of(self, cid: int | None, pcrs: Mapping[int, bytes] | None = None) -> Limits:
+        """The limits of an enclave; arguments are those of `entry_of`."""
+        found = self.entry_of(cid, pcrs)
+        return self.limits if found is None else self.limits_for(found[1])
+
+    def limits_for(self, entry: EnclaveEntry) -> Limits:
+        """The limits of the enclaves of an entry: the file's, but for those that it has itself."""
+        own = {"streams": entry.limits.streams, "rate": entry.limits.rate}
+        written = {name: value for name, value in own.items() if value is not None}
+        return msgspec.structs.replace(self.limits, **written)
 
 
 class EnclaveConfig(Section, frozen=True):

@@ -1,11 +1,21 @@
 """The sections of a parent's file (`model` has the file)."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
 
 from vsockproxy.addresses import UnixAddress
-from vsockproxy.config.field_types import ContextId, FilePath, Name, ProxyProtocol
+from vsockproxy.config.field_types import (
+    ContextId,
+    FilePath,
+    InstanceId,
+    Name,
+    PcrIndex,
+    PcrValue,
+    PositiveSeconds,
+    ProxyProtocol,
+)
 from vsockproxy.config.scalars import (
     AddressText,
     DestinationText,
@@ -18,6 +28,7 @@ from vsockproxy.config.scalars import (
 )
 from vsockproxy.config.shared_sections import (
     CREDENTIALS_SOCKET,
+    FIRST_ENCLAVE_CID,
     AllowRule,
     DenyRule,
     EnclaveLimits,
@@ -29,6 +40,7 @@ __all__ = (
     "Admin",
     "EnclaveEntry",
     "IngressRoute",
+    "ParentAttestation",
     "ParentCredentials",
     "ParentForward",
     "ParentIngress",
@@ -89,11 +101,33 @@ class UpstreamProxy(Section, frozen=True, rename={"except_": "except"}):
     `upstream` sends the name, so that address guard and denied ranges see literals only."""
 
 
-class EnclaveEntry(Section, frozen=True):
-    """What differs for the enclave with one CID: its allowlist replaces the file's."""
+class ParentAttestation(Section, frozen=True):
+    """How the documents of enclaves are verified, where `pcrs` of an entry demands them."""
 
-    cid: ContextId
+    root: FilePath | None = None
+    """A PEM file with the root certificates to trust, in place of AWS's (commercial partition)."""
+    allow_debug: bool = False
+    """Take enclaves in debug mode, which anybody on the parent can look into."""
+    instance: InstanceId | None = None
+    """The instance that an enclave has to be on; by default this one, where it says what it is (on
+    EC2's Nitro instances it does)."""
+    max_age: PositiveSeconds = 300.0
+    """How far the time of a document may be from this machine's, in seconds."""
+    timeout: PositiveSeconds = 30.0
+    """Seconds that an enclave may take to show its document."""
+
+
+class EnclaveEntry(Section, frozen=True):
+    """What differs for some enclaves: its allowlist replaces the file's.
+
+    It is for the enclave with `cid`, for those that attest `pcrs`, or, with both, for that which is
+    and does both. The first entry that is for an enclave is the one that counts.
+    """
+
+    cid: ContextId | None = None
     """The enclave's context identifier (CID)."""
+    pcrs: dict[PcrIndex, PcrValue] = {}
+    """Measurements by number, all of which its attestation document has to have."""
     name: Name | None = None
     """What logs call it."""
     allowlist: list[AllowRule] = []
@@ -101,6 +135,33 @@ class EnclaveEntry(Section, frozen=True):
     denylist: list[DenyRule] = []
     """What it may not reach, in addition to the file's denylist."""
     limits: EnclaveLimits = EnclaveLimits()
+
+    @property
+    def measurements(self) -> dict[int, bytes]:
+        """The values of `pcrs`."""
+        return {int(index): bytes.fromhex(value) for index, value in self.pcrs.items()}
+
+    def could_be_for(self, cid: int | None) -> bool:
+        """Whether it is for an enclave with `cid`, given the right PCRs; CIDs 0-3 have to be named.
+
+        Args:
+            cid: None for an enclave whose CID is not known, and that none of the file's is.
+        """
+        if self.cid is None:
+            return cid is None or cid >= FIRST_ENCLAVE_CID
+        return self.cid == cid
+
+    def is_for(self, cid: int | None, pcrs: Mapping[int, bytes] | None) -> bool:
+        """Whether it is for an enclave.
+
+        Args:
+            cid: as for `could_be_for`.
+            pcrs: what it has attested; None if nothing.
+        """
+        if not self.could_be_for(cid):
+            return False
+        wanted = self.measurements
+        return not wanted or (pcrs is not None and wanted.items() <= pcrs.items())
 
 
 class ParentForward(Section, frozen=True):

@@ -18,6 +18,7 @@ from vsockproxy.addresses import (
 )
 from vsockproxy.config.command_rules import check_commands
 from vsockproxy.config.conversion import Found
+from vsockproxy.config.entry_rules import check_entries
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.field_types import MAX_SOCKET_PATH
 from vsockproxy.config.ingress_rules import check_ingress
@@ -34,7 +35,6 @@ from vsockproxy.config.model import (
     DenyRule,
     EnclaveConfig,
     EnclaveCredentials,
-    EnclaveEntry,
     EnclaveForward,
     EnclaveKms,
     EnclaveLog,
@@ -80,7 +80,7 @@ def check_sections(sections: Sequence[Found]) -> Iterator[Fault]:
             if rule.reads.isdisjoint(found.invalid):
                 for name, what, mend in rule.check(found.section):
                     yield Fault(join_path(found.path, name) if name else found.path, what, mend)
-    yield from _check_cids(sections)
+    yield from check_entries(sections)
     yield from _check_credentials_sources(sections)
     yield from _check_listeners(sections)
     yield from _check_names_ports(sections)
@@ -138,7 +138,7 @@ def _check_own_budgets(config: ParentConfig) -> Iterator[_Complaint]:
     """The file's budget has to do for the streams that an entry gives its enclave, too."""
     for index, entry in enumerate(config.enclaves):
         if entry.limits.streams is not None:
-            for _, what, mend in _check_budget(config.limits_of(entry.cid)):
+            for _, what, mend in _check_budget(config.limits_for(entry)):
                 path = f"enclaves[{index}].limits.streams"
                 yield path, f"limits.receive_budget is {what}", mend.replace("write", "write there")
 
@@ -293,16 +293,6 @@ _SECTION_RULES: Final[dict[type[Section], tuple[_SectionRule, ...]]] = {
     Admin: (_SectionRule(frozenset(("listen",)), _check_admin),),
     Shim: (_SectionRule(frozenset(("names_block",)), _check_names_block),),
 }
-
-
-def _check_cids(sections: Iterable[Found]) -> Iterator[Fault]:
-    first_paths: dict[int, str] = {}
-    for found in sections:
-        if isinstance(found.section, EnclaveEntry) and "cid" not in found.invalid:
-            first = first_paths.setdefault(found.section.cid, found.path)
-            if first != found.path:
-                what = f"CID {found.section.cid} has an entry already, {first}"
-                yield Fault(f"{found.path}.cid", what, "write one entry for each CID")
 
 
 def _check_listeners(sections: Iterable[Found]) -> Iterator[Fault]:

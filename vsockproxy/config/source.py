@@ -1,9 +1,10 @@
 """YAML text to plain values, with the line of each, and no surprises.
 
-A strict subset: one document; mappings with text keys, each once; no anchors, aliases, merge keys,
-tags or directives. Plain scalars are read by the core schema of YAML 1.2 (section 10.3.2) in
-decimal only, because PyYAML's own YAML 1.1 rules change meanings silently: `on` is true, `017` is
-15, `1:30` is 90. Whatever is no null, boolean or decimal number here is text.
+A strict subset: one document; mappings with keys of text or whole numbers, each once; no anchors,
+aliases, merge keys, tags or directives. Plain scalars are read by the core schema of YAML 1.2
+(section 10.3.2) in decimal only, because PyYAML's own YAML 1.1 rules change meanings silently:
+`on` is true, `017` is 15, `1:30` is 90. Whatever is no null, boolean or decimal number here is
+text.
 
 PyYAML's parser gives events; nothing is built from a tag, and nothing recurses.
 """
@@ -213,6 +214,8 @@ class _Builder:
 
     def _begin_pair(self, container: _Container, key: object, line: int) -> None:
         container.wants_key = False
+        if type(key) is int:
+            key = str(key)  # as in JSON, where each key is text
         is_name = isinstance(key, str) and key.isprintable() and 0 < len(key) <= MAX_KEY_CHARACTERS
         container.key = key if isinstance(key, str) and is_name else None
         container.is_pair_dropped = container.key is None

@@ -16,6 +16,7 @@ from typing import Final, cast
 from vsockproxy.config.document import CONFIG_TYPES, Kind
 from vsockproxy.config.load import ConfigErrors, FileNotReadable, load
 from vsockproxy.passed_memory import write_document
+from vsockproxy.trusted_roots import trusted_roots_fault
 from vsockproxy.upstream_credentials import credentials_fault
 
 __all__ = ("INVALID", "main")
@@ -32,7 +33,8 @@ def main() -> int:
     except (ConfigErrors, FileNotReadable) as error:
         os.write(1, str(error).encode("utf-8", "surrogateescape"))
         return INVALID
-    if (fault := credentials_fault(document)) is not None:
+    fault = credentials_fault(document) or trusted_roots_fault(document)
+    if fault is not None:
         os.write(1, str(fault).encode("utf-8", "surrogateescape"))
         return INVALID
     write_document(int(descriptor_text), document)

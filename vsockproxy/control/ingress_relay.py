@@ -109,5 +109,5 @@ class IngressRelay:
             self._is_due = trio.Event()
 
 
-def _rest(offer: Offer) -> tuple[list[str], int, dict[str, float]]:
-    return offer.services, offer.streams, offer.rests
+def _rest(offer: Offer) -> tuple[list[str], int, dict[str, float], str | None]:
+    return offer.services, offer.streams, offer.rests, offer.name

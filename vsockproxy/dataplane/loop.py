@@ -5,6 +5,8 @@ roof, and thin typed wrappers for what belongs to the running loop.
 """
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -16,10 +18,12 @@ __all__ = (
     "Future",
     "Semaphore",
     "Task",
+    "Timeout",
     "TimerHandle",
     "add_reader",
     "add_writer",
     "call_later",
+    "in_thread",
     "new_future",
     "now",
     "remove_reader",
@@ -37,6 +41,7 @@ Event = asyncio.Event
 Future = asyncio.Future
 Semaphore = asyncio.Semaphore
 Task = asyncio.Task
+Timeout = asyncio.Timeout
 TimerHandle = asyncio.TimerHandle
 sleep = asyncio.sleep
 timeout = asyncio.timeout
@@ -83,6 +88,40 @@ def now() -> float:
 def new_future() -> asyncio.Future[Any]:
     """A future of the running loop."""
     return asyncio.get_running_loop().create_future()
+
+
+async def in_thread(function: Callable[[], T], name: str) -> T:
+    """Call what blocks in a thread of its own; its result, or what it raises.
+
+    No end of the process waits for the thread, and neither does whoever is cancelled: it runs on.
+
+    Args:
+        function: called once; may block for as long as it likes.
+        name: of the thread.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # without an error it is a T
+
+    def work() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as caught:  # whatever it is, it is the caller's
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return await future
 
 
 def call_later(

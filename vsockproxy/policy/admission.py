@@ -17,6 +17,11 @@ from vsockproxy.policy.token_bucket import TokenBucket
 
 __all__ = ("Admission", "Place")
 
+ATTESTATIONS_PER_SECOND: Final = 8.0
+ATTESTATIONS_AT_ONCE: Final = 64.0
+"""Documents of one enclave that are verified, at some 7 ms each: all links of several workers at
+once when it starts, and then no more than a twentieth of a processor."""
+
 _LEAST_PRUNED: Final = 64
 
 
@@ -58,13 +63,22 @@ class Admission:
         share: of how many workers this is one; each has its part of what is allowed.
     """
 
-    __slots__ = ("_lookups", "_prune_at", "_share", "_streams", "_usages", "rate")
+    __slots__ = (
+        "_attestations",
+        "_lookups",
+        "_prune_at",
+        "_share",
+        "_streams",
+        "_usages",
+        "rate",
+    )
 
     def __init__(self, rate: Rate | None = None, *, share: int = 1) -> None:
         self.rate = rate
         self._share = share
         self._streams = TokenBucket()
         self._lookups = TokenBucket()
+        self._attestations = TokenBucket()
         self._usages: dict[Hashable, _Usage] = {}
         self._prune_at = _LEAST_PRUNED
 
@@ -74,6 +88,8 @@ class Admission:
             self._streams.is_full(self.rate.streams / self._share, now)
             and self._lookups.is_full(_lookups(self.rate) / self._share, now)
         ):
+            return False
+        if not self._attestations.is_full(ATTESTATIONS_PER_SECOND, now):
             return False
         return all(usage.is_idle(now) for usage in self._usages.values())
 
@@ -94,6 +110,17 @@ class Admission:
         """
         if self.rate is not None:
             self._take(self._lookups, self.rate, _lookups(self.rate), "lookups", now)
+
+    def admit_attestation(self, now: float) -> None:
+        """A document is about to be asked for, and verified.
+
+        Raises:
+            Refused: with `limit`, when it is one too many.
+        """
+        rate, burst = ATTESTATIONS_PER_SECOND, ATTESTATIONS_AT_ONCE
+        if not self._attestations.take(rate, burst, now):
+            text = f"more than {rate:g} attestation documents a second"
+            raise Refused(Reason.LIMIT, text)
 
     def enter(self, rule: Rule | None, now: float) -> Place:
         """A connection under `rule` is being opened; it counts until its place is left.

@@ -9,7 +9,7 @@ A question for a name has no port. It is allowed where some port is: `Policy.dec
 `Policy.judge_name` are the same two steps for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Self
 
 from vsockproxy.addresses import AddressError, Destination, Host, IpAddress, normalise_host
@@ -45,14 +45,21 @@ class Policy:
         self._deny = RuleTable(lists.deny)
 
     @classmethod
-    def compile(cls, document: Document, *, cid: int | None = None) -> Self:
+    def compile(
+        cls,
+        document: Document,
+        *,
+        cid: int | None = None,
+        pcrs: Mapping[int, bytes] | None = None,
+    ) -> Self:
         """The policy of a file.
 
         Args:
             document: what `load` made of the file.
-            cid: on the parent, the enclave that it is for; None for the file's own lists.
+            cid: on the parent, the enclave that it is for; None if that is not known.
+            pcrs: what that enclave has attested; None, as `cid` is, for the file's own lists.
         """
-        return cls(lists_for(document, cid))
+        return cls(lists_for(document, cid, pcrs))
 
     def decide_text(self, host_text: str, port: int) -> tuple[Decision, Host | None]:
         """Decide about a host as a program wrote it; also its normal form, if it has one.
@@ -72,6 +79,9 @@ class Policy:
         if not first_port <= port <= last_port:
             text = f"{asked} has no TCP port: a port is within {first_port}-{last_port}"
             return Decision(False, Reason.PORT_NOT_LISTED, None, text)
+        if self.lists.lacks_attestation:
+            text = refusals.attestation_required(asked.host)
+            return Decision(False, Reason.ATTESTATION_REQUIRED, None, text)
         denied = self._denied(asked)
         if denied is not None:
             return Decision(False, Reason.DENIED, denied, f"{asked} is denied at {denied.source}")
@@ -122,6 +132,9 @@ class Policy:
         It may if a stream to some port of it may be. Of several rules the one for the lowest port
         is given, but one with `dial` before all others: its streams do not go where the name leads.
         """
+        if self.lists.lacks_attestation:
+            text = refusals.attestation_required(host)
+            return Decision(False, Reason.ATTESTATION_REQUIRED, None, text)
         listed: list[Decision] = []
         denied: Decision | None = None
         is_unlisted = False

@@ -1,6 +1,6 @@
 """From a configuration file to the rules and settings that hold for one enclave."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Final, Literal
@@ -14,7 +14,6 @@ from vsockproxy.config.model import (
     AwsRule,
     DenyRule,
     EnclaveConfig,
-    EnclaveEntry,
     ParentConfig,
 )
 from vsockproxy.config.patterns import parse_pattern
@@ -39,6 +38,8 @@ class Lists:
         mode: `report` lets pass what is not listed.
         mixed: whether one forbidden address refuses a name, or is dropped from the answer.
         require_tls: what holds for rules that do not say.
+        lacks_attestation: nothing is allowed, because the file has entries for other measurements
+            than those that were attested, if any were.
     """
 
     allow: tuple[Rule, ...]
@@ -48,21 +49,30 @@ class Lists:
     mode: Mode = "enforce"
     mixed: Literal["refuse", "drop"] = "refuse"
     require_tls: bool = False
+    lacks_attestation: bool = False
 
 
 def may_connect(document: Document, cid: int) -> bool:
     """Whether a peer with `cid` may have a session: CIDs 0-3 need an entry under `enclaves`."""
     config = document.config
     if isinstance(config, ParentConfig):
-        return cid >= FIRST_ENCLAVE_CID or _entry(config, cid) is not None
+        return cid >= FIRST_ENCLAVE_CID or any(entry.could_be_for(cid) for entry in config.enclaves)
     return isinstance(config, AwsAllowlist)  # AWS's proxy takes any CID; an enclave takes none
 
 
-def lists_for(document: Document, cid: int | None) -> Lists:
-    """The lists of `document`; on the parent, those for the enclave `cid`, if one is given.
+def lists_for(
+    document: Document, cid: int | None, pcrs: Mapping[int, bytes] | None = None
+) -> Lists:
+    """The lists of `document`; on the parent, those for one enclave, if something of it is known.
 
     An `enclaves` entry replaces the file's allowlist and adds to its denylist. A CID that
-    `may_connect` refuses has nothing allowed, whatever the mode. `dial` holds on the parent only.
+    `may_connect` refuses has nothing allowed, whatever the mode, and so has one that would have to
+    attest other measurements. `dial` holds on the parent only.
+
+    Args:
+        document: a file.
+        cid: the enclave's CID, if it is known.
+        pcrs: what it has attested, if anything.
 
     Raises:
         AddressError: a rule's address is no pattern; `load` does not let such a file pass.
@@ -90,13 +100,20 @@ def lists_for(document: Document, cid: int | None) -> Lists:
             mode=config.mode,
             require_tls=config.require_tls,
         )
-    found = _entry(config, cid) if cid is not None else None
+    is_one = cid is not None or pcrs is not None
+    found = config.entry_of(cid, pcrs) if is_one else None
     mode = config.mode
+    lacks_attestation = False
     if found is not None:
         index, entry = found
         allow = _allow_rules(document, f"enclaves[{index}].allowlist", entry.allowlist)
         deny += _deny_rules(document, f"enclaves[{index}].denylist", entry.denylist)
-        allowlist_name = f"allowlist of cid {cid} in {file}"
+        whose = f"cid {cid}" if not entry.pcrs else entry.name or f"enclaves[{index}]"
+        allowlist_name = f"allowlist of {whose} in {file}"
+    elif is_one and config.wants_attestation(cid):
+        allow, mode = (), "enforce"
+        allowlist_name = f"allowlist of an entry with the measurements in {file}"
+        lacks_attestation = True
     elif cid is not None and cid < FIRST_ENCLAVE_CID:
         allow, mode = (), "enforce"
         allowlist_name = f"allowlist of a new entry for cid {cid} under enclaves in {file}"
@@ -109,12 +126,7 @@ def lists_for(document: Document, cid: int | None) -> Lists:
         mode=mode,
         mixed=config.mixed,
         require_tls=config.require_tls,
-    )
-
-
-def _entry(config: ParentConfig, cid: int) -> tuple[int, EnclaveEntry] | None:
-    return next(
-        ((index, entry) for index, entry in enumerate(config.enclaves) if entry.cid == cid), None
+        lacks_attestation=lacks_attestation,
     )
 
 

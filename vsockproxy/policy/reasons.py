@@ -22,6 +22,8 @@ class Reason(StrEnum):
     """Link-local or instance metadata, and the rule is not that literal with `metadata: true`."""
     ADDRESS_RESERVED = "address_reserved"
     """Multicast, documentation or another address that no rule opens."""
+    ATTESTATION_REQUIRED = "attestation_required"
+    """The enclave has not attested the measurements that its entry in the file demands."""
     NOT_TLS = "not_tls"
     SNI_MISMATCH = "sni_mismatch"
     TLS_FAILED = "tls_failed"

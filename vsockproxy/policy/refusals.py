@@ -13,6 +13,7 @@ from vsockproxy.policy.rules import Rule, describe_ports
 __all__ = (
     "ANY_PORT",
     "MOST_RULES_SHOWN",
+    "attestation_required",
     "closed_address",
     "denied_address",
     "name_not_listed",
@@ -29,6 +30,14 @@ MOST_RULES_SHOWN: Final = 3
 _PRIVATE_FLAG: Final = "private: true"
 _METADATA_FLAG: Final = "metadata: true"
 _NO_RULE_OPENS_IT: Final = "no rule opens it"
+
+
+def attestation_required(host: Host) -> str:
+    """The enclave has none of the measurements that entries for its CID demand."""
+    return (
+        f"{host} is for enclaves that attest themselves: add the PCRs of this one to enclaves, or "
+        "an entry with its cid alone (raw ports cannot attest)"
+    )
 
 
 def not_listed(lists: Lists, asked: Destination) -> str:

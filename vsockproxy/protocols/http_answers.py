@@ -16,6 +16,7 @@ __all__ = ("STATUS_BY_REASON", "connect_established", "refusal", "status_for")
 STATUS_BY_REASON: Final[Mapping[str, HTTPStatus]] = MappingProxyType(
     {
         "not_listed": HTTPStatus.FORBIDDEN,
+        "attestation_required": HTTPStatus.FORBIDDEN,
         "port_not_listed": HTTPStatus.FORBIDDEN,
         "denied": HTTPStatus.FORBIDDEN,
         "address_private": HTTPStatus.FORBIDDEN,

@@ -69,6 +69,7 @@ class Reply(IntEnum):
 REPLY_BY_REASON: Final[Mapping[str, Reply]] = MappingProxyType(
     {
         "not_listed": Reply.NOT_ALLOWED,
+        "attestation_required": Reply.NOT_ALLOWED,
         "port_not_listed": Reply.NOT_ALLOWED,
         "denied": Reply.NOT_ALLOWED,
         "address_private": Reply.NOT_ALLOWED,

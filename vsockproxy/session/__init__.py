@@ -6,6 +6,7 @@ from vsockproxy.session.errors import (
     LocalProtocolError,
     PeerProtocolError,
     SessionError,
+    SessionRefused,
 )
 from vsockproxy.session.messages import Open, Opened, Refusal, Resolve, Resolved
 from vsockproxy.session.opening import DedicatedPreface, Hello, PrefaceReader, agree_on_version
@@ -27,6 +28,7 @@ __all__ = (
     "Resolved",
     "Session",
     "SessionError",
+    "SessionRefused",
     "Stream",
     "agree_on_version",
 )

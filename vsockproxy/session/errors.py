@@ -3,6 +3,7 @@
 SessionError
 ├── LocalProtocolError      our own code used the session against its rules; never the peer's fault
 └── PeerProtocolError       the peer broke the wire format; ends the session with its code
+    └── SessionRefused      it kept to the format, and does not want the session
 """
 
 from enum import IntEnum
@@ -63,3 +64,19 @@ class LocalProtocolError(SessionError):
 
 class PeerProtocolError(SessionError):
     """The peer sent what the wire format forbids; the session is over."""
+
+
+class SessionRefused(PeerProtocolError):
+    """The peer does not want the session, or is not wanted; nobody broke the format.
+
+    Args:
+        text: why.
+        reason: a slug for it, where there is one.
+        has_cost: whether the other end had to work for it, so that it should not be asked again
+            at once.
+    """
+
+    def __init__(self, text: str, *, reason: str = "", has_cost: bool = False) -> None:
+        super().__init__(ErrorCode.NONE, text)
+        self.reason = reason
+        self.has_cost = has_cost

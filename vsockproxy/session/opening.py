@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from vsockproxy.session.errors import ErrorCode, PeerProtocolError
+from vsockproxy.session.errors import ErrorCode, PeerProtocolError, SessionRefused
 from vsockproxy.session.frames import MAX_PAYLOAD_BYTES, MAX_TEXT_BYTES, SEQUENCE_MODULUS
 from vsockproxy.session.messages import (
     TOKEN_BYTES,
@@ -30,12 +30,15 @@ INSTANCE_BYTES = 16
 LOWEST_VERSION = 1
 HIGHEST_VERSION = 1
 FEATURE_CRC32 = "crc32"
-KNOWN_FEATURES = frozenset({FEATURE_CRC32})
+FEATURE_ATTESTATION = "attestation"
+"""The initiator can attest, or the acceptor demands it (`attesting`)."""
+KNOWN_FEATURES = frozenset({FEATURE_CRC32, FEATURE_ATTESTATION})
 MAX_FEATURES = 64
 MAX_FEATURE_BYTES = 32
 MAX_ATTESTATION_BYTES = 12 * 1024
 MAX_SERVICES = 32
 MAX_SERVICE_BYTES = 64
+CHALLENGE_BYTES = 32
 LEAST_PAYLOAD_BYTES = 1024
 LARGEST_FIRST_WINDOW_BYTES = 1 << 30
 
@@ -54,7 +57,7 @@ class Hello:
     """Streams that the other end may open at once in this session."""
     max_payload_bytes: int = MAX_PAYLOAD_BYTES
     """Largest payload of a DATA frame that this end takes."""
-    features: frozenset[str] = KNOWN_FEATURES - {FEATURE_CRC32}
+    features: frozenset[str] = frozenset()
     lowest_version: int = LOWEST_VERSION
     highest_version: int = HIGHEST_VERSION
     attestation: bytes | None = None
@@ -62,6 +65,8 @@ class Hello:
     """Not empty: this end does not want the session, and says why."""
     services: frozenset[str] = frozenset()
     """Names of what the other end may open streams to, with OPEN {service}."""
+    challenge: bytes | None = None
+    """Random bytes of an acceptor that demands attestation; good for this connection alone."""
 
     def encode(self) -> bytes:
         """Magic, length and map, ready to be sent."""
@@ -78,6 +83,8 @@ class Hello:
             fields[7] = printable(self.refusal)
         if self.services:
             fields[8] = sorted(self.services)
+        if self.challenge is not None:
+            fields[9] = self.challenge
         body = encode_map(fields)
         return SESSION_MAGIC + LENGTH.pack(len(body)) + body
 
@@ -118,6 +125,7 @@ class Hello:
             attestation=fields.octets(6, 1, MAX_ATTESTATION_BYTES),
             refusal=fields.text(7, MAX_TEXT_BYTES, ""),
             services=frozenset(services),
+            challenge=fields.octets(9, CHALLENGE_BYTES, CHALLENGE_BYTES),
         )
 
 
@@ -135,14 +143,16 @@ class DedicatedPreface:
 class PrefaceReader:
     """Reads the first bytes of a connection, in whatever pieces they come.
 
-    After a value was returned, `rest` holds the bytes that followed it.
+    After a value was returned, `message` holds the bytes that it was read from, and `rest` those
+    that followed it.
     """
 
-    __slots__ = ("_buffer", "_may_be_dedicated", "rest")
+    __slots__ = ("_buffer", "_may_be_dedicated", "message", "rest")
 
     def __init__(self, *, may_be_dedicated: bool) -> None:
         self._buffer = bytearray()
         self._may_be_dedicated = may_be_dedicated
+        self.message = b""
         self.rest = b""
 
     def receive(self, data: bytes | memoryview) -> Hello | DedicatedPreface | None:
@@ -164,15 +174,18 @@ class PrefaceReader:
             if len(buffer) < end:
                 return None
             hello = Hello.decode(bytes(buffer[MAGIC_BYTES + LENGTH.size : end]))
-            self.rest = bytes(buffer[end:])
+            self._split(end)
             return hello
         if self._may_be_dedicated and DEDICATED_MAGIC.startswith(magic):
             end = MAGIC_BYTES + TOKEN_BYTES
             if len(buffer) < end:
                 return None
-            self.rest = bytes(buffer[end:])
+            self._split(end)
             return DedicatedPreface(bytes(buffer[MAGIC_BYTES:end]))
         raise PeerProtocolError(ErrorCode.PROTOCOL, "the connection does not begin with our magic")
+
+    def _split(self, end: int) -> None:
+        self.message, self.rest = bytes(self._buffer[:end]), bytes(self._buffer[end:])
 
 
 def agree_on_version(local: Hello, remote: Hello) -> int:
@@ -182,7 +195,7 @@ def agree_on_version(local: Hello, remote: Hello) -> int:
         PeerProtocolError: when there is none, or when the peer refused the session.
     """
     if remote.refusal:
-        raise PeerProtocolError(ErrorCode.NONE, f"the peer refused the session: {remote.refusal}")
+        raise SessionRefused(f"the peer refused the session: {remote.refusal}")
     version = min(local.highest_version, remote.highest_version)
     if version < max(local.lowest_version, remote.lowest_version):
         raise PeerProtocolError(

@@ -67,6 +67,7 @@ _PASSED_ON: Final = frozenset({RecordType.MX, RecordType.SRV, RecordType.TXT})
 _REFUSED_BY_POLICY: Final = frozenset(
     {
         Reason.NOT_LISTED,
+        Reason.ATTESTATION_REQUIRED,
         Reason.PORT_NOT_LISTED,
         Reason.DENIED,
         Reason.ADDRESS_PRIVATE,

@@ -81,6 +81,6 @@ def test_who_may_give_a_service() -> None:
         ],
     )
     source = "parent.yaml:1"
-    assert found.default == Target("web", frozenset({20, 21}), source)
+    assert found.default == Target("web", None, source, "pool")
     assert found.find(ClientHello("a.example")) == Target("a", frozenset({22}), source)
     assert found.find(ClientHello("b.example")) == Target("b", None, source)

@@ -28,6 +28,15 @@ parent: vsock://3:5000
 allowlist:
   - {address: public.test, port: 443}
 """
+PCR0, OTHER_PCR0 = "ab" * 48, "cd" * 48
+ATTESTED = f"""\
+listen: vsock://any:5000
+allowlist:
+  - {{address: public.test, port: 443}}
+enclaves:
+  - {{name: web, pcrs: {{0: {PCR0}}}, allowlist: [{{address: web.test, port: 443}}]}}
+  - {{cid: 17, allowlist: [{{address: plain.test, port: 443}}]}}
+"""
 AWS = """\
 allowlist:
 - {address: inside.test, port: 443}
@@ -40,6 +49,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {
         "parent.yaml": PARENT,
         "enclave.yaml": ENCLAVE,
+        "attested.yaml": ATTESTED,
         "vsock-proxy.yaml": AWS,
         "bad.yaml": "listen: vsock://any:5000\nallowlist:\n  - {address: a.test}\n",
     }.items():
@@ -52,6 +62,7 @@ def run(*arguments: str) -> Result:
 
 
 P, E = ("--config", "parent.yaml"), ("--config", "enclave.yaml")
+A = ("--config", "attested.yaml")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +95,31 @@ P, E = ("--config", "parent.yaml"), ("--config", "enclave.yaml")
         ),
         pytest.param(
             (*P, "--cid", "3", "public.test", "443"), 1, "refused: not_listed", id="a low CID"
+        ),
+        pytest.param(
+            (*A, "--pcr", f"0={PCR0}", "web.test", "443"), 0, "allowed", id="attested PCRs"
+        ),
+        pytest.param(
+            (*A, "--cid", "20", "--pcr", f"0={PCR0.upper()}", "web.test", "443"),
+            0,
+            "allowed",
+            id="attested PCRs of a CID",
+        ),
+        pytest.param(
+            (*A, "--pcr", f"0={OTHER_PCR0}", "--pcr", f"8={PCR0}", "web.test", "443"),
+            1,
+            "refused: attestation_required",
+            id="other PCRs",
+        ),
+        pytest.param(
+            (*A, "--cid", "20", "public.test", "443"),
+            1,
+            "refused: attestation_required",
+            id="a CID that would have to attest",
+        ),
+        pytest.param((*A, "--cid", "17", "plain.test", "443"), 0, "allowed", id="or need not"),
+        pytest.param(
+            (*A, "--cid", "3", "public.test", "443"), 1, "refused: not_listed", id="nor may connect"
         ),
         pytest.param((*E, "public.test", "443"), 0, "allowed", id="the enclave's side alone"),
         pytest.param((*P, *E, "public.test", "443"), 0, "allowed", id="both sides allow"),
@@ -142,6 +178,10 @@ def test_the_enclave_comes_first_whatever_the_order_of_files() -> None:
             id="the parent's file and AWS's",
         ),
         pytest.param((*E, "--cid", "16", "public.test", "443"), "--cid", id="a CID in an enclave"),
+        pytest.param(
+            (*E, "--pcr", f"0={PCR0}", "public.test", "443"), "--pcr", id="PCRs in an enclave"
+        ),
+        pytest.param((*A, "--pcr", "0", "web.test", "443"), "--pcr", id="a PCR without value"),
         pytest.param(("--config", "no.yaml", "a.test", "443"), "no.yaml", id="no such file"),
         pytest.param(
             ("--config", "bad.yaml", "a.test", "443"),

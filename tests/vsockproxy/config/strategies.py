@@ -29,6 +29,7 @@ from vsockproxy.config.model import (
     EnclaveLimits,
     EnclaveLog,
     Limits,
+    ParentAttestation,
     ParentConfig,
     ParentCredentials,
     ParentForward,
@@ -134,6 +135,20 @@ limits = st.builds(
 )
 formats = st.sampled_from(["auto", "text", "json"])
 levels = st.sampled_from(["debug", "info", "warning", "error"])
+entries = sections(
+    EnclaveEntry,
+    cid=cids,
+    name=st.none() | labels,
+    allowlist=lists(allow_rules),
+    denylist=lists(deny_rules),
+    limits=sections(EnclaveLimits, streams=st.none() | st.just(1), rate=st.none() | rates),
+    pcrs=st.dictionaries(
+        st.integers(0, 31).map(str),
+        st.binary(min_size=48, max_size=48).filter(any).map(bytes.hex),
+        max_size=2,
+    ),
+).filter(lambda entry: entry.cid is not None or entry.pcrs)
+"""With different CIDs, or without, no two of them are for the same enclaves only."""
 parent_configs = sections(
     ParentConfig,
     listen=listeners("listen", st.none() | cids).map(lambda endpoint: [endpoint]),
@@ -142,14 +157,18 @@ parent_configs = sections(
     mode=policies,
     mixed=st.sampled_from(["refuse", "drop"]),
     require_tls=st.booleans(),
-    enclaves=unique(
-        EnclaveEntry,
-        "cid",
-        cid=cids,
-        name=st.none() | labels,
-        allowlist=lists(allow_rules),
-        denylist=lists(deny_rules),
-        limits=sections(EnclaveLimits, streams=st.none() | st.just(1), rate=st.none() | rates),
+    enclaves=st.lists(
+        entries,
+        max_size=2,
+        unique_by=lambda entry: entry.cid,
+    ),
+    attestation=sections(
+        ParentAttestation,
+        root=st.none() | st.just("/etc/vsockproxy/root.pem"),
+        allow_debug=st.booleans(),
+        instance=st.none() | st.just("i-0123456789abcdef0"),
+        max_age=st.sampled_from([1.0, 300.0]),
+        timeout=st.sampled_from([1.0, 30.0]),
     ),
     forwards=unique(
         ParentForward, "listen", listen=listeners("forwards", st.none() | cids), to=destinations

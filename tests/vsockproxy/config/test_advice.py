@@ -8,6 +8,7 @@ from vsockproxy.config.model import Admin, ParentConfig, ParentIngress
 
 PARENT = "listen: vsock://any:5000\n"
 METADATA = "{address: 169.254.169.254, port: 80, metadata: true}"
+PCR = "ab" * 48
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,30 @@ METADATA = "{address: 169.254.169.254, port: 80, metadata: true}"
             f"{PARENT}credentials: {{enclaves: [16], imds: 'http://127.0.0.1:1338'}}",
             [],
             id="a stand-in on this machine",
+        ),
+        pytest.param(
+            f"{PARENT}enclaves:\n- {{pcrs: {{1: {PCR}, 4: {PCR}}}}}\n- {{pcrs: {{8: {PCR}}}}}",
+            [
+                "parent.yaml:3: enclaves[0].pcrs: none of these PCRs says what code runs: any "
+                "image has them: write PCR0 of the image, or PCR8 of its signer"
+            ],
+            id="measurements of no code",
+        ),
+        pytest.param(
+            f"{PARENT}allowlist: [{{address: a.test, port: 443}}]\nenclaves:\n- {{cid: 16}}\n"
+            f"- {{pcrs: {{0: {PCR}}}}}",
+            [
+                "parent.yaml:2: allowlist: no enclave has this list: enclaves[1] could be for "
+                "every CID: write it into entries with the CIDs of those who may do without "
+                "attestation"
+            ],
+            id="a list for nobody",
+        ),
+        pytest.param(
+            f"{PARENT}allowlist: [{{address: a.test, port: 443}}]\n"
+            f"enclaves: [{{cid: 16, pcrs: {{0: {PCR}}}}}]",
+            [],
+            id="a list for other CIDs",
         ),
         pytest.param(
             f"parent: vsock://3:5000\nallowlist: [{METADATA}]", [], id="an enclave's file"

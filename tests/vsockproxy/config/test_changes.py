@@ -25,6 +25,7 @@ def changes(old: str, new: str) -> list[str]:
 
 A = "{address: a.b, port: 443}"
 
+PCR, OTHER_PCR = "ab" * 48, "cd" * 48
 CASES = {
     "credentials for another enclave": (
         "credentials: {enclaves: [16, 17]}",
@@ -129,6 +130,35 @@ CASES = {
             "old.yaml:2: enclaves[0].allowlist[0]: newly forbidden: a.b port 443: for CID 3",
         ],
     ),
+    "measurements in place of any enclave": (
+        f"allowlist: [{A}]",
+        f"enclaves: [{{name: web, pcrs: {{0: {PCR}}}, allowlist: [{A}]}}]",
+        [
+            "new.yaml:2: enclaves: newly forbidden: to connect: for CIDs without an entry",
+            "old.yaml:2: allowlist[0]: newly forbidden: a.b port 443: for CIDs without an entry",
+        ],
+    ),
+    "measurements that a CID has to have": (
+        f"enclaves: [{{cid: 17, allowlist: [{A}]}}]",
+        f"enclaves: [{{cid: 17, pcrs: {{0: {PCR}, 8: {PCR}}}, allowlist: [{A}]}}]",
+        [
+            "new.yaml:2: enclaves: newly forbidden: to connect: for CID 17 without attestation",
+            "old.yaml:2: enclaves[0].allowlist[0]: newly forbidden: a.b port 443: for CID 17 "
+            "without attestation",
+        ],
+    ),
+    "other measurements": (
+        f"enclaves: [{{pcrs: {{0: {PCR}}}, allowlist: [{A}]}}]",
+        f"enclaves: [{{pcrs: {{0: {OTHER_PCR}}}, allowlist: [{A}]}}]",
+        [
+            "new.yaml:2: enclaves: newly forbidden: to connect: for PCR0 abababababab…",
+            "new.yaml:2: enclaves: newly allowed: to connect: for PCR0 cdcdcdcdcdcd…",
+            "new.yaml:2: enclaves[0].allowlist[0]: newly allowed: a.b port 443: for PCR0 "
+            "cdcdcdcdcdcd…",
+            "old.yaml:2: enclaves[0].allowlist[0]: newly forbidden: a.b port 443: for PCR0 "
+            "abababababab…",
+        ],
+    ),
     "a raw port": (
         "",
         "forwards: [{listen: 'vsock://any:8000', to: 'a.b:443'}]",
@@ -218,7 +248,9 @@ def test_lines_say_what_policy_decides_and_nothing_else(
 ) -> None:
     documents = (Document(old, "old", {}), Document(new, "new", {}))
     lines = [str(each) for each in changes_since(*documents)]
-    entries = {entry.cid for config in (old, new) for entry in config.enclaves}
+    entries = {
+        entry.cid for config in (old, new) for entry in config.enclaves if entry.cid is not None
+    }
     for cid in (3, 16, 17):
         if cid == 3 and cid not in entries:
             continue  # it may not connect, and there is nothing to say of it

@@ -224,13 +224,16 @@ def test_a_file_of_another_kind_is_refused(text: str, kind: Kind, lines: list[st
 
 
 PARENT = "listen: vsock://any:5000\n"
+PCR = "0123456789abcdef" * 6
+
 PARENT_VALUES = {
     "an unknown key": ("mod: report", "mod: unknown key: write mode"),
     "an unknown key like nothing": (
         "xyzzy: 1",
         "xyzzy: unknown key: remove it, or write one of listen, version, allowlist, denylist, "
-        "mode, mixed, require_tls, enclaves, forwards, ingress, resolver, credentials, "
-        "upstream_proxy, source_address, workers, limits, drain, forbidden_streams, admin, log",
+        "mode, mixed, require_tls, enclaves, attestation, forwards, ingress, resolver, "
+        "credentials, upstream_proxy, source_address, workers, limits, drain, "
+        "forbidden_streams, admin, log",
     ),
     "an unknown key with a hyphen": (
         "require-tls: true",
@@ -361,9 +364,47 @@ PARENT_VALUES = {
         "forwards[1].listen: unix:///a?cid=5 is taken by forwards[0].listen: "
         "write another address or port",
     ),
-    "an enclave without a CID": (
+    "an enclave with neither CID nor PCRs": (
         "enclaves: [{name: web}]",
-        "enclaves[0].cid: missing: write an integer within 0-4294967294",
+        "enclaves[0].cid: missing: write an integer within 0-4294967294, or pcrs: {0: 96 "
+        "hexadecimal digits}",
+    ),
+    "a PCR that there is none": (
+        f"enclaves: [{{pcrs: {{32: {PCR}}}}}]",
+        "enclaves[0].pcrs.32: '32' does not fit: write the number of a PCR within 0-31",
+    ),
+    "a PCR with a zero in front": (
+        f"enclaves: [{{pcrs: {{00: {PCR}}}}}]",
+        "enclaves[0].pcrs.00: '00' does not fit: write the number of a PCR within 0-31",
+    ),
+    "a PCR that is too short": (
+        "enclaves: [{pcrs: {0: abcd}}]",
+        "enclaves[0].pcrs.0: 'abcd' does not fit: write a PCR as 96 hexadecimal digits (SHA-384)",
+    ),
+    "a PCR of zeros": (
+        f"enclaves: [{{pcrs: {{8: {'0' * 96}}}}}]",
+        "enclaves[0].pcrs.8: PCR8 of zeros: nothing was measured into it, as in debug mode: write "
+        "the measurement of your image, or attestation: {allow_debug: true}",
+    ),
+    "the same PCRs twice": (
+        f"enclaves: [{{pcrs: {{0: {PCR}}}}}, {{pcrs: {{0: {PCR.upper()}}}}}]",
+        "enclaves[1].pcrs: these measurements have an entry already, enclaves[0]: write one entry "
+        "for them",
+    ),
+    "PCRs behind fewer of them": (
+        f"enclaves: [{{pcrs: {{0: {PCR}}}}}, {{cid: 16, pcrs: {{0: {PCR}, 8: {PCR}}}}}]",
+        "enclaves[1].pcrs: enclaves[0] is for all that this is for, and the first entry counts: "
+        "write it before enclaves[0]",
+    ),
+    "PCRs behind their CID alone": (
+        f"enclaves: [{{cid: 16}}, {{cid: 16, pcrs: {{0: {PCR}}}}}]",
+        "enclaves[1].pcrs: enclaves[0] is for all that this is for, and the first entry counts: "
+        "write it before enclaves[0]",
+    ),
+    "an instance that is none": (
+        "attestation: {instance: host}",
+        "attestation.instance: 'host' does not fit: write the id of an instance, as "
+        "i-0123456789abcdef0",
     ),
     "a CID out of range": (
         "enclaves: [{cid: 4294967295}]",

@@ -124,7 +124,12 @@ REFUSED = {
         {"a": {"c": 2}},
     ),
     "a number as a key": (
-        b"443: 1\n",
+        b"443: {0: a, '0': b}\n",
+        ["1: 443.0: given again (first in line 1): write it once"],
+        {"443": {"0": "a"}},
+    ),
+    "a fraction as a key": (
+        b"0.5: 1\n",
         ["1: (file): a key that is no text: put it in quotes"],
         {},
     ),

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+import threading
 import weakref
 from typing import Any
 
@@ -143,3 +144,44 @@ def test_timers_fire_in_order_of_time_and_can_be_cancelled() -> None:
         return fired
 
     assert loop.run(main()) == ["kept"]
+
+
+def test_a_thread_gives_its_result_while_the_loop_runs() -> None:
+    async def main() -> tuple[int, int]:
+        go_on = threading.Event()
+        waiting = asyncio.ensure_future(loop.in_thread(lambda: go_on.wait(10) and 7, "test"))
+        await loop.sleep(0)
+        assert not waiting.done()
+        go_on.set()
+        return int(await waiting), await loop.in_thread(lambda: 8, "test")
+
+    assert loop.run(main()) == (7, 8)
+
+
+def test_a_thread_raises_what_its_function_raises() -> None:
+    def fail() -> int:
+        raise ValueError("in a thread")
+
+    async def main() -> int:
+        return await loop.in_thread(fail, "test")
+
+    with pytest.raises(ValueError, match="in a thread"):
+        loop.run(main())
+
+
+def test_nobody_waits_for_a_thread_that_hangs() -> None:
+    go_on, has_ended = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        go_on.wait(60)
+        has_ended.set()
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with loop.timeout(0.01):
+                await loop.in_thread(hang, "test")
+
+    loop.run(main())  # which ends, and then the thread finds no loop
+    assert not has_ended.is_set()
+    go_on.set()
+    assert has_ended.wait(60)

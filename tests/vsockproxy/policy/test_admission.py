@@ -10,6 +10,7 @@ from vsockproxy.config.model import Rate
 from vsockproxy.config.patterns import parse_pattern
 from vsockproxy.errors import Refused
 from vsockproxy.policy import Admission, Place, Rule
+from vsockproxy.policy.admission import ATTESTATIONS_AT_ONCE, ATTESTATIONS_PER_SECOND
 from vsockproxy.policy.token_bucket import TokenBucket
 
 
@@ -162,3 +163,16 @@ def test_what_is_remembered_of_rules_is_bounded_by_those_in_use() -> None:
     assert not admission.is_idle(1e9)
     kept[0].leave()
     assert admission.is_idle(1e9)
+
+
+def test_attestations_have_a_limit_of_their_own() -> None:
+    admission = Admission()
+    for _ in range(int(ATTESTATIONS_AT_ONCE)):
+        admission.admit_attestation(1000.0)
+    assert not admission.is_idle(1000.0)
+    text = refusal(lambda: admission.admit_attestation(1000.0))
+    assert text == "more than 8 attestation documents a second"
+    admission.admit_stream(1000.0)  # which is not theirs
+    admission.admit_attestation(1000.0 + 1 / ATTESTATIONS_PER_SECOND)
+    refusal(lambda: admission.admit_attestation(1000.0 + 1 / ATTESTATIONS_PER_SECOND))
+    assert admission.is_idle(1000.0 + 2 * ATTESTATIONS_AT_ONCE / ATTESTATIONS_PER_SECOND)

@@ -206,7 +206,7 @@ def test_limits_at_their_bounds_are_taken(limits: dict[int, int]) -> None:
 
 @covers("W-007")
 def test_keys_of_later_versions_are_ignored() -> None:
-    data = hello_with(f9={1: [None, True]}, f10="later", f3={1: 16384, 2: 100, 3: 65535, 4: 9})
+    data = hello_with(f10={1: [None, True]}, f11="later", f3={1: 16384, 2: 100, 3: 65535, 4: 9})
     assert read(data) == read(with_head(HELLO))
 
 

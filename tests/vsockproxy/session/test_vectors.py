@@ -10,6 +10,15 @@ import pytest
 from tests.support import session_frames as raw
 from tests.support.session_transcripts import CURRENT, FOLDER, FRAMES, Replay
 from vsockproxy.session import Hello, PrefaceReader
+from vsockproxy.session.attesting import (
+    MAX_EVIDENCE_BYTES,
+    Evidence,
+    MapReader,
+    Result,
+    demands_attestation,
+    session_nonce,
+    session_user_data,
+)
 from vsockproxy.session.frame_reader import FrameReader
 from vsockproxy.session.frame_writer import FrameWriter
 from vsockproxy.session.frames import FrameType
@@ -42,6 +51,7 @@ def test_there_are_vectors_of_each_version() -> None:
     assert VERSIONS[-1] == CURRENT
     for folder in VERSIONS:
         assert {path.name for path in folder.iterdir()} == {
+            "attestation.json",
             "frames.json",
             "session.json",
             "session-crc32.json",
@@ -106,3 +116,28 @@ def test_a_recorded_frame(case: dict[str, Any], is_current: bool, has_checksums:
 
 def test_each_type_has_a_recorded_frame() -> None:
     assert {kind for _, kind, *_ in FRAMES} == set(raw.TYPES)
+
+
+@pytest.mark.parametrize("folder", VERSIONS, ids=lambda folder: folder.name)
+def test_the_recorded_attestation(folder: Path) -> None:
+    recorded = load(folder / "attestation.json")
+    octets = {name: bytes.fromhex(text) for name, text in recorded.items()}
+    hellos = [PrefaceReader(may_be_dedicated=False) for _ in range(2)]
+    initiator = hellos[0].receive(octets["initiator_hello"])
+    acceptor = hellos[1].receive(octets["acceptor_hello"])
+    assert isinstance(initiator, Hello)
+    assert isinstance(acceptor, Hello)
+    assert demands_attestation(initiator, acceptor)
+    assert session_nonce(hellos[0].message, hellos[1].message) == octets["nonce"]
+    assert session_user_data(16) == octets["user_data_of_cid_16"]
+    assert session_user_data(None) == octets["user_data_without_cid"]
+    for name, value in (
+        ("evidence", Evidence(b"document")),
+        ("no_evidence", Evidence(refusal="/dev/nsm: no such file")),
+        ("result", Result()),
+        ("refusal", Result("attestation_refused", "nonce_mismatch: of another link")),
+    ):
+        body = MapReader(MAX_EVIDENCE_BYTES, name).receive(octets[name])
+        assert body is not None
+        assert type(value).decode(body) == value
+        assert value.encode() == octets[name]
