@@ -63,6 +63,7 @@ bench: need-haproxy need-socat $(STAMP) ## speed of the pair beside HAProxy and 
 	@$(RUN) -m tests.benchmarks.replacement
 	@$(RUN) -m tests.benchmarks.scrape
 	@$(RUN) -m tests.benchmarks.kms
+	@$(RUN) -m tests.benchmarks.tls
 
 pictures: $(STAMP) ## the pictures in docs/, taken anew from a real run
 	@$(RUN) -m tests.pictures
