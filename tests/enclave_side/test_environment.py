@@ -162,7 +162,7 @@ OVERRIDING = {
     ),
     "endpoints are not ignored": ({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false"}, []),
     "roots": (
-        {"AWS_CA_BUNDLE": "/home/me/roots.pem"},
+        {"AWS_CA_BUNDLE": "/etc/own-roots.pem"},
         ["AWS_CA_BUNDLE is set: SDKs trust the roots there in place of the image's"],
     ),
     "an empty one": ({"AWS_PROFILE": ""}, []),
