@@ -4,8 +4,8 @@ from typing import Literal
 
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.field_types import (
-    AccountId,
     AbsolutePath,
+    AccountId,
     ContactUrl,
     FilePath,
     HostName,
