@@ -166,7 +166,7 @@ def test_an_enclave_that_gets_none_says_why_to_its_programs(tmp_path: Path) -> N
         pair.close()
 
 
-def test_an_enclave_that_gets_none_starts_at_once_and_says_why(tmp_path: Path) -> None:
+def test_an_enclave_whose_cid_gets_none_says_why_there_is_no_region(tmp_path: Path) -> None:
     keys = {"credentials": {"listen": "127.0.0.1:0"}, "shim": {"http_proxy": None}}
     parent = {"credentials": {"enclaves": [99], "socket": f"unix://{tmp_path}/none.sock"}}
     pair = Pair("unix", [], parent=parent, enclave=keys)

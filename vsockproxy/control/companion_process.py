@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from vsockproxy.control.certificate_holder import CertificateHolder
-from vsockproxy.control.logs import Relay
+from vsockproxy.control.logs import EventLog, Relay
 from vsockproxy.control.services import NamedListener, Service
 from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.control.worker_process import ExecutedWorker
@@ -163,14 +163,14 @@ class EnclaveServices(CompanionProcess):
         self._certificates.attach(workers, process)
         nursery.start_soon(self._certificates.run)
 
-    async def ready(self, log: Log) -> None:
+    async def ready(self, log: EventLog) -> None:
         """Wait until the command may start: the region is known or refused, or time is over."""
         with trio.move_on_after(REGION_SECONDS):
             await self._region_settled.wait()
         if self._is_region_wanted:
             cause = self._region_trouble or f"the parent named none in {REGION_SECONDS:g} s"
             text = f"AWS_REGION is not set, {cause}; or write credentials.region"
-            log.warning("region_unknown", text=text)
+            log.write("warning", "region_unknown", {"text": text})
 
     def died(self, worker: int) -> None:
         """Another one is started, which asks anew."""
