@@ -121,14 +121,27 @@ FAILURES = {
     "no file": (["measure", "missing.eif"], 2, "missing.eif: No such file or directory"),
     "a folder": (["measure", "folder"], 2, "folder: Is a directory"),
     "two forms": (["measure", "--json", "--kms-policy", "plain.eif"], 2, "leave --json out"),
-    "no kernel": ([*BUILD, "--kernel", "missing"], 2, "missing: No such file or directory"),
+    "no kernel": (
+        [*BUILD, "--kernel", "missing"],
+        2,
+        "--kernel missing: No such file or directory",
+    ),
     "an empty kernel": ([*BUILD, "--kernel", "empty"], 1, "a kernel without a byte"),
-    "a folder for a ramdisk": ([*BUILD, "--ramdisk", "folder"], 2, "folder: Is a directory"),
-    "no command line": ([*BUILD, "--cmdline", "@missing"], 2, "missing: No such file"),
+    "a folder for a ramdisk": (
+        [*BUILD, "--ramdisk", "folder"],
+        2,
+        "--ramdisk folder: Is a directory",
+    ),
+    "no command line": ([*BUILD, "--cmdline", "@missing"], 2, "--cmdline missing: No such file"),
+    "no metadata": ([*BUILD, "--metadata", "@missing"], 2, "--metadata missing: No such file"),
     "no JSON": ([*BUILD, "--metadata", "{"], 1, "metadata: no JSON: "),
     "no object": ([*BUILD, "--metadata", "[]"], 1, "metadata: no object of JSON"),
-    "no such folder": ([*BUILD, "--output", "missing/out.eif"], 2, "No such file or directory"),
-    "a folder as output": ([*BUILD, "--output", "folder"], 2, "Is a directory"),
+    "no such folder": (
+        [*BUILD, "--output", "missing/out.eif"],
+        2,
+        "--output missing/out.eif: No such file or directory",
+    ),
+    "a folder as output": ([*BUILD, "--output", "folder"], 2, "--output folder: Is a directory"),
     "an architecture": ([*BUILD, "--arch", "riscv"], 2, "'riscv' is not one of"),
 }
 
@@ -156,6 +169,18 @@ def test_an_image_is_built_as_the_layout_says() -> None:
     ]
     assert run("measure", "out.eif").stdout == registers() + "signature: none\n"
     assert stat.S_IMODE(Path("out.eif").stat().st_mode) & 0o600 == 0o600
+
+
+def test_a_kernel_that_nothing_starts_is_warned_of() -> None:
+    Path("bzImage").write_bytes(bytes(0x202) + b"HdrS" + bytes(100))
+
+    assert run(*BUILD, "--kernel", "bzImage").stderr == ""
+    result = run(*BUILD, "--kernel", "bzImage", "--arch", "aarch64")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "warning: --kernel bzImage is no Image of aarch64: an enclave may not start from it\n",
+    )
+    assert "warning: --kernel kernel is no bzImage: " in run(*BUILD, "--json").stderr
 
 
 def test_the_same_inputs_make_the_same_bytes() -> None:
