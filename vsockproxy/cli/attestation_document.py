@@ -7,12 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 import click
-
-if TYPE_CHECKING:
-    from vsockproxy.attestation.documents import AttestationDocument
 
 __all__ = (
     "Unusable",
@@ -222,7 +219,7 @@ def verify(
     if not pcrs:
         text = "no --pcr is given: an enclave of anybody's AWS account would do"
         click.echo(f"warning: {text}", err=True)
-    warn_of_software(document)
+    warn_of_software(document.module_id)
 
 
 def check_extra() -> None:
@@ -250,11 +247,11 @@ def trusted_roots(file: str | None) -> tuple[bytes, ...]:
         raise Unusable(f"--root {file!r:.100}: {error}") from None
 
 
-def warn_of_software(document: "AttestationDocument") -> None:
-    """Say on stderr if a document, verified below a test root, is of a software NSM."""
+def warn_of_software(module_id: str) -> None:
+    """Say on stderr if a document, verified below a test root, is of a software NSM's module."""
     from vsockproxy.attestation.software_nsm import MODULE_ID
 
-    if document.module_id == MODULE_ID:
+    if module_id == MODULE_ID:
         text = "the document is of a software NSM: it proves nothing"
         click.echo(f"warning: {text}", err=True)
 

@@ -160,7 +160,7 @@ def verify_tls(
     shown["expires_at"] = connection.document.expires_at.isoformat()
     print_document(shown, as_json, first_line="verified")
     if not as_json:
-        warn_of_software(connection.document)
+        warn_of_software(connection.document.module_id)
 
 
 def _context(ca: str | None, client_cert: str | None) -> "ssl.SSLContext":

@@ -23,6 +23,8 @@ SIGNER = Signer()
 SIGNED = (*PLAIN, (SIGNATURE, SIGNER.section()))
 FORGED = (*PLAIN, (SIGNATURE, signature_section(SIGNER.pem, Signer().cose(pcrs_of(PLAIN)[0]))))
 
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+
 KERNEL, CMDLINE, _, *RAMDISKS = (data for _, data in PLAIN)
 
 
@@ -108,6 +110,15 @@ def test_without_cryptography_the_output_says_so(monkeypatch: pytest.MonkeyPatch
     policy = run("measure", "--kms-policy", "signed.eif")
     assert "PCR8" in policy.stdout
     assert policy.stderr.startswith("warning: signature not verified")
+
+
+def test_the_documentation_shows_what_is_printed() -> None:
+    Path("web.eif").write_bytes(make_eif())
+    shown = "".join(
+        f"$ vsockproxy eif {' '.join(words)}\n{run(*words).stdout}"
+        for words in (["measure", "web.eif"], ["measure", "--kms-policy", "web.eif"])
+    )
+    assert f"```\n{shown}```\n" in OPERATIONS.read_text(encoding="utf-8")
 
 
 FAILURES = {
