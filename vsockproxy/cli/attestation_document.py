@@ -184,6 +184,9 @@ def verify(
     """
     if at is not None and at_document_time:
         raise click.UsageError("--at and --at-document-time are two times: give one")
+    if max_age is not None and at_document_time:
+        text = "--max-age says nothing with --at-document-time: no document is older than itself"
+        click.echo(f"vsockproxy: {text}", err=True)
     check_extra()
     from vsockproxy.attestation.documents import (
         DocumentRefused,

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.field_types import (
     AbsolutePath,
+    AccountId,
     ContactUrl,
     FilePath,
     HostName,
@@ -182,6 +183,9 @@ class EnclaveKms(Section, frozen=True):
     """A PEM file with the roots for KMS's certificate; by default those of the image's system."""
     fips: bool = False
     """Whether AWS's own endpoints are those with cryptography after FIPS 140 (kms-fips)."""
+    accounts: list[AccountId] = []
+    """AWS accounts whose keys may be used; empty for any, so also for one of whoever hands out the
+    credentials."""
 
 
 class Attestation(Section, frozen=True):

@@ -70,7 +70,7 @@ def read_roots(pem: bytes) -> tuple[bytes, ...]:
     """
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise RequirementError("no PEM certificate that can be read") from None
     return tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
 
