@@ -183,7 +183,7 @@ def _parse_name_server(text: str) -> str:
 
 
 def _parse_unix_socket(text: str) -> Endpoint:
-    if "://" in text:
+    if text.startswith(("unix://", "vsock://", "tcp://")):
         return parse_endpoint(text)
     mend = "write unix:///PATH"
     if text.startswith("/"):

@@ -32,6 +32,10 @@ WRONG = {
         PARENT + "credentials: {enclaves: [16], socket: credentials.sock}\n",
         "f:2: credentials.socket: 'credentials.sock' is no unix socket: write unix:///PATH",
     ),
+    "a source that is a URL": (
+        PARENT + "credentials: {enclaves: [16], socket: 'http://169.254.169.254'}\n",
+        "f:2: credentials.socket: 'http://169.254.169.254' is no unix socket: write unix:///PATH",
+    ),
     "a source by a path that none can have": (
         PARENT + f"credentials: {{enclaves: [16], socket: /{'a' * 120}}}\n",
         f"f:2: credentials.socket: '/{'a' * 79}…' is no unix socket: write unix:///PATH",
