@@ -1,6 +1,6 @@
 """The sections of an enclave's file (`model` has the file)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.field_types import (
@@ -119,6 +119,8 @@ class AcmeAuthority(Section, frozen=True):
 
 class CertificateSource(Section, frozen=True):
     """Where a service's certificate comes from, if we do not make it."""
+
+    wanted: ClassVar[str] = "{chain: FILE, key: FILE} or {acme: {directory: URL}}"
 
     chain: FilePath | None = None
     """A file of the image: the certificate, then its issuers', in PEM."""

@@ -210,7 +210,7 @@ def _check_http_front(forward: EnclaveForward) -> Iterator[_Complaint]:
 def _check_parent_credentials(credentials: ParentCredentials) -> Iterator[_Complaint]:
     if not isinstance(credentials.socket, UnixAddress):
         what = "whoever may connect there has the instance's role: only a unix socket says who"
-        yield "socket", what, f"write unix://{CREDENTIALS_SOCKET}"
+        yield "socket", what, f"write unix://{CREDENTIALS_SOCKET}, or imds in place of socket"
 
 
 def _check_credentials_sources(sections: Iterable[Found]) -> Iterator[Fault]:
