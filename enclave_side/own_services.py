@@ -23,7 +23,7 @@ from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials, EnclaveKm
 from vsockproxy.config.scalars import TO_ACME
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.listening import Listener, ListenError, open_listener
-from vsockproxy.nsm_device import has_nsm
+from vsockproxy.nsm_device import Nsm, has_nsm
 from vsockproxy.nsm_locations import DEVELOPMENT_HINT, NSM_VARIABLE
 from vsockproxy.worker_messages import ListenerKind
 
@@ -102,6 +102,9 @@ def prepare_own_services(
             listener = open_stream_socket(config.nsm_location)
             stack.callback(listener.close)
             opened.append((NSM_NAME, "nsm", listener))
+        elif Nsm(config.nsm_location).is_software:
+            text = "is a socket, so a software NSM, whose documents prove nothing"
+            machine.left_out.append(f"attestation.device: {config.nsm_location} {text}")
     if (users := _users_of_the_module(config)) and not has_nsm(config.nsm_location):
         text = f"there is no {config.nsm_location}, so no documents for {' and '.join(users)}"
         machine.left_out.append(f"{text}: {DEVELOPMENT_HINT}")

@@ -1,6 +1,7 @@
 """The software module in an enclave's services: what outlives them, and who may ask."""
 
 import stat
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.nsm_server import document_fields
+from tests.support.nsm_server import document_fields, nsm_socket
 from tests.support.observation import kill
 from tests.support.pair import Pair, Side
 from vsockproxy.attestation.documents import Requirements, verify_document
@@ -108,3 +109,14 @@ def test_a_root_that_cannot_be_made_is_said_and_nothing_starts(tmp_path: Path) -
         assert any("attestation.root: " in each for each in enclave.raw)
     finally:
         pair.close()
+
+
+def test_a_module_that_is_a_socket_is_said_to_be_software() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="vsp-") as directory,
+        nsm_socket(Path(directory, "n.sock")) as path,
+        Pair("unix", [], enclave={"attestation": {"device": str(path)}}) as pair,
+    ):
+        assert pair.enclave is not None
+        line = pair.enclave.wait_for_event("left_out", level="warning")
+        assert line["text"].startswith(f"attestation.device: {path} is a socket")
