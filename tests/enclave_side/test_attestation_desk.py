@@ -22,7 +22,7 @@ KEY = b"key"
 
 def test_a_document_binds_what_it_is_asked_for() -> None:
     async def main(desk: AttestationDesk) -> bytes:
-        return await desk.document(b"nonce", KEY, "image")
+        return await desk.document(b"nonce", KEY, "image", None)
 
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as directory,
@@ -39,7 +39,7 @@ def refusals(desk: AttestationDesk, number: int) -> Callable[[], object]:
 
     async def ask() -> str:
         try:
-            await desk.document(b"n", KEY, "generated")
+            await desk.document(b"n", KEY, "generated", None)
         except NoDocument as error:
             return f"{error.status} {error.text}"
         return "document"
@@ -90,7 +90,7 @@ def test_tokens_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
         for seconds in (0.0, 0.0, 0.1):
             await sleep(seconds)
             with pytest.raises(NoDocument) as caught:
-                await desk.document(b"n", KEY, "generated")
+                await desk.document(b"n", KEY, "generated", None)
             statuses.append(caught.value.status)
         return statuses
 
