@@ -20,8 +20,9 @@ BURST: Final = 256.0
 """Documents in a second, and after a quiet time at once. The module makes some hundred a second."""
 
 CLIENT_RATE: Final = 25.0
-CLIENT_BURST: Final = 64.0
-"""The same for one client's address, or network of IPv6: a quarter of all."""
+CLIENT_BURST: Final = 208.0
+"""The same for one client's address, or network of IPv6. Many programs may stand behind one, and
+begin at once; after that a quarter of all is theirs."""
 
 MOST_WAITING: Final = 256
 ANSWER_SECONDS: Final = 10.0
