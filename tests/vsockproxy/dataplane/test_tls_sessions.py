@@ -157,7 +157,7 @@ def identity_of(authority: Authority, *, wants_clients: bool) -> ServiceIdentity
     section = IngressTls(client_ca=str(authority.file) if wants_clients else None)
     identity = ServiceIdentity("web", section)
     with open(memory_descriptor("test", served.pem), "rb") as memory:
-        identity.renew(Certificate("web", served.public_key, "files"), memory.fileno())
+        identity.renew(Certificate("web", served.public_key, "image"), memory.fileno())
     return identity
 
 
