@@ -70,6 +70,7 @@ async def serve_kms(process: ServiceProcess, keeper: CredentialsKeeper, nsm: Nsm
             partial(open_envelope, private_key=private_key),
             keeper,
             process.log,
+            kms.accounts,
         )
         nursery.start_soon(_serve, process, proxy.answer)
 

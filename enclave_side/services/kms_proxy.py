@@ -7,7 +7,7 @@ measured.
 """
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ import trio
 
 from enclave_side.services.kms_documents import FreshDocuments
 from enclave_side.services.kms_upstream import KmsEndpoint
-from vsockproxy.attestation.kms_answers import OpenEnvelope, open_answer
+from vsockproxy.attestation.kms_answers import OpenEnvelope, check_account, open_answer
 from vsockproxy.attestation.kms_calls import (
     AttestedCall,
     KmsCall,
@@ -82,6 +82,7 @@ class KmsProxy:
         open_envelope: has the private one.
         keeper: has the credentials that requests are signed with.
         log: gets a line for each call.
+        accounts: those whose keys may be used; empty for any.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class KmsProxy:
         open_envelope: OpenEnvelope,
         keeper: CredentialsKeeper,
         log: EventLog,
+        accounts: Collection[str] = (),
     ) -> None:
+        self._accounts = frozenset(accounts)
         self._endpoint_of = endpoint_of
         self._documents = documents
         self._open_envelope = open_envelope
@@ -143,7 +146,7 @@ class KmsProxy:
             body = with_recipient(body, await self._documents.fresh())
         signed = self._signed(call, request, body, endpoint, credentials)
         answer = await _ask(endpoint, call, signed)
-        return self._open(attested, answer)
+        return self._open(call, attested, answer)
 
     async def _credentials(self) -> Credentials:
         keeper = self._keeper
@@ -185,7 +188,9 @@ class KmsProxy:
             raise CallUnusable("headers", str(error)) from None
         return write_post("/", host, [*passed, *added], body)
 
-    def _open(self, attested: AttestedCall | None, answer: ServiceAnswer) -> ServiceAnswer:
+    def _open(
+        self, call: KmsCall, attested: AttestedCall | None, answer: ServiceAnswer
+    ) -> ServiceAnswer:
         """The answer as the program gets it."""
         given = dict(answer.headers)
         body = answer.body
@@ -193,10 +198,12 @@ class KmsProxy:
             if given.get("content-encoding", "identity") != "identity":
                 raise AnswerRefused("encoding", "the answer is compressed, and nobody asked for it")
             # On the loop: it holds the interpreter's lock for its half a millisecond anyway.
-            body = open_answer(attested, body, self._open_envelope)
+            body = open_answer(attested, body, self._open_envelope, self._accounts)
         elif attested is not None and answer.status < _LEAST_ERROR:
             text = f"KMS answers with status {answer.status}, which is none of its own"
             raise AnswerRefused("status", text)
+        elif answer.status == _OK:
+            check_account(call.operation, body, self._accounts)
         is_changed = body is not answer.body
         return ServiceAnswer(
             answer.status,

@@ -94,6 +94,17 @@ def test_an_enclave_is_verified(root: Path) -> None:
     assert said["reason"] is None
     assert said["public_key"] == own_certificate().public_key.hex()
     assert said["pcrs"]["0"] == PCR0
+    assert datetime.fromisoformat(said["expires_at"]) > datetime.now(UTC)
+
+
+def test_what_is_verified_is_shown_for_people(root: Path) -> None:
+    with serving_tls(true_enclave) as port:
+        done = verify(port, root, "--pcr", f"0={PCR0}")
+    lines = done.stdout.splitlines()
+    user_data = bound_fields(own_certificate().public_key, "generated")[0]
+    assert f"user_data: {user_data.hex()} ({user_data.decode()!r})" in lines
+    assert [line.partition(": ")[0] for line in lines[-2:]] == ["server_key_sha256", "expires_at"]
+    assert done.stderr == "warning: the document is of a software NSM: it proves nothing\n"
 
 
 KEY = own_certificate().public_key
@@ -219,8 +230,15 @@ UNUSABLE = {
     "half a byte": (("--pcr", "0=1"), "is no hex"),
     "zeros": (("--pcr", f"0={'00' * 48}"), "debug mode"),
     "a root that is not there": ((*WITH_PCR, "--root", "/nonexistent"), "cannot read"),
-    "authorities that are not there": ((*WITH_PCR, "--ca", "/nonexistent"), "--ca"),
-    "a certificate that is not there": ((*WITH_PCR, "--client-cert", "/nonexistent"), "--ca or"),
+    "authorities that are not there": (
+        (*WITH_PCR, "--ca", "/nonexistent"),
+        "--ca '/nonexistent' cannot be used: No such file or directory",
+    ),
+    "authorities that are none": ((*WITH_PCR, "--ca", "/dev/null"), "--ca '/dev/null' cannot be"),
+    "a certificate that is not there": (
+        (*WITH_PCR, "--client-cert", "/nonexistent"),
+        "--client-cert '/nonexistent' cannot be used: No such file or directory",
+    ),
 }
 
 
@@ -235,7 +253,9 @@ def test_what_cannot_be_used_is_said_before_anything_is_sent(case: str) -> None:
 def test_nobody_is_there(root: Path) -> None:
     done = verify(free_port(), root, *WITH_PCR)
     assert done.exit_code == 2
-    assert "cannot be connected to: Connection refused" in done.output
+    assert done.output.startswith("Error: 127.0.0.1:")
+    assert done.output.endswith(" cannot be connected to: Connection refused\n")
+    assert done.output.count("\n") == 1
     arguments = ["attestation", "verify-tls", "localhost", *WITH_PCR]
     assert CliRunner().invoke(main, arguments).exit_code == 2
 

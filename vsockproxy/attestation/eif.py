@@ -21,6 +21,7 @@ __all__ = (
     "MAGIC",
     "MAX_SECTIONS",
     "MIN_SECTIONS",
+    "NO_RAMDISKS_PCR",
     "PCR_BYTES",
     "SECTION_HEADER_BYTES",
     "VERSION",
@@ -33,6 +34,7 @@ __all__ = (
     "Section",
     "SectionKind",
     "extended_pcr",
+    "is_kernel",
 )
 
 MAGIC: Final = b".eif"
@@ -58,6 +60,12 @@ PCR_BYTES: Final = 48
 
 EMPTY_PCR: Final = bytes(PCR_BYTES)
 """A register that nothing was measured into, as PCR8 of an image without a signature."""
+
+NO_RAMDISKS_PCR: Final = hashlib.sha384(EMPTY_PCR + hashlib.sha384().digest()).digest()
+"""PCR2 of every image that has one ramdisk: the hash of nothing, extended into a register."""
+
+_KERNEL_MAGICS: Final = {"x86_64": (0x202, b"HdrS"), "aarch64": (0x38, b"ARM\x64")}
+"""Where a kernel says what it is (Linux, Documentation/arch/x86/boot.rst and arm64/booting.rst)."""
 
 DEFAULT_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 DEFAULT_CPUS: Final = 2
@@ -267,3 +275,14 @@ class Measuring:
 def extended_pcr(digest: bytes) -> bytes:
     """An empty register, extended once with the SHA-384 of what is measured."""
     return hashlib.sha384(EMPTY_PCR + digest).digest()
+
+
+def is_kernel(beginning: bytes, architecture: Architecture) -> bool:
+    """Whether a file is what the architecture starts: a bzImage, or an Image for aarch64.
+
+    Args:
+        beginning: its first bytes, 1 KiB or more if it has so many.
+        architecture: of the image.
+    """
+    offset, magic = _KERNEL_MAGICS[architecture]
+    return beginning[offset : offset + len(magic)] == magic

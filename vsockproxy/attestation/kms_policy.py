@@ -6,7 +6,7 @@ are hexadecimal, and the guide's operator ignores case.
 
 from typing import Final
 
-from vsockproxy.attestation.eif import EMPTY_PCR, Measurements
+from vsockproxy.attestation.eif import EMPTY_PCR, NO_RAMDISKS_PCR, Measurements
 
 __all__ = ("kms_condition",)
 
@@ -14,7 +14,10 @@ _PREFIX: Final = "kms:RecipientAttestation:"
 
 
 def kms_condition(measurements: Measurements) -> dict[str, dict[str, dict[str, str]]]:
-    """The block for an image. A register without content is left out: every debug enclave has it.
+    """The block for an image.
+
+    A register without content is left out, since every debug enclave has it; so is the one of no
+    application, which every image with a single ramdisk has.
 
     Args:
         measurements: of the image.
@@ -22,6 +25,6 @@ def kms_condition(measurements: Measurements) -> dict[str, dict[str, dict[str, s
     values = {
         f"{_PREFIX}{'ImageSha384' if number == 0 else f'PCR{number}'}": value.hex()
         for number, value in measurements.pcrs.items()
-        if value != EMPTY_PCR
+        if value not in (EMPTY_PCR, NO_RAMDISKS_PCR)
     }
     return {"Condition": {"StringEqualsIgnoreCase": values}}

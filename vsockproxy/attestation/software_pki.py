@@ -138,7 +138,7 @@ def read_root(pem: bytes) -> SoftwareRoot:
     """
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise SoftwareRootError("it has no certificate in PEM") from error
     try:
         key = load_pem_private_key(pem, None)

@@ -4,7 +4,7 @@ import binascii
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Final, NoReturn, Protocol
@@ -12,13 +12,15 @@ from typing import Final, NoReturn, Protocol
 import click
 
 __all__ = (
+    "Unusable",
     "check_extra",
     "end_refused",
     "parse_pcrs",
     "print_document",
-    "read_file",
     "show",
+    "trusted_roots",
     "verify",
+    "warn_of_software",
 )
 
 EXIT_REFUSED = 1
@@ -32,7 +34,14 @@ _PCR: Final = re.compile(r"([0-9]{1,2})=(.+)", re.DOTALL)
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}")
 
 _IN_FIRST_LINE: Final = frozenset({"verified", "reason"})
+_OF_BYTES: Final = frozenset({"public_key", "user_data", "nonce"})
 _FIELDS: Final = ("module_id", "timestamp", "digest", "public_key", "user_data", "nonce")
+
+
+class Unusable(click.ClickException):
+    """What an option names cannot be used, though the command line is right: one line, status 2."""
+
+    exit_code = 2
 
 
 class Refusal(Protocol):
@@ -89,7 +98,7 @@ def _time(context: click.Context, option: click.Parameter, text: str | None) -> 
 @click.argument("file", metavar="FILE|-")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(file: str, as_json: bool) -> None:
-    """Show what the attestation document in FILE says, without verifying it.
+    """Show what an attestation document says, unverified.
 
     Anybody can write such a document; only `verify` says whether one is genuine. FILE holds it as
     the NSM gave it (CBOR), or in base64; - is standard input.
@@ -166,28 +175,30 @@ def verify(
     max_age: float | None,
     as_json: bool,
 ) -> None:
-    """Verify the attestation document in FILE: its certificates, signature and measurements.
+    """Verify an attestation document.
 
-    FILE holds it as the NSM gave it (CBOR), or in base64; - is standard input.
+    Its certificates, its signature, and the measurements and nonce that are given. FILE holds it as
+    the NSM gave it (CBOR), or in base64; - is standard input.
 
     Exits with 0 if it is verified, 1 if it is refused, 2 if FILE or an option cannot be used.
     """
     if at is not None and at_document_time:
         raise click.UsageError("--at and --at-document-time are two times: give one")
+    if max_age is not None and at_document_time:
+        text = "--max-age says nothing with --at-document-time: no document is older than itself"
+        click.echo(f"vsockproxy: {text}", err=True)
     check_extra()
     from vsockproxy.attestation.documents import (
-        AWS_ROOT,
         DocumentRefused,
         RequirementError,
         Requirements,
         parse_unverified,
-        read_roots,
         verify_document,
     )
 
     try:
         requirements = Requirements(
-            roots=(AWS_ROOT,) if root is None else read_roots(read_file(root, _MOST_ROOTS_BYTES)),
+            roots=trusted_roots(root),
             pcrs=pcrs,
             nonce=nonce,
             max_age_seconds=max_age,
@@ -203,22 +214,52 @@ def verify(
     except DocumentRefused as error:
         end_refused(error, as_json)
     print_document(document.for_display(), as_json, first_line="verified")
-    if not as_json:
-        click.echo(f"expires_at: {document.expires_at.isoformat()}")
-        if document.is_debug:
-            click.echo("debug mode: the parent can look into this enclave")
+    if as_json:
+        return
+    click.echo(f"expires_at: {document.expires_at.isoformat()}")
+    if document.is_debug:
+        click.echo("debug mode: the parent can look into this enclave")
+    if not pcrs:
+        text = "no --pcr is given: an enclave of anybody's AWS account would do"
+        click.echo(f"warning: {text}", err=True)
+    warn_of_software(document.module_id)
 
 
 def check_extra() -> None:
     """One clear line where the library is missing, as in an enclave image without trust."""
     if find_spec("cryptography") is None:
-        raise click.UsageError(
+        raise Unusable(
             "this needs cryptography, which is not here: install vsockproxy with its extra, as in "
             "pip install '.[trust]'"
         )
 
 
-def read_file(file: str, most: int) -> bytes:
+def trusted_roots(file: str | None) -> tuple[bytes, ...]:
+    """The certificates that the option --root names, DER; AWS's where it is not given.
+
+    Raises:
+        Unusable: there are none, or the file cannot be read.
+    """
+    from vsockproxy.attestation.documents import AWS_ROOT, RequirementError, read_roots
+
+    if file is None:
+        return (AWS_ROOT,)
+    try:
+        return read_roots(_read_file(file, _MOST_ROOTS_BYTES, "--root: "))
+    except RequirementError as error:
+        raise Unusable(f"--root {file!r:.100}: {error}") from None
+
+
+def warn_of_software(module_id: str) -> None:
+    """Say on stderr if a document, verified below a test root, is of a software NSM's module."""
+    from vsockproxy.attestation.software_nsm import MODULE_ID
+
+    if module_id == MODULE_ID:
+        text = "the document is of a software NSM: it proves nothing"
+        click.echo(f"warning: {text}", err=True)
+
+
+def _read_file(file: str, most: int, option: str = "") -> bytes:
     """The beginning of a file: one byte more than `most` at most."""
     try:
         if file == "-":
@@ -227,12 +268,12 @@ def read_file(file: str, most: int) -> bytes:
             return opened.read(most + 1)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or error
-        raise click.UsageError(f"cannot read {file!r}: {reason}") from None
+        raise Unusable(f"{option}cannot read {file!r}: {reason}") from None
 
 
 def _read_document(file: str) -> bytes:
     """The bytes of a document, which begin above 0x7f; so what is base64 can be nothing else."""
-    content = read_file(file, _MOST_FILE_BYTES)
+    content = _read_file(file, _MOST_FILE_BYTES)
     if _BASE64.fullmatch(content.strip()):
         try:
             return binascii.a2b_base64(b"".join(content.split()), strict_mode=True)
@@ -249,21 +290,40 @@ def end_refused(error: Refusal, as_json: bool) -> NoReturn:
         click.echo(json.dumps(shown, indent=2))
     else:
         click.echo(f"refused: {error.reason}: {error.text}")
+        if error.reason == "untrusted_root":
+            click.echo("for a test root, or one of another partition: --root FILE", err=True)
     sys.exit(EXIT_REFUSED)
 
 
 def print_document(shown: Mapping[str, object], as_json: bool, *, first_line: str) -> None:
-    """Print the fields of a document."""
+    """Print the fields of a document; as text, registers of zeros together in one line."""
     if as_json:
         click.echo(json.dumps(shown, indent=2))
         return
     click.echo(first_line)
     for name, value in shown.items():
         if isinstance(value, Mapping):
-            for index, measurement in value.items():
-                click.echo(f"PCR{index}: {measurement}")
+            zeros = [int(index) for index, digits in value.items() if not digits.strip("0")]
+            for index, digits in value.items():
+                if int(index) not in zeros:
+                    click.echo(f"PCR{index}: {digits}")
+            if zeros:
+                click.echo(f"zeros: {_ranges(zeros)}")
         elif name not in _IN_FIRST_LINE:
             click.echo(f"{name}: {_for_terminal(name, value)}")
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """Rising numbers of registers, as `PCR3, PCR5-PCR15`."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and runs[-1][-1] == index - 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ", ".join(
+        f"PCR{run[0]}" if len(run) == 1 else f"PCR{run[0]}-PCR{run[-1]}" for run in runs
+    )
 
 
 def _for_terminal(name: str, value: object) -> str:
@@ -275,4 +335,8 @@ def _for_terminal(name: str, value: object) -> str:
     if name == "timestamp" and isinstance(value, int):
         return f"{value} ({time_of(value).isoformat(timespec='milliseconds')})"
     text = str(value)
+    if name in _OF_BYTES:
+        # What ASCII can print is shown as text as well, as the line of a TLS key.
+        said = bytes.fromhex(text).decode("latin-1")
+        return f"{text} ({said!r})" if said.isascii() and said.isprintable() and said else text
     return text if text.isprintable() else ascii(text)

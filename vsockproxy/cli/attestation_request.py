@@ -74,11 +74,11 @@ _HEX_OR_FILE: Final = "HEX|FILE"
 def request(
     user_data: bytes | None, nonce: bytes | None, public_key: bytes | None, output: Path | None
 ) -> None:
-    """Ask the Nitro Secure Module for an attestation document, inside an enclave.
+    """Ask the NSM for a document, inside an enclave.
 
-    The module is /dev/nsm, or what VSOCKPROXY_NSM names. Values are digits in hex, or else the name
-    of a file with the bytes (./NAME where a name has only such digits). The document is written as
-    the module gave it (CBOR), in base64 where standard output is a terminal.
+    The Nitro Secure Module is /dev/nsm, or what VSOCKPROXY_NSM names. Values are digits in hex, or
+    else the name of a file with the bytes (./NAME where a name has only such digits). The document
+    is written as the module gave it (CBOR), in base64 where standard output is a terminal.
 
     Exits with 0 if there is a document, with 1 if the module gives none, with 2 if an argument
     cannot be used.

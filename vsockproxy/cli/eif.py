@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final
 
@@ -19,6 +19,7 @@ from vsockproxy.attestation.eif import (
     EifRefused,
     Measurements,
     Section,
+    is_kernel,
 )
 from vsockproxy.attestation.eif_reader import EifImage, EifReader
 from vsockproxy.attestation.eif_writer import EifWriter, UnusableInput, write_metadata
@@ -33,6 +34,8 @@ PIECE_BYTES: Final = 1024 * 1024
 
 MODE: Final = 0o666
 """Of the image, but for what the umask takes away: there is nothing secret in it."""
+
+_KERNEL_HEAD_BYTES: Final = 1024
 
 NOT_VERIFIED: Final = "not verified (pip install 'vsockproxy[trust]')"
 
@@ -56,11 +59,11 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 @click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
 @click.pass_context
 def measure(context: click.Context, as_json: bool, as_policy: bool, file: str) -> None:
-    """Print what an enclave of this image file will measure: PCR0, PCR1, PCR2 and PCR8.
+    """Print what an image file will measure.
 
-    The file's checksum is checked, and its signature if it has one (that needs the extra `trust`;
-    without it the output says so). PCR8 is all zeros where there is no signature. FILE may be - for
-    standard input.
+    That is PCR0, PCR1, PCR2 and PCR8 of an enclave of this image. The file's checksum is checked,
+    and its signature if it has one (that needs the extra `trust`; without it the output says so).
+    PCR8 is all zeros where there is no signature. FILE may be - for standard input.
 
     Exits with 0 if the file is good, with 1 if it is no EIF, damaged or wrongly signed, with 2 if
     it cannot be read.
@@ -179,21 +182,23 @@ def build(
     architecture: Architecture,
     as_json: bool,
 ) -> None:
-    """Build an image file of a kernel, its command line and ramdisks, and print its PCRs.
+    """Build an image file, and print its PCRs.
 
-    The same inputs make the same bytes: no clock is asked, and a BuildTime is there only if it is
-    given in --metadata.
+    It is made of a kernel, its command line and ramdisks. The same inputs make the same bytes: no
+    clock is asked, and a BuildTime is there only if it is given in --metadata.
 
     Exits with 0 if it is built, with 1 if it cannot be made of this, with 2 if a file cannot be
     read or written.
     """
     try:
         with ExitStack() as stack:
-            files = [stack.enter_context(Path(name).open("rb")) for name in (kernel, *ramdisks)]
+            named = [("--kernel", kernel), *(("--ramdisk", name) for name in ramdisks)]
+            files = [stack.enter_context(_open_option(*each)) for each in named]
             sizes = [os.fstat(file.fileno()).st_size for file in files]
-            line = _text_or_file(cmdline)
-            described = write_metadata(_json_object(_text_or_file(metadata)))
+            line = _text_or_file("--cmdline", cmdline)
+            described = write_metadata(_json_object(_text_or_file("--metadata", metadata)))
             writer = EifWriter(architecture, sizes[0], line, described, sizes[1:])
+            is_started = is_kernel(files[0].peek(_KERNEL_HEAD_BYTES), architecture)
             sources: list[BinaryIO] = [files[0], BytesIO(line), BytesIO(described), *files[1:]]
             with _replacing(output) as target:
                 measurements = write_image(writer, sources, target)
@@ -204,6 +209,10 @@ def build(
     except UnusableInput as error:
         click.echo(str(error), err=True)
         context.exit(EXIT_REFUSED)
+    if not is_started:
+        wanted = "bzImage" if architecture == "x86_64" else "Image of aarch64"
+        text = f"--kernel {kernel} is no {wanted}: an enclave may not start from it"
+        click.echo(f"warning: {text}", err=True)
     if as_json:
         _print_json({"pcrs": _hexadecimal(measurements), "architecture": architecture})
     else:
@@ -242,23 +251,40 @@ def write_image(writer: EifWriter, sources: Sequence[BinaryIO], target: IO[bytes
 def _replacing(name: str) -> Iterator[IO[bytes]]:
     """A file that takes the place of `name` when all is written, and else is not left behind."""
     path = Path(name)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with _named("--output", name):
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with open(descriptor, "wb") as file:
             yield file
             umask = os.umask(0)
             os.umask(umask)
             os.fchmod(file.fileno(), MODE & ~umask)
-        Path(temporary).replace(path)
+        with _named("--output", name):
+            Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink()
         raise
 
 
-def _text_or_file(text: str) -> bytes:
+@contextmanager
+def _named(option: str, name: str) -> Iterator[None]:
+    """Let a failure name the option and what was given there, and no file of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{option} {name}") from error
+
+
+def _open_option(option: str, name: str) -> BufferedReader:
+    with _named(option, name):
+        return Path(name).open("rb")
+
+
+def _text_or_file(option: str, text: str) -> bytes:
     """The text, or what is in @FILE without the newline at its end."""
     if text.startswith("@"):
-        return Path(text[1:]).read_bytes().removesuffix(b"\n")
+        with _open_option(option, text[1:]) as file:
+            return file.read().removesuffix(b"\n")
     return os.fsencode(text)
 
 

@@ -60,7 +60,8 @@ def command(
     """Run CMD as in an enclave, with the parent's side beside it.
 
     CMD has no network but what the allowlists name, and simply connects to it. Without files and
-    --allow that is nothing. Needs user namespaces, or root; no vsock.
+    --allow that is nothing. Needs user namespaces, or root; no vsock. Listeners of the parent's
+    ingress and admin are those of this machine: they are bound as the file says.
 
     This is a development tool, not a boundary: CMD sees your files, and runs as you.
 

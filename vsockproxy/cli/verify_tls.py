@@ -2,22 +2,25 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING
 
 import click
 
 from vsockproxy.addresses import AddressError, parse_destination
 from vsockproxy.cli.attestation_document import (
+    Unusable,
     check_extra,
     end_refused,
     parse_pcrs,
     print_document,
-    read_file,
+    trusted_roots,
+    warn_of_software,
 )
 
-__all__ = ("verify_tls",)
+if TYPE_CHECKING:
+    import ssl
 
-_MOST_ROOTS_BYTES: Final = 1024 * 1024
+__all__ = ("verify_tls",)
 
 
 @click.command("verify-tls")
@@ -98,7 +101,7 @@ def verify_tls(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Verify that TLS with HOST:PORT ends in an enclave, and in which.
+    """Verify in which enclave TLS with a server ends.
 
     Connects, asks for an attestation document with a new nonce, and verifies that this document
     binds the key of this very connection. No authority is asked about the certificate, unless --ca
@@ -120,27 +123,23 @@ def verify_tls(
         raise click.BadParameter(str(error), param_hint="HOST:PORT") from None
     check_extra()
     from vsockproxy.attestation.documents import (
-        AWS_ROOT,
         DocumentRefused,
         RequirementError,
         Requirements,
-        read_roots,
     )
     from vsockproxy.attestation.tls_verification import ConnectionRefused
-    from vsockproxy.attested_tls import Unreachable, client_context, connect_attested
+    from vsockproxy.attested_tls import Unreachable, connect_attested
 
     try:
         requirements = Requirements(
-            roots=(AWS_ROOT,) if root is None else read_roots(read_file(root, _MOST_ROOTS_BYTES)),
+            roots=trusted_roots(root),
             pcrs=pcrs,
             max_age_seconds=max_age,
             allow_debug=allow_debug,
         )
-        context = client_context(ca, client_cert)
     except RequirementError as error:
         raise click.UsageError(str(error)) from None
-    except OSError as error:
-        raise click.UsageError(f"--ca or --client-cert cannot be used: {error}") from None
+    context = _context(ca, client_cert)
     try:
         connection = connect_attested(
             destination.host.text,
@@ -152,10 +151,28 @@ def verify_tls(
             seconds=timeout,
         )
     except Unreachable as error:
-        raise click.UsageError(str(error)) from None
+        raise Unusable(str(error)) from None
     except (ConnectionRefused, DocumentRefused) as error:
         end_refused(error, as_json)
     connection.close()
     shown = connection.document.for_display()
     shown["server_key_sha256"] = hashlib.sha256(connection.public_key).hexdigest()
+    shown["expires_at"] = connection.document.expires_at.isoformat()
     print_document(shown, as_json, first_line="verified")
+    if not as_json:
+        warn_of_software(connection.document.module_id)
+
+
+def _context(ca: str | None, client_cert: str | None) -> "ssl.SSLContext":
+    """What to connect with; a file that cannot be used is named with its option."""
+    from vsockproxy.attested_tls import client_context
+
+    try:
+        client_context(ca)
+    except OSError as error:
+        raise Unusable(f"--ca {ca!r} cannot be used: {error.strerror or error}") from None
+    try:
+        return client_context(ca, client_cert)
+    except OSError as error:
+        text = f"--client-cert {client_cert!r} cannot be used: {error.strerror or error}"
+        raise Unusable(text) from None

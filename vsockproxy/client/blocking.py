@@ -4,18 +4,15 @@ import socket
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Final, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from vsockproxy.client import kms_calls
 from vsockproxy.client.kms_calls import Call
-from vsockproxy.client.kms_errors import KmsError, KmsTimedOut
-from vsockproxy.client.kms_exchange import READ_BYTES, Exchange, begin
+from vsockproxy.client.kms_errors import KmsError
+from vsockproxy.client.kms_exchange import CALL_SECONDS, READ_BYTES, Exchange, begin
 from vsockproxy.nsm_device import Nsm, nsm_location
 
 __all__ = ("Kms", "attestation_document", "kms")
-
-CALL_SECONDS: Final = 60.0
-"""The proxy answers within 50 s."""
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -94,8 +91,7 @@ class Kms:
         except KmsError:
             raise  # they are of these kinds too
         except TimeoutError:
-            text = f"the KMS proxy at {proxy} did not answer in {self._timeout:g} s"
-            raise KmsTimedOut(text) from None
+            raise proxy.silent(self._timeout) from None
         except OSError as error:
             raise proxy.lost(error) from error
 

@@ -13,7 +13,7 @@ from vsockproxy.client import blocking
 from vsockproxy.client.kms_calls import Result
 from vsockproxy.client.kms_client import AsyncKms
 from vsockproxy.client.kms_errors import KmsError
-from vsockproxy.client.kms_exchange import READ_BYTES, Exchange
+from vsockproxy.client.kms_exchange import CALL_SECONDS, READ_BYTES, Exchange
 from vsockproxy.client.location import stream_socket_path
 from vsockproxy.client.opening import Opening
 from vsockproxy.client.waiting import Accepting, Waits, connect, finish
@@ -175,22 +175,30 @@ class Kms(AsyncKms):
     async def _carry_out(self, exchange: Exchange[Result]) -> Result:
         proxy = exchange.proxy
         try:
-            reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
-            try:
-                writer.write(exchange.request)
-                await writer.drain()
-                while True:
-                    received = exchange.receive(await reader.read(READ_BYTES))
-                    if received is not None:
-                        return received.result
-            finally:
-                writer.close()
-                with suppress(OSError):  # it is of no use any more
-                    await writer.wait_closed()
+            async with asyncio.timeout(CALL_SECONDS):
+                return await self._exchange(exchange)
         except KmsError:
-            raise  # some are of the next kind too
+            raise  # some are of the next kinds too
+        except TimeoutError as error:
+            if error.errno is not None:  # the kernel's, of a connection that nobody answered
+                raise proxy.lost(error) from error
+            raise proxy.silent(CALL_SECONDS) from None
         except OSError as error:
             raise proxy.lost(error) from error
+
+    async def _exchange(self, exchange: Exchange[Result]) -> Result:
+        reader, writer = await asyncio.open_connection(exchange.proxy.host, exchange.proxy.port)
+        try:
+            writer.write(exchange.request)
+            await writer.drain()
+            while True:
+                received = exchange.receive(await reader.read(READ_BYTES))
+                if received is not None:
+                    return received.result
+        finally:
+            writer.close()
+            with suppress(OSError):  # it is of no use any more
+                await writer.wait_closed()
 
 
 kms = Kms()

@@ -11,7 +11,7 @@ from vsockproxy.client import blocking
 from vsockproxy.client.kms_calls import Result
 from vsockproxy.client.kms_client import AsyncKms
 from vsockproxy.client.kms_errors import KmsError
-from vsockproxy.client.kms_exchange import READ_BYTES, Exchange
+from vsockproxy.client.kms_exchange import CALL_SECONDS, READ_BYTES, Exchange
 from vsockproxy.client.location import stream_socket_path
 from vsockproxy.client.opening import Opening
 from vsockproxy.client.waiting import Accepting, Waits, connect, finish
@@ -176,12 +176,15 @@ class Kms(AsyncKms):
     async def _carry_out(self, exchange: Exchange[Result]) -> Result:
         proxy = exchange.proxy
         try:
-            async with await trio.open_tcp_stream(proxy.host, proxy.port) as stream:
-                await stream.send_all(exchange.request)
-                while True:
-                    received = exchange.receive(bytes(await stream.receive_some(READ_BYTES)))
-                    if received is not None:
-                        return received.result
+            with trio.fail_after(CALL_SECONDS):
+                async with await trio.open_tcp_stream(proxy.host, proxy.port) as stream:
+                    await stream.send_all(exchange.request)
+                    while True:
+                        received = exchange.receive(bytes(await stream.receive_some(READ_BYTES)))
+                        if received is not None:
+                            return received.result
+        except trio.TooSlowError:
+            raise proxy.silent(CALL_SECONDS) from None
         except KmsError:
             raise  # some are of the next kind too
         except OSError as error:

@@ -15,14 +15,26 @@ from vsockproxy.client.kms_errors import (
     KmsAnswerError,
     KmsRefused,
     KmsRequestError,
+    KmsTimedOut,
     KmsUnreachable,
 )
 from vsockproxy.credentials.locations import REGION_VARIABLES
 
-__all__ = ("ENDPOINT_VARIABLE", "READ_BYTES", "Exchange", "Proxy", "begin", "find_proxy")
+__all__ = (
+    "CALL_SECONDS",
+    "ENDPOINT_VARIABLE",
+    "READ_BYTES",
+    "Exchange",
+    "Proxy",
+    "begin",
+    "find_proxy",
+)
 
 ENDPOINT_VARIABLE: Final = "AWS_ENDPOINT_URL_KMS"
 """Where `vsockproxy enclave` says that its KMS proxy is."""
+
+CALL_SECONDS: Final = 60.0
+"""Time for a call; the proxy gives up before, and says why."""
 
 READ_BYTES: Final = 64 * 1024
 
@@ -56,6 +68,10 @@ class Proxy:
         """What it means that a connection could not be made, or was cut."""
         cause = (error.strerror or str(error)) if error is not None else "it closed the connection"
         return KmsUnreachable(f"the KMS proxy at {self} did not answer: {cause}")
+
+    def silent(self, seconds: float) -> KmsTimedOut:
+        """What it means that no answer came in time."""
+        return KmsTimedOut(f"the KMS proxy at {self} did not answer in {seconds:g} s")
 
 
 def find_proxy(endpoint: str | None = None) -> Proxy:

@@ -17,7 +17,7 @@ from msgspec import inspect
 from vsockproxy.addresses import AddressError
 from vsockproxy.config.errors import Fault
 from vsockproxy.config.field_types import SpkiPin
-from vsockproxy.config.model import Section
+from vsockproxy.config.model import EnclaveConfig, ParentConfig, Section
 from vsockproxy.config.scalars import (
     EndpointText,
     Scalar,
@@ -55,6 +55,15 @@ _YAML_1_1_BOOLEANS: Final = {"yes": "true", "on": "true", "no": "false", "off": 
 ONE_FOR_A_LIST: Final = (list[EndpointText], list[SourceAddressText], list[SpkiPin])
 """Lists in whose place the file may have a single item."""
 
+_OTHER_SIDES: Final[dict[type[Section], tuple[str, str, type[Section]]]] = {
+    ParentConfig: ("a parent's file", "the enclave's", EnclaveConfig),
+    EnclaveConfig: ("an enclave's file", "the parent's", ParentConfig),
+}
+"""A side's file, the other side's, and what that one may have."""
+
+_MAX_QUOTED: Final = 80
+"""Characters of a value that a mend repeats."""
+
 _INVALID: Final = object()
 """Returned for a value that cannot be built."""
 
@@ -71,8 +80,11 @@ def convert_section(
     position = len(conversion.sections)  # before the sections within this one
     for key in value:
         if key not in fields:
-            mend = suggest_key(key, list(fields))
-            conversion.faults.append(Fault(join_path(path, key), "unknown key", mend))
+            complaint = _of_other_side(key, section_type) or (
+                "unknown key",
+                suggest_key(key, list(fields)),
+            )
+            conversion.faults.append(Fault(join_path(path, key), *complaint))
     built: dict[str, Any] = {}
     invalid: set[str] = set()
     for name, item in fields.items():
@@ -101,6 +113,14 @@ def convert_section(
 @cache
 def _fields(section_type: type[Section]) -> dict[str, msgspec.structs.FieldInfo]:
     return {item.encode_name: item for item in msgspec.structs.fields(section_type)}
+
+
+def _of_other_side(key: str, section_type: type[Section]) -> tuple[str, str] | None:
+    """What is wrong, and the mend, for a key that the other side's file has."""
+    own, others, other_type = _OTHER_SIDES.get(section_type, ("", "", section_type))
+    if key in _fields(section_type) or key not in _fields(other_type):
+        return None
+    return f"no key of {own}", f"write it in {others}"
 
 
 def suggest_key(key: str, known: list[str]) -> str:
@@ -143,8 +163,38 @@ def _convert(value: Any, wanted: Any, path: str, conversion: Conversion) -> Any:
     except AddressError as error:
         conversion.faults.append(Fault(path, error.what, error.mend))
     except msgspec.ValidationError:
-        conversion.faults.append(Fault(path, *_explain(value, inspect.type_info(wanted))))
+        info = inspect.type_info(wanted)
+        what, mend = _explain(value, info)
+        conversion.faults.append(Fault(path, what, _as_section(value, info, path) or mend))
     return _INVALID
+
+
+def _as_section(value: Any, wanted: inspect.Type, path: str) -> str | None:
+    """What to write for a section in whose place stands `true`, or the value of its main key."""
+    key = path.rpartition(".")[2]
+    match _members(wanted):
+        case [inspect.StructType(cls=cls, fields=fields)] if _is_section(cls):
+            if key.endswith("]") or any(item.required for item in fields):
+                return None
+            if value is True or _means_true(value):
+                return f"write {key}: {{}}"
+            if isinstance(value, str) and len(value) <= _MAX_QUOTED:
+                for name, item in _fields(cls).items():
+                    if isinstance(item.default, str) and _fits(value, item.type):
+                        return f"write {key}: {{{name}: {value}}}"
+    return None
+
+
+def _means_true(value: Any) -> bool:
+    return isinstance(value, str) and _YAML_1_1_BOOLEANS.get(value.lower()) == "true"
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    try:
+        msgspec.convert(value, wanted, strict=True, dec_hook=decode_scalar)
+    except (AddressError, msgspec.ValidationError):
+        return False
+    return True
 
 
 def _arm(wanted: Any, value: Any) -> Any:
@@ -187,7 +237,8 @@ def _explain(value: Any, wanted: inspect.Type) -> tuple[str, str]:
                 mend = _YAML_1_1_BOOLEANS.get(value.lower(), words)
                 return f"{shown} is neither true nor false", f"write {mend}"
             choices = [str(choice) for member in members for choice in _choices(member)]
-            if choices and (close := difflib.get_close_matches(value.lower(), choices, n=1)):
+            close = difflib.get_close_matches(value.lower(), choices, n=1)
+            if close and inspect.StructType not in kinds:
                 return f"{shown} is none of {', '.join(choices)}", f"write {close[0]}"
             if takes_number and (inspect.StrType not in kinds or _is_number(value)):
                 return f"{shown} is text, not a number", f"write {words}, without quotes"
@@ -247,6 +298,8 @@ def _words(wanted: inspect.Type) -> str:
             return cls.wanted
         case inspect.ListType(item_type=item):
             return f"a list, each item {_wanted_words(item)}"
+        case inspect.StructType(cls=cls) if issubclass(cls, Section) and cls.wanted:
+            return cls.wanted
         case inspect.StructType(fields=fields):
             required = [item.encode_name for item in fields if item.required]
             return f"a mapping with {' and '.join(required)}" if required else "a mapping"

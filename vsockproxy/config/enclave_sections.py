@@ -1,10 +1,11 @@
 """The sections of an enclave's file (`model` has the file)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.field_types import (
     AbsolutePath,
+    AccountId,
     ContactUrl,
     FilePath,
     HostName,
@@ -119,6 +120,8 @@ class AcmeAuthority(Section, frozen=True):
 class CertificateSource(Section, frozen=True):
     """Where a service's certificate comes from, if we do not make it."""
 
+    wanted: ClassVar[str] = "{chain: FILE, key: FILE} or {acme: {directory: URL}}"
+
     chain: FilePath | None = None
     """A file of the image: the certificate, then its issuers', in PEM."""
     key: FilePath | None = None
@@ -180,6 +183,9 @@ class EnclaveKms(Section, frozen=True):
     """A PEM file with the roots for KMS's certificate; by default those of the image's system."""
     fips: bool = False
     """Whether AWS's own endpoints are those with cryptography after FIPS 140 (kms-fips)."""
+    accounts: list[AccountId] = []
+    """AWS accounts whose keys may be used; empty for any, so also for one of whoever hands out the
+    credentials."""
 
 
 class Attestation(Section, frozen=True):

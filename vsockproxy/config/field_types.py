@@ -7,6 +7,7 @@ import msgspec
 __all__ = (
     "MAX_SOCKET_PATH",
     "AbsolutePath",
+    "AccountId",
     "AtOnce",
     "ContactUrl",
     "ContextId",
@@ -121,6 +122,13 @@ RegionName = Annotated[
     msgspec.Meta(
         pattern=r"^[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}(?![\s\S])",
         description="a region's name, as eu-west-1",
+    ),
+]
+AccountId = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9]{12}(?![\s\S])",
+        description='the 12 digits of an AWS account in quotes, as "111122223333"',
     ),
 ]
 ProxyProtocol = Literal["none", "v2"]

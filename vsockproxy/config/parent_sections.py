@@ -25,6 +25,7 @@ from vsockproxy.config.scalars import (
     NameServerText,
     PatternText,
     TcpAddressText,
+    UnixSocketText,
 )
 from vsockproxy.config.shared_sections import (
     CREDENTIALS_SOCKET,
@@ -72,7 +73,7 @@ class ParentCredentials(Section, frozen=True):
     imds: MetadataUrlText | None = None
     """`http://ADDRESS[:PORT]` of the instance metadata service, which a process of the parent asks;
     without it, `socket` is where they come from."""
-    socket: EndpointText = UnixAddress(CREDENTIALS_SOCKET)
+    socket: UnixSocketText = UnixAddress(CREDENTIALS_SOCKET)
     """The unix socket on which `vsockproxy credentials` listens; not with `imds`."""
 
 

@@ -210,7 +210,7 @@ def _check_http_front(forward: EnclaveForward) -> Iterator[_Complaint]:
 def _check_parent_credentials(credentials: ParentCredentials) -> Iterator[_Complaint]:
     if not isinstance(credentials.socket, UnixAddress):
         what = "whoever may connect there has the instance's role: only a unix socket says who"
-        yield "socket", what, f"write unix://{CREDENTIALS_SOCKET}"
+        yield "socket", what, f"write unix://{CREDENTIALS_SOCKET}, or imds in place of socket"
 
 
 def _check_credentials_sources(sections: Iterable[Found]) -> Iterator[Fault]:
@@ -228,9 +228,16 @@ def _check_enclave_credentials(credentials: EnclaveCredentials) -> Iterator[_Com
         yield "listen", what, f"write 127.0.0.1:{credentials.listen.port}"
 
 
+_BEYOND_PROXIES: Final = ("127.0.0.1", "localhost")
+"""What NO_PROXY names in a way that botocore understands."""
+
+
 def _check_kms(kms: EnclaveKms) -> Iterator[_Complaint]:
     if not _is_loopback(kms.listen.host):
         what = f"{kms.listen.host} is no loopback address, and plaintexts leave by it"
+        yield "listen", what, f"write 127.0.0.1:{kms.listen.port}"
+    elif kms.listen.host not in _BEYOND_PROXIES:
+        what = f"SDKs that are told of an HTTP proxy send what is for {kms.listen.host} there"
         yield "listen", what, f"write 127.0.0.1:{kms.listen.port}"
 
 

@@ -9,6 +9,7 @@ import difflib
 import ipaddress
 import re
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vsockproxy.addresses import (
@@ -44,6 +45,7 @@ __all__ = (
     "Size",
     "SourceAddressText",
     "TcpAddressText",
+    "UnixSocketText",
     "decode_scalar",
     "scalar_schema",
 )
@@ -180,6 +182,16 @@ def _parse_name_server(text: str) -> str:
     return text
 
 
+def _parse_unix_socket(text: str) -> Endpoint:
+    if text.startswith(("unix://", "vsock://", "tcp://")):
+        return parse_endpoint(text)
+    mend = "write unix:///PATH"
+    if text.startswith("/"):
+        with suppress(AddressError):
+            mend = f"write {parse_endpoint(f'unix://{text}')}"
+    raise AddressError(f"{describe_value(text)} is no unix socket", mend)
+
+
 def _parse_network(text: str) -> str:
     try:
         network = ipaddress.IPv4Network(text, strict=False)
@@ -230,6 +242,7 @@ def _demand_normal_form(text: str, normal_form: str) -> None:
 if TYPE_CHECKING:
     EndpointText = Endpoint
     TcpAddressText = TcpAddress
+    UnixSocketText = Endpoint
     DestinationText = Destination
     PatternText = str
     HostText = str
@@ -257,6 +270,13 @@ else:
         wanted = "ADDRESS:PORT"
         examples = ("127.0.0.1:3128", "tcp://[::1]:3128")
         parse = staticmethod(parse_tcp_address)
+
+    class UnixSocketText(Scalar):
+        """`unix://`; that it is no other endpoint, a rule checks, which knows why."""
+
+        wanted = "unix:///PATH"
+        examples = ("unix:///run/app.sock",)
+        parse = staticmethod(_parse_unix_socket)
 
     class DestinationText(Scalar):
         """`HOST:PORT`, with the host in normal form."""
@@ -346,6 +366,7 @@ else:
     for scalar, values in {
         EndpointText: (VsockAddress, UnixAddress, TcpAddress),
         TcpAddressText: (TcpAddress,),
+        UnixSocketText: (VsockAddress, UnixAddress, TcpAddress),
         DestinationText: (Destination,),
         PatternText: (str,),
         HostText: (str,),

@@ -1,6 +1,6 @@
 """The bounds of both configuration files, and the sections that both have."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -69,6 +69,9 @@ KMS_PORT = 4500
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every mapping of a configuration file: immutable, unknown keys are errors."""
+
+    wanted: ClassVar[str] = ""
+    """What to write for a value of another kind, where "a mapping" says too little."""
 
 
 class AllowRule(Section, frozen=True):

@@ -1,6 +1,7 @@
 """Connections to one HTTP server that are kept: no handshake for each question."""
 
 import select
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -143,7 +144,7 @@ class ConnectionPool:
                 if not data:  # so a body without framing, which nobody can tell from a cut one
                     raise ConnectionCut("the connection ended inside the answer")
                 answer = reader.receive(data)
-            if reader.may_reuse:
+            if reader.may_reuse and not _has_unread_records(stream):
                 keeping.append(stream)
                 self._idle.append(_Idle(stream, trio.current_time()))
                 self._has_idle.set()
@@ -180,6 +181,15 @@ async def _say_goodbye(stream: trio.abc.Stream) -> None:
     """Close in order, if that takes no time."""
     with trio.move_on_after(CLOSE_SECONDS), suppress(trio.BrokenResourceError):
         await stream.aclose()
+
+
+def _has_unread_records(stream: trio.abc.Stream) -> bool:
+    """Whether more has come over TLS than the answer, in the piece that the answer ended in."""
+    if not isinstance(stream, trio.SSLStream):
+        return False
+    # What trio has taken from the socket and not yet decrypted; it has no name in public.
+    incoming: ssl.MemoryBIO = stream._incoming
+    return bool(incoming.pending) or bool(stream.pending())
 
 
 def is_quiet(stream: trio.abc.Stream) -> bool:

@@ -1,7 +1,6 @@
 """Serves HTTP on connections that are kept: many requests each, with bodies, one at a time."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from socket import socket
 from typing import Final
 
@@ -61,8 +60,12 @@ async def serve_kept_connections(
 
     async def serve(connection: trio.socket.SocketType) -> None:
         async with trio.SocketStream(connection) as stream:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has gone
+            try:
                 await _serve(stream, answering, refusing, Conversation(max_body_bytes), waiting)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # it has gone
+            finally:
+                waiting.ended()
 
     await accept_connections(
         listener, serve, log, at_once=CONNECTIONS_AT_ONCE, make_room=waiting.end_one
@@ -75,19 +78,29 @@ class _Waiting:
     def __init__(self) -> None:
         self._scopes: dict[trio.CancelScope, None] = {}
         """The one that waits for longest comes first."""
-        self._to_end = 0
+        self._is_full = False
+        """Whether somebody waits for room, and no connection could be ended for it."""
 
     def end_one(self) -> None:
         """End the one that waits for longest, or else the next one that would wait."""
         if self._scopes:
             next(iter(self._scopes)).cancel()
         else:
-            self._to_end += 1
+            self._is_full = True
 
-    async def read(self, stream: trio.SocketStream) -> bytes:
-        """Wait for the first bytes of a request; none if the connection is over."""
-        if self._to_end:
-            self._to_end -= 1
+    def ended(self) -> None:
+        """A connection has ended, so there is room."""
+        self._is_full = False
+
+    async def read(self, stream: trio.SocketStream, *, is_first: bool) -> bytes:
+        """Wait for the first bytes of a request; none if the connection is over.
+
+        Args:
+            stream: the connection.
+            is_first: whether it has had no answer yet. One that has may make room for the next.
+        """
+        if self._is_full and not is_first:
+            self._is_full = False
             return b""
         data = b""
         with trio.move_on_after(IDLE_SECONDS) as scope:
@@ -106,12 +119,14 @@ async def _serve(
     conversation: Conversation,
     waiting: _Waiting,
 ) -> None:
+    is_first = True
     while not conversation.is_over:
         data = b""
         if conversation.is_idle:
-            data = await waiting.read(stream)
+            data = await waiting.read(stream, is_first=is_first)
             if not data:
                 return
+        is_first = False
         try:
             request = await _receive(stream, conversation, data)
         except HttpRequestError as error:

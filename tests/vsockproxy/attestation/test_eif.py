@@ -23,7 +23,13 @@ from tests.support.eif_files import (
     read_eif,
     signature_section,
 )
-from vsockproxy.attestation.eif import CRC_OFFSET, EifRefused, SectionKind
+from vsockproxy.attestation.eif import (
+    CRC_OFFSET,
+    Architecture,
+    EifRefused,
+    SectionKind,
+    is_kernel,
+)
 from vsockproxy.attestation.eif_reader import EifImage, EifReader
 from vsockproxy.attestation.eif_signature import MAX_SIGNATURE_BYTES
 from vsockproxy.attestation.eif_verification import SignatureRefused, verify_signature
@@ -445,6 +451,32 @@ def test_the_condition_names_the_registers_that_have_content() -> None:
     assert unsigned == {"Condition": {"StringEqualsIgnoreCase": expected}}
     expected["kms:RecipientAttestation:PCR8"] = pcrs_of(PLAIN, SIGNER.der)[8].hex()
     assert signed == {"Condition": {"StringEqualsIgnoreCase": expected}}
+
+
+def test_the_condition_has_no_register_of_no_application() -> None:
+    measured = read(make_eif(PLAIN[:-1])).measurements
+    assert measured.pcr2.hex() == EMPTY_PCR2
+
+    condition = kms_condition(measured)["Condition"]["StringEqualsIgnoreCase"]
+
+    assert [name.rpartition(":")[2] for name in condition] == ["ImageSha384", "PCR1"]
+
+
+KERNELS: dict[str, tuple[bytes, Architecture, bool]] = {
+    "a bzImage": (bytes(0x202) + b"HdrS" + bytes(100), "x86_64", True),
+    "an Image of aarch64": (bytes(0x38) + b"ARM\x64" + bytes(100), "aarch64", True),
+    "a bzImage for aarch64": (bytes(0x202) + b"HdrS" + bytes(100), "aarch64", False),
+    "an Image of aarch64 for x86_64": (bytes(0x38) + b"ARM\x64" + bytes(600), "x86_64", False),
+    "an ELF file": (b"\x7fELF" + bytes(1000), "x86_64", False),
+    "two bytes": (b"MZ", "x86_64", False),
+    "nothing": (b"", "aarch64", False),
+}
+
+
+@pytest.mark.parametrize("case", KERNELS)
+def test_a_kernel_is_known_by_its_header(case: str) -> None:
+    beginning, architecture, expected = KERNELS[case]
+    assert is_kernel(beginning, architecture) is expected
 
 
 def test_memory_does_not_grow_with_the_image() -> None:

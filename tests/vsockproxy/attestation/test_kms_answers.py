@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsockproxy.attestation.kms_answers import open_answer
+from vsockproxy.attestation.kms_answers import check_account, open_answer
 from vsockproxy.attestation.kms_calls import PLAINTEXT_FIELDS, AttestedCall
 from vsockproxy.attestation.kms_errors import AnswerRefused
 from vsockproxy.attestation.kms_headers import answer_headers, passed_headers, signed_headers
@@ -16,6 +16,7 @@ from vsockproxy.errors import VsockproxyError
 
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 OTHER = KEY.replace("1234abcd", "0000abcd")
+STRANGER = KEY.replace("111122223333", "444455556666")
 PLAINTEXT = b"p" * 32
 
 
@@ -105,6 +106,14 @@ REFUSED = {
     "an alias for a key": ("key", call(key_id=ID), body(KeyId=KEY.replace(":key/", ":alias/"))),
     "no key, where one was named": ("key", call(key_id=KEY), body(KeyId="-")),
     "a key that is a number": ("key", call(key_id=KEY), body(KeyId=1)),
+    "an id, where an alias was named": ("key", call(key_id="alias/app"), body(KeyId=ID)),
+    "nonsense, where none was named": ("key", call(key_id=None), body(KeyId="moon")),
+    "a key of another region, for an alias": (
+        "key",
+        call(key_id="alias/app"),
+        body(KeyId=KEY.replace("eu-west-1", "eu-west-2")),
+    ),
+    "a number that is none": ("answer_body", call(), body(More="-")[:-1] + b',"Big": 1e999}'),
     "a key with a line break": ("key", call(key_id=ID), body(KeyId=f"{KEY}\n")),
 }
 
@@ -119,6 +128,49 @@ def test_an_odd_answer_is_an_error(reason: str, asked: AttestedCall, sent: bytes
     assert shown["__type"] == "VsockproxyAnswerException"
     assert shown["message"].startswith(f"vsockproxy: {reason}: ")
     assert b64encode(PLAINTEXT).decode() not in error.body.decode()
+
+
+def test_without_accounts_nobody_has_to_say_which_key_an_alias_is() -> None:
+    for key_id in (None, "alias/a"):
+        sent = body(KeyId="-")
+        assert "KeyId" not in json.loads(open_answer(call(key_id=key_id), sent, reverse))
+        with pytest.raises(AnswerRefused, match="does not say which key"):
+            open_answer(call(key_id=key_id), sent, reverse, ["111122223333"])
+
+
+def test_only_keys_of_the_accounts_are_used() -> None:
+    for key_id in NAMED.values():
+        assert open_answer(call(key_id=key_id), body(), reverse, ["111122223333"])
+        with pytest.raises(AnswerRefused, match="account 111122223333") as caught:
+            open_answer(call(key_id=key_id), body(), reverse, ["444455556666"])
+        assert caught.value.reason == "account"
+
+
+@pytest.mark.parametrize(
+    ("operation", "sent", "reason"),
+    [
+        pytest.param("Encrypt", {"KeyId": KEY}, None, id="a key of the account"),
+        pytest.param("Encrypt", {"KeyId": STRANGER}, "account", id="a key of another"),
+        pytest.param("Encrypt", {}, "key", id="no word of the key"),
+        pytest.param("Sign", {"KeyId": ID}, "key", id="no word of the account"),
+        pytest.param("ReEncrypt", {"KeyId": KEY, "SourceKeyId": KEY}, None, id="two keys"),
+        pytest.param(
+            "ReEncrypt", {"KeyId": KEY, "SourceKeyId": STRANGER}, "account", id="a strange source"
+        ),
+        pytest.param("ListKeys", {"Keys": []}, None, id="no key is used"),
+    ],
+)
+def test_the_account_of_a_call_that_is_not_attested(
+    operation: str, sent: dict[str, Any], reason: str | None
+) -> None:
+    data = json.dumps(sent).encode()
+    check_account(operation, data, [])
+    if reason is None:
+        check_account(operation, data, ["111122223333"])
+        return
+    with pytest.raises(AnswerRefused) as caught:
+        check_account(operation, data, ["111122223333"])
+    assert caught.value.reason == reason
 
 
 def test_an_empty_plaintext_is_an_error() -> None:

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.forged_documents import AT, INSTANCE, PCRS, Forge, pcr_of_instance
+from tests.support.nsm_server import attested, module_root
 from tests.support.raw_cbor import tagged
 from tests.support.real_documents import FOLDER, REAL_DOCUMENTS
+from vsockproxy.attestation.software_nsm import SOFTWARE_PCRS
 from vsockproxy.cli import attestation_document
 from vsockproxy.cli.main import main
 
@@ -103,6 +106,8 @@ def test_it_runs_as_a_command() -> None:
     assert refused.stdout.startswith("refused: expired: cabundle[1]: valid until 2022-11-")
 
 
+NO_PCR = "warning: no --pcr is given: an enclave of anybody's AWS account would do\n"
+
 VERIFIED: dict[str, tuple[str, tuple[str, ...]]] = {
     "at a time of UTC": ("veracruz-2022", ("--at", "2022-11-09T22:52:01Z")),
     "at a time without a zone": ("veracruz-2022", ("--at", "2022-11-09T22:52:01")),
@@ -115,7 +120,6 @@ VERIFIED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "with its nonce": ("veracruz-2022", (*SIGNED, "--nonce", NONCE)),
     "as old as it may be": ("veracruz-2022", ("--at", "2022-11-09T22:53:00Z", "--max-age", "60")),
-    "at its own time it has no age": ("veracruz-2022", (*SIGNED, "--max-age", "0")),
     "in debug mode": ("evervault-debug-2022", (*SIGNED, "--allow-debug")),
     "in debug mode, expecting zeros": (
         "evervault-debug-2022",
@@ -132,7 +136,7 @@ VERIFIED: dict[str, tuple[str, tuple[str, ...]]] = {
 def test_a_document_is_verified(case: str) -> None:
     name, arguments = VERIFIED[case]
     result = verify(name, *arguments)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (0, "" if "--pcr" in arguments else NO_PCR)
     first, second, *lines = result.stdout.splitlines()
     note = REAL_DOCUMENTS[name].note
     until = datetime.fromisoformat(note["earliest_chain_expiry"])
@@ -141,15 +145,68 @@ def test_a_document_is_verified(case: str) -> None:
     assert any(line.startswith("debug mode: ") for line in lines) == note["debug_mode"]
 
 
+def test_at_its_own_time_a_document_has_no_age() -> None:
+    result = verify("veracruz-2022", *SIGNED, "--max-age", "0", "--pcr", f"0={PCR0}")
+    assert (result.exit_code, result.stdout.partition("\n")[0]) == (0, "verified")
+    assert "--max-age says nothing with --at-document-time" in result.stderr
+
+
+def test_a_program_that_reads_json_is_not_warned() -> None:
+    result = verify("veracruz-2022", *SIGNED, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_document_of_a_software_module_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "root.pem").write_bytes(module_root().certificate.public_bytes(Encoding.PEM))
+    root = ("--root", str(tmp_path / "root.pem"), "--pcr", f"0={SOFTWARE_PCRS[0].hex()}")
+    data = attested()
+
+    result = run("verify", "-", *root, stdin=data)
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "verified")
+    assert result.stderr == "warning: the document is of a software NSM: it proves nothing\n"
+
+    refused = run("verify", "-", stdin=data)
+    assert refused.exit_code == 1
+    assert refused.stdout.startswith("refused: untrusted_root: cabundle[0] is not a trusted root")
+    assert "it calls itself 'CN=root of a software NSM\\\\, for tests only" in refused.stdout
+    assert refused.stderr == "for a test root, or one of another partition: --root FILE\n"
+    assert run("verify", "-", "--json", stdin=data).stderr == ""
+
+
+def test_what_is_zero_is_one_line_and_what_is_text_is_shown_as_such(forged: Path) -> None:
+    zeros = {number: bytes(48) for number in (16, 18)}
+    forged.write_bytes(
+        FORGE.document(pcrs={**PCRS, **zeros}, user_data=b"tls-key v1", nonce=b"\x00\xff")
+    )
+    shown = run("verify", str(forged), *SIGNED, "--root", str(forged.with_name("root.pem"))).stdout
+
+    lines = shown.splitlines()
+    assert f"user_data: {b'tls-key v1'.hex()} ('tls-key v1')" in lines
+    assert "nonce: 00ff" in lines
+    assert [line for line in lines if line.startswith("zeros")] == [
+        "zeros: PCR3, PCR5-PCR16, PCR18"
+    ]
+    assert ZEROS not in shown
+    assert f"PCR0: {PCRS[0].hex()}" in lines
+
+
 def test_the_time_of_a_document_is_shown_for_people_too() -> None:
     shown = verify("veracruz-2022", *SIGNED).stdout
     assert "timestamp: 1668034320696 (2022-11-09T22:52:00.696+00:00)\n" in shown
 
 
 REFUSED: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "another PCR0": ("veracruz-2022", ("--pcr", f"0={'11' * 48}"), "pcr_mismatch: PCR0"),
+    "another PCR0": (
+        "veracruz-2022",
+        ("--pcr", f"0={'11' * 48}"),
+        f"pcr_mismatch: PCR0 is another than the one expected, {'11' * 48}\n",
+    ),
     "a PCR that is not there": ("veracruz-2022", ("--pcr", f"16={ZEROS}"), "pcr_missing: PCR16"),
-    "another nonce": ("veracruz-2022", ("--nonce", "00"), "nonce_mismatch"),
+    "another nonce": (
+        "veracruz-2022",
+        ("--nonce", "00"),
+        f"nonce_mismatch: nonce is another than the one expected: {NONCE}, not 00\n",
+    ),
     "no nonce": ("fastcrypto-indefinite-map-2025", ("--nonce", "00"), "nonce_mismatch"),
     "debug mode": ("evervault-debug-2022", (), "debug_mode"),
     "debug mode with a policy": ("evervault-debug-2022", ("--pcr", f"1={ZEROS}"), "debug_mode"),
@@ -168,6 +225,7 @@ def test_a_document_is_refused(case: str) -> None:
     assert (result.exit_code, result.stderr) == (1, "")
     assert result.stdout.startswith(f"refused: {reason}")
     assert result.stdout.count("\n") == 1
+    assert PCR0 not in result.stdout
 
 
 def test_times_and_ages_are_kept(forged: Path) -> None:
@@ -205,7 +263,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_standard_input_has_a_document_in_each_of_its_forms(form: str) -> None:
-    result = run("verify", "-", *SIGNED, stdin=FORMS[form])
+    result = run("verify", "-", *SIGNED, "--pcr", f"0={PCR0}", stdin=FORMS[form])
     assert (result.exit_code, result.stderr) == (0, "")
 
 
@@ -248,8 +306,11 @@ UNUSABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "two times": ((D, *SIGNED, "--at", "2022-11-09T22:52:00Z"), "are two times: give one"),
     "no time": ((D, "--at", "yesterday"), "'yesterday' is no time: write 2026-01-31T12"),
     "a time before all": ((D, "--at", "0001-01-01T00:00:00+14:00"), "is no time"),
-    "no root": ((D, "--root", "nowhere.pem"), "cannot read 'nowhere.pem'"),
-    "a document for a root": ((D, "--root", D), "no PEM certificate that can be read"),
+    "no root": ((D, "--root", "nowhere.pem"), "--root: cannot read 'nowhere.pem'"),
+    "a document for a root": (
+        (D, "--root", "root.cbor"),
+        "--root 'root.cbor': no PEM certificate that can be read",
+    ),
     "PCR0 of zeros": ((D, "--pcr", f"0={ZEROS}"), "every enclave in debug mode"),
     "a short PCR": ((D, "--pcr", "0=00ff"), "PCR0: 2 bytes are no measurement"),
     "half a byte": ((D, "--pcr", f"0={PCR0[1:]}"), "is no hex: write two digits"),
@@ -274,10 +335,32 @@ def test_what_cannot_be_used_is_said_and_nothing_else(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("root.cbor").write_bytes(VERACRUZ.data)
     arguments, text = UNUSABLE[case]
     result = run("verify", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert text in " ".join(result.stderr.split())
+
+
+ONE_LINE = {
+    "no document": (("nowhere.cbor",), "cannot read 'nowhere.cbor': No such file or directory"),
+    "no root": (
+        (D, "--root", "nowhere.pem"),
+        "--root: cannot read 'nowhere.pem': No such file or directory",
+    ),
+    "no certificate": ((D, "--root", "/dev/null"), "--root '/dev/null': no PEM certificate that"),
+}
+
+
+@pytest.mark.parametrize("case", ONE_LINE)
+def test_a_file_that_cannot_be_used_is_one_line(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, text = ONE_LINE[case]
+    result = run("verify", *arguments)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith(f"Error: {text}")
 
 
 def test_show_needs_a_file_too() -> None:

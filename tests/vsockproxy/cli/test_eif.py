@@ -23,6 +23,8 @@ SIGNER = Signer()
 SIGNED = (*PLAIN, (SIGNATURE, SIGNER.section()))
 FORGED = (*PLAIN, (SIGNATURE, signature_section(SIGNER.pem, Signer().cose(pcrs_of(PLAIN)[0]))))
 
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+
 KERNEL, CMDLINE, _, *RAMDISKS = (data for _, data in PLAIN)
 
 
@@ -110,6 +112,15 @@ def test_without_cryptography_the_output_says_so(monkeypatch: pytest.MonkeyPatch
     assert policy.stderr.startswith("warning: signature not verified")
 
 
+def test_the_documentation_shows_what_is_printed() -> None:
+    Path("web.eif").write_bytes(make_eif())
+    shown = "".join(
+        f"$ vsockproxy eif {' '.join(words)}\n{run(*words).stdout}"
+        for words in (["measure", "web.eif"], ["measure", "--kms-policy", "web.eif"])
+    )
+    assert f"```\n{shown}```\n" in OPERATIONS.read_text(encoding="utf-8")
+
+
 FAILURES = {
     "a damaged file": (["measure", "damaged.eif"], 1, "damaged.eif: offset 1162: it ends within"),
     "another file": (["measure", "kernel"], 1, "kernel: offset 300: it ends within the 548 bytes"),
@@ -121,14 +132,27 @@ FAILURES = {
     "no file": (["measure", "missing.eif"], 2, "missing.eif: No such file or directory"),
     "a folder": (["measure", "folder"], 2, "folder: Is a directory"),
     "two forms": (["measure", "--json", "--kms-policy", "plain.eif"], 2, "leave --json out"),
-    "no kernel": ([*BUILD, "--kernel", "missing"], 2, "missing: No such file or directory"),
+    "no kernel": (
+        [*BUILD, "--kernel", "missing"],
+        2,
+        "--kernel missing: No such file or directory",
+    ),
     "an empty kernel": ([*BUILD, "--kernel", "empty"], 1, "a kernel without a byte"),
-    "a folder for a ramdisk": ([*BUILD, "--ramdisk", "folder"], 2, "folder: Is a directory"),
-    "no command line": ([*BUILD, "--cmdline", "@missing"], 2, "missing: No such file"),
+    "a folder for a ramdisk": (
+        [*BUILD, "--ramdisk", "folder"],
+        2,
+        "--ramdisk folder: Is a directory",
+    ),
+    "no command line": ([*BUILD, "--cmdline", "@missing"], 2, "--cmdline missing: No such file"),
+    "no metadata": ([*BUILD, "--metadata", "@missing"], 2, "--metadata missing: No such file"),
     "no JSON": ([*BUILD, "--metadata", "{"], 1, "metadata: no JSON: "),
     "no object": ([*BUILD, "--metadata", "[]"], 1, "metadata: no object of JSON"),
-    "no such folder": ([*BUILD, "--output", "missing/out.eif"], 2, "No such file or directory"),
-    "a folder as output": ([*BUILD, "--output", "folder"], 2, "Is a directory"),
+    "no such folder": (
+        [*BUILD, "--output", "missing/out.eif"],
+        2,
+        "--output missing/out.eif: No such file or directory",
+    ),
+    "a folder as output": ([*BUILD, "--output", "folder"], 2, "--output folder: Is a directory"),
     "an architecture": ([*BUILD, "--arch", "riscv"], 2, "'riscv' is not one of"),
 }
 
@@ -156,6 +180,18 @@ def test_an_image_is_built_as_the_layout_says() -> None:
     ]
     assert run("measure", "out.eif").stdout == registers() + "signature: none\n"
     assert stat.S_IMODE(Path("out.eif").stat().st_mode) & 0o600 == 0o600
+
+
+def test_a_kernel_that_nothing_starts_is_warned_of() -> None:
+    Path("bzImage").write_bytes(bytes(0x202) + b"HdrS" + bytes(100))
+
+    assert run(*BUILD, "--kernel", "bzImage").stderr == ""
+    result = run(*BUILD, "--kernel", "bzImage", "--arch", "aarch64")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "warning: --kernel bzImage is no Image of aarch64: an enclave may not start from it\n",
+    )
+    assert "warning: --kernel kernel is no bzImage: " in run(*BUILD, "--json").stderr
 
 
 def test_the_same_inputs_make_the_same_bytes() -> None:

@@ -78,6 +78,15 @@ def test_a_command_and_each_of_its_options_are_described(path: str) -> None:
     assert result.stdout.startswith(f"Usage: {path} ")
 
 
+GROUPS = [path for path, command in COMMANDS.items() if isinstance(command, click.Group)]
+
+
+@pytest.mark.parametrize("path", GROUPS)
+def test_the_lines_of_a_groups_commands_are_whole(path: str) -> None:
+    result = CliRunner().invoke(COMMANDS[path], ["--help"], prog_name=path, terminal_width=80)
+    assert "..." not in result.stdout.partition("Commands:")[2]
+
+
 def test_an_option_without_any_of_it_is_found() -> None:
     option = click.Option(["--size"], type=int)
     assert len(faults(click.Command("c"), option)) == 3

@@ -26,7 +26,7 @@ CASES: dict[str, tuple[type[StreamRefused], type[OSError], int]] = {
         (
             *("not_listed", "port_not_listed", "denied"),
             *("address_private", "address_metadata", "address_reserved"),
-            *("not_tls", "sni_mismatch", "a reason of a later version"),
+            *("not_tls", "sni_mismatch", "attestation_required", "a reason of a later version"),
         ),
         (NotAllowed, PermissionError, errno.EACCES),
     ),

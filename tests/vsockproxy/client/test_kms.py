@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pickle
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -236,6 +237,17 @@ def test_a_proxy_that_does_not_answer_is_given_up() -> None:
         with pytest.raises(KmsTimedOut, match=r"did not answer in 0.1 s$"):
             kms.generate_random(32)
         is_over.set()
+
+
+@each_program
+def test_nobody_waits_for_ever(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (for_asyncio, for_trio):
+        monkeypatch.setattr(module, "CALL_SECONDS", 0.1)
+    monkeypatch.setattr(blocking, "kms", blocking.Kms(timeout=0.1))
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # connections stay in its backlog
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        with pytest.raises(KmsTimedOut, match=r"did not answer in 0.1 s$"):
+            run("generate_random", 32)
 
 
 async def test_a_call_on_trio_can_be_cancelled() -> None:

@@ -47,6 +47,10 @@ WRONG = {
         "f:2: attestation.device: 'hardware' does not fit: "
         "write the absolute path of a device, or `software`",
     ),
+    "the device in place of the section": (
+        "attestation: software",
+        "f:2: attestation: 'software' does not fit: write attestation: {device: software}",
+    ),
     "no absolute path": (
         "attestation: {root: root.pem}",
         "f:2: attestation.root: 'root.pem' does not fit: write the absolute path of a file",

@@ -21,7 +21,24 @@ WRONG = {
     "a source without an owner": (
         PARENT + "credentials: {enclaves: [16], socket: 'tcp://127.0.0.1:80'}\n",
         "f:2: credentials.socket: whoever may connect there has the instance's role: only a unix "
-        "socket says who: write unix:///run/vsockproxy-credentials/credentials.sock",
+        "socket says who: write unix:///run/vsockproxy-credentials/credentials.sock, "
+        "or imds in place of socket",
+    ),
+    "a source by its path": (
+        PARENT + "credentials: {enclaves: [16], socket: /run/a.sock}\n",
+        "f:2: credentials.socket: '/run/a.sock' is no unix socket: write unix:///run/a.sock",
+    ),
+    "a source that is nowhere": (
+        PARENT + "credentials: {enclaves: [16], socket: credentials.sock}\n",
+        "f:2: credentials.socket: 'credentials.sock' is no unix socket: write unix:///PATH",
+    ),
+    "a source that is a URL": (
+        PARENT + "credentials: {enclaves: [16], socket: 'http://169.254.169.254'}\n",
+        "f:2: credentials.socket: 'http://169.254.169.254' is no unix socket: write unix:///PATH",
+    ),
+    "a source by a path that none can have": (
+        PARENT + f"credentials: {{enclaves: [16], socket: /{'a' * 120}}}\n",
+        f"f:2: credentials.socket: '/{'a' * 79}…' is no unix socket: write unix:///PATH",
     ),
     "two sources": (
         PARENT + "credentials: {enclaves: [16], imds: 'http://127.0.0.1', socket: 'unix:///s'}\n",

@@ -131,7 +131,8 @@ TLS_FAULTS = {
     ),
     "an unknown source": (
         "{certificate: selfsigned}",
-        "certificate: 'selfsigned' is none of self_signed: write self_signed",
+        "certificate: 'selfsigned' does not fit: "
+        "write self_signed or {chain: FILE, key: FILE} or {acme: {directory: URL}}",
     ),
     "an unknown key of a source": (
         "{certificate: {chian: /a, chain: /a, key: /b}}",
@@ -151,6 +152,19 @@ TLS_FAULTS = {
         "write each host, or use the allowlist of a parent's or an enclave's file",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("tls", "mend"),
+    [
+        ("self_signed", "'self_signed' does not fit: write tls: {certificate: self_signed}"),
+        ("true", "true does not fit: write tls: {}"),
+        ("/etc/web.pem", "'/etc/web.pem' does not fit: write a mapping"),
+    ],
+)
+def test_what_stands_in_place_of_the_section_is_told_its_place(tls: str, mend: str) -> None:
+    yaml = f"[{{service: web, to: streams, tls: {tls}}}]"
+    assert report(f"{ENCLAVE}ingress: {yaml}\n") == [f"f:2: ingress[0].tls: {mend}"]
 
 
 @pytest.mark.parametrize("case", TLS_FAULTS)

@@ -53,6 +53,7 @@ WRONG = {
         "f:2: kms.listen: tcp://127.0.0.1:3129 is taken by credentials.listen: "
         "write another address or port",
     ),
+    "true": ("kms: true\n", "f:2: kms: true does not fit: write kms: {}"),
     "a URL without TLS": (
         "kms: {endpoints: {eu-west-1: 'http://kms.example'}}\n",
         "f:2: kms.endpoints.eu-west-1: 'http://kms.example' is no https:// URL: "

@@ -270,7 +270,28 @@ PARENT_VALUES = {
         "allowlist: {address: a.b, port: 1}",
         "allowlist: a mapping does not fit: write a list, each item a mapping with address",
     ),
-    "text for a mapping": ("log: text", "log: 'text' does not fit: write a mapping"),
+    "text for a mapping": ("log: stderr", "log: 'stderr' does not fit: write a mapping"),
+    "a value of a section in its place": (
+        "log: json",
+        "log: 'json' does not fit: write log: {format: json}",
+    ),
+    "true for a mapping": ("log: true", "log: true does not fit: write log: {}"),
+    "yes for a mapping": ("log: yes", "log: 'yes' does not fit: write log: {}"),
+    "true for a mapping that needs a key": (
+        "credentials: true",
+        "credentials: true does not fit: write a mapping with enclaves",
+    ),
+    "a key of the enclave's file": (
+        "kms: {}",
+        "kms: no key of a parent's file: write it in the enclave's",
+    ),
+    "a key like one of the enclave's file": (
+        "kmss: {}",
+        "kmss: unknown key: remove it, or write one of listen, version, allowlist, denylist, "
+        "mode, mixed, require_tls, enclaves, attestation, forwards, ingress, resolver, "
+        "credentials, upstream_proxy, source_address, workers, limits, drain, "
+        "forbidden_streams, admin, log",
+    ),
     "a list for a number": (
         "workers: [1]",
         "workers: a list does not fit: write an integer within 1-256 or auto",
@@ -837,9 +858,7 @@ ENCLAVE_VALUES = {
     ),
     "a key of the parent's file": (
         "mixed: drop",
-        "mixed: unknown key: remove it, or write one of parent, version, allowlist, denylist, "
-        "mode, require_tls, links, workers, shim, forwards, ingress, credentials, kms, "
-        "attestation, command, commands, machine, limits, log",
+        "mixed: no key of an enclave's file: write it in the parent's",
     ),
 }
 

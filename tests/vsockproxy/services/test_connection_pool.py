@@ -1,12 +1,15 @@
 """Connections that are kept: when they are used again, and when a question is sent twice."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
+from tests.support.certificates import Authority
 from vsockproxy.protocols.errors import HttpResponseError
 from vsockproxy.services.connection_pool import ConnectionCut, ConnectionPool
 
@@ -112,6 +115,41 @@ async def test_one_that_says_more_than_its_answer_is_not_kept() -> None:
         await ask(pool)
         await ask(pool)
         assert (server.connections, pool.idle) == (2, 0)
+
+
+async def test_one_that_says_more_in_a_record_of_its_own_is_not_kept(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+
+    async def answer_twice(carrier: trio.abc.Stream, _: int) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = authority.context("kms.test").wrap_bio(incoming, outgoing, server_side=True)
+
+        async def until_done(step: Callable[[], object]) -> None:
+            while True:
+                with suppress(ssl.SSLWantReadError):
+                    step()
+                    return
+                if data := outgoing.read():
+                    await carrier.send_all(data)
+                incoming.write(await carrier.receive_some())
+
+        await until_done(server.do_handshake)
+        await until_done(lambda: server.read(1000))
+        server.write(ANSWER)
+        server.write(ANSWER)
+        await carrier.send_all(outgoing.read())
+
+    async with pool_of(answer_twice) as (pool, server):
+        context = ssl.create_default_context(cafile=str(authority.file))
+        opened = server.open
+
+        async def open_tls() -> trio.abc.Stream:
+            return trio.SSLStream(await opened(), context, server_hostname="kms.test")
+
+        encrypted = ConnectionPool(open_tls, at_once=4, idle_seconds=IDLE_SECONDS)
+        await ask(encrypted)
+        await ask(encrypted)
+        assert (server.connections, encrypted.idle, pool.idle) == (2, 0, 0)
 
 
 async def end_after_one(stream: trio.abc.Stream, _: int) -> None:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.supervision import RecordingLog
 from vsockproxy.protocols.errors import HttpRequestError
@@ -121,6 +122,30 @@ async def test_an_idle_connection_makes_room_for_the_next(monkeypatch: pytest.Mo
         await read_answer(streams[1])
         for stream in streams:
             await stream.aclose()
+
+
+async def test_clients_that_close_each_time_are_all_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kept_connections, "CONNECTIONS_AT_ONCE", 2)
+    everybody_is_there = trio.Event()
+    answered = []
+
+    async def answering(request: BodyRequest) -> ServiceAnswer:
+        await everybody_is_there.wait()
+        return await echo(request)
+
+    async def call(address: Address) -> None:
+        async with await trio.open_tcp_stream(*address) as stream:
+            await stream.send_all(POST.replace(b"Host: a", b"Host: a\r\nConnection: close"))
+            answered.append(await read_answer(stream))
+
+    async with serving(answering) as address, trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(call, address)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        everybody_is_there.set()
+    assert len(answered) == 10
 
 
 async def test_a_client_that_goes_harms_nobody() -> None:

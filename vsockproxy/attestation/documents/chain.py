@@ -32,6 +32,9 @@ __all__ = ("VerifiedLeaf", "read_roots", "verify_chain")
 _MAX_DEPTH: Final = 8
 """Certificates between root and leaf that the library follows; a payload has fewer."""
 
+_MAX_SUBJECT: Final = 200
+"""Characters of a subject that are shown."""
+
 _UNDERSTOOD: Final = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 """Extensions that may be critical, since they are looked at here."""
 
@@ -67,7 +70,7 @@ def read_roots(pem: bytes) -> tuple[bytes, ...]:
     """
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise RequirementError("no PEM certificate that can be read") from None
     return tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
 
@@ -85,7 +88,9 @@ def verify_chain(
     """
     if cabundle[0] not in roots:
         raise DocumentRefused(
-            Reason.UNTRUSTED_ROOT, "cabundle[0] is not a trusted root (AWS's, or the one given)"
+            Reason.UNTRUSTED_ROOT,
+            "cabundle[0] is not a trusted root (AWS's, or the one given)"
+            + _claimed_subject(cabundle[0]),
         )
     names = [*(f"cabundle[{number}]" for number in range(len(cabundle))), "certificate"]
     chain = [_load(name, der) for name, der in zip(names, (*cabundle, certificate), strict=True)]
@@ -101,6 +106,15 @@ def verify_chain(
     _ask_library([named.certificate for named in chain], at)
     expires_at = min(named.certificate.not_valid_after_utc for named in chain)
     return VerifiedLeaf(keys[-1], expires_at)
+
+
+def _claimed_subject(der: bytes) -> str:
+    """Whom a certificate that nobody trusts claims to be of, for people's eyes; or nothing."""
+    try:
+        subject = x509.load_der_x509_certificate(der).subject.rfc4514_string()
+    except Exception:  # as in `_load`, of many kinds
+        return ""
+    return f": it calls itself {subject[:_MAX_SUBJECT]!a}" if subject else ""
 
 
 def _load(name: str, der: bytes) -> _Named:

@@ -19,6 +19,9 @@ SIGNATURE_BYTES: Final = 96
 _COSE_SIGN1_TAG: Final = b"\xd2"
 """Tag 18, which may stand in front; the NSM leaves it out."""
 
+_PEM: Final = b"-----BEGIN "
+"""What certificates and keys in text begin with (RFC 7468)."""
+
 _ARRAY: Final = 4
 _TAG: Final = 6
 """Major types, RFC 8949 section 3.1."""
@@ -60,9 +63,9 @@ def parse_cose_sign1(data: bytes) -> CoseSign1:
             "in front of it is another tag than 18, that of COSE_Sign1, or more than one",
         )
     if major not in (_ARRAY, None):
-        raise DocumentRefused(
-            Reason.NOT_COSE_SIGN1, f"byte {data[start]:#04x} begins no document, 0x84 does"
-        )
+        is_pem = data.startswith(_PEM)
+        text = f"byte {data[start]:#04x} begins no document, 0x84 does"
+        raise DocumentRefused(Reason.NOT_COSE_SIGN1, "this is PEM, no document" if is_pem else text)
     items = decode(data, "document", start=start)
     if type(items) is not list or [type(item) for item in items] != [bytes, dict, bytes, bytes]:
         raise DocumentRefused(

@@ -25,6 +25,9 @@ from vsockproxy.attestation.documents.requirements import Requirements
 
 __all__ = ("parse_unverified", "verify_document")
 
+_SHOWN_BYTES: Final = 64
+"""Of a nonce, in a refusal."""
+
 _ZERO_PCR: Final = bytes(48)
 _OF_INSTANCE: Final = 4
 """PCR4 is extended with the id of the parent instance."""
@@ -110,14 +113,15 @@ def _check_requirements(
             "PCR0, PCR1 and PCR2 are zero: this enclave runs in debug mode, which hides nothing",
         )
     _check_age(document, requirements.max_age_seconds, at)
-    _check_bytes(document.nonce, requirements.nonce, "nonce", Reason.NONCE_MISMATCH)
+    _check_nonce(document.nonce, requirements.nonce)
     for index, expected in sorted(requirements.pcrs.items()):
         measured = document.pcrs.get(index)
         if measured is None:
             raise DocumentRefused(Reason.PCR_MISSING, f"PCR{index} is not in the document")
         if not hmac.compare_digest(measured, expected):
             raise DocumentRefused(
-                Reason.PCR_MISMATCH, f"PCR{index} is another than the one expected"
+                Reason.PCR_MISMATCH,
+                f"PCR{index} is another than the one expected, {expected.hex()}",
             )
     _check_bytes(document.user_data, requirements.user_data, "user_data", Reason.USER_DATA_MISMATCH)
     _check_bytes(
@@ -139,6 +143,22 @@ def _check_age(document: AttestationDocument, most: float | None, at: datetime) 
             f"it was made {-age:.3f} seconds after the time of verification, at most {most:g} "
             "are allowed: does the clock go right?",
         )
+
+
+def _check_nonce(found: bytes | None, expected: bytes | None) -> None:
+    """Says both values: the document is verified so far, and nonces are no secrets."""
+    try:
+        _check_bytes(found, expected, "nonce", Reason.NONCE_MISMATCH)
+    except DocumentRefused as error:
+        if found is None or expected is None:
+            raise
+        text = f"{error.text}: {_digits(found)}, not {_digits(expected)}"
+        raise DocumentRefused(error.reason, text) from None
+
+
+def _digits(value: bytes) -> str:
+    shown = value[:_SHOWN_BYTES].hex() or "empty"
+    return f"{shown}… ({len(value)} bytes)" if len(value) > _SHOWN_BYTES else shown
 
 
 def _check_bytes(found: bytes | None, expected: bytes | None, name: str, reason: Reason) -> None:

@@ -121,6 +121,7 @@ BY_REASON = {
     "lookup_failed": "EHOSTUNREACH",
     "dial_refused": "ECONNREFUSED",
     "dial_timeout": "ETIMEDOUT",
+    "tls_failed": "EPROTO",
     "limit": "ENOBUFS",
     "parent_away": "ENETUNREACH",
 }
@@ -175,6 +176,7 @@ LOOKUPS: dict[str, tuple[Script, str]] = {
             {
                 "dial_refused": "found",
                 "dial_timeout": "found",
+                "tls_failed": "found",
                 "limit": "found",
                 "parent_away": "found",
                 "lookup_failed": "EAI_AGAIN",

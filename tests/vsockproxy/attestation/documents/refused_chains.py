@@ -198,7 +198,10 @@ REQUIREMENTS = {
         with_fields(pcrs={16: measurement(16)}), Reason.DEBUG_MODE, ""
     ),
     "another PCR0": Case(
-        plain, Reason.PCR_MISMATCH, "PCR0 is another", requirements={"pcrs": {0: measurement(9)}}
+        plain,
+        Reason.PCR_MISMATCH,
+        f"PCR0 is another than the one expected, {measurement(9).hex()}",
+        requirements={"pcrs": {0: measurement(9)}},
     ),
     "another PCR8": Case(
         plain, Reason.PCR_MISMATCH, "PCR8 is another", requirements={"pcrs": {8: measurement(8)}}
@@ -218,14 +221,23 @@ REQUIREMENTS = {
     "another nonce": Case(
         with_fields(nonce=b"old"),
         Reason.NONCE_MISMATCH,
-        "nonce is another",
+        "nonce is another than the one expected: 6f6c64, not 6e6577",
+        requirements={"nonce": b"new"},
+    ),
+    "a long nonce": Case(
+        with_fields(nonce=bytes(512)),
+        Reason.NONCE_MISMATCH,
+        f"expected: {'00' * 64}… (512 bytes), not 6e6577",
         requirements={"nonce": b"new"},
     ),
     "no nonce": Case(
         plain, Reason.NONCE_MISMATCH, "no nonce in it", requirements={"nonce": b"new"}
     ),
     "an empty nonce": Case(
-        with_fields(nonce=b""), Reason.NONCE_MISMATCH, "another", requirements={"nonce": b"new"}
+        with_fields(nonce=b""),
+        Reason.NONCE_MISMATCH,
+        "expected: empty, not 6e6577",
+        requirements={"nonce": b"new"},
     ),
     "a beginning of the nonce": Case(
         with_fields(nonce=b"ne"), Reason.NONCE_MISMATCH, "another", requirements={"nonce": b"new"}

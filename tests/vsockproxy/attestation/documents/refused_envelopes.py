@@ -200,6 +200,7 @@ ENVELOPES = {
         Reason.NOT_COSE_SIGN1,
         "byte 0xa4 begins no document",
     ),
+    "PEM": Case(lambda forge: forge.root_pem(), Reason.NOT_COSE_SIGN1, "this is PEM, no document"),
     "the payload alone": Case(lambda forge: forge.payload(), Reason.NOT_COSE_SIGN1, "byte 0xa9"),
     "a protected header as a map": _with_item(0, b"\xa1\x01\x38\x22"),
     "a protected header as text": _with_item(0, b"\x64abcd"),
