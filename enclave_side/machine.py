@@ -17,7 +17,9 @@ from enclave_side.namespaces import NamespaceError, bring_up_loopback, permit_lo
 from enclave_side.shim.names.planning import Names, plan_names
 from enclave_side.system_files import hide_file, own_mounts
 from vsockproxy.config.document import Document
+from vsockproxy.config.endpoint_url import parse_endpoint_url
 from vsockproxy.config.model import EnclaveConfig
+from vsockproxy.config.patterns import Pattern
 from vsockproxy.policy import Policy
 from vsockproxy.worker_messages import SocketsWanted
 
@@ -125,4 +127,17 @@ def _set_up_names(machine: Machine, document: Document, *, shares_files: bool) -
         os.close(namespace)
         raise
     machine.names, machine.namespace = names, namespace
-    machine.left_out += [f"names leave out {each}" for each in names.port_sets.left_out]
+    config = document.config
+    assert isinstance(config, EnclaveConfig)
+    machine.left_out += [
+        f"names leave out {each}"
+        for each in names.port_sets.left_out
+        if not _is_for_kms(config, each.rule.pattern)
+    ]
+
+
+def _is_for_kms(config: EnclaveConfig, pattern: Pattern) -> bool:
+    """Whether a rule is for an endpoint of `kms`, which programs do not connect to themselves."""
+    endpoints = config.kms.endpoints if config.kms is not None else {}
+    hosts = {parse_endpoint_url(url).host.text for url in endpoints.values()}
+    return str(pattern) in hosts

@@ -8,12 +8,13 @@ import os
 import secrets
 from collections.abc import MutableMapping
 from contextlib import ExitStack
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from enclave_side.challenge_socket import open_challenge_socket
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
-from enclave_side.shim.environment import kms_endpoint, with_credentials
+from enclave_side.shim.environment import kms_endpoint, overriding, with_credentials
 from enclave_side.software_module import make_memory
 from enclave_side.stream_socket import open_stream_socket
 from enclave_side.trust import require_acme, require_trust
@@ -22,7 +23,8 @@ from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials, EnclaveKm
 from vsockproxy.config.scalars import TO_ACME
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.listening import Listener, ListenError, open_listener
-from vsockproxy.nsm_locations import NSM_VARIABLE
+from vsockproxy.nsm_device import has_nsm
+from vsockproxy.nsm_locations import DEVELOPMENT_HINT, NSM_VARIABLE
 from vsockproxy.worker_messages import ListenerKind
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ def prepare_own_services(
             variables |= kms_endpoint(_bound(listener))
         environment.clear()
         environment.update(variables)
+        machine.left_out += overriding(variables, has_kms=config.kms is not None)
     memory: int | None = None
     if config.attestation is not None:
         environment[NSM_VARIABLE] = config.nsm_location
@@ -99,6 +102,9 @@ def prepare_own_services(
             listener = open_stream_socket(config.nsm_location)
             stack.callback(listener.close)
             opened.append((NSM_NAME, "nsm", listener))
+    if (users := _users_of_the_module(config)) and not has_nsm(config.nsm_location):
+        text = f"there is no {config.nsm_location}, so no documents for {' and '.join(users)}"
+        machine.left_out.append(f"{text}: {DEVELOPMENT_HINT}")
     tls_services = [each.service for each in config.ingress if each.tls is not None]
     if tls_services:
         require_trust("ingress[].tls")
@@ -128,6 +134,17 @@ def prepare_own_services(
             memory=memory,
         )
     ]
+
+
+def _users_of_the_module(config: EnclaveConfig) -> list[str]:
+    """What of the file needs documents of the Nitro Secure Module."""
+    users = [] if config.kms is None else ["kms"]
+    attested = (
+        f"ingress[{index}].tls"
+        for index, each in enumerate(config.ingress)
+        if each.tls is not None and each.tls.attestation
+    )
+    return [*users, *islice(attested, 1)]
 
 
 def _open_for_credentials(
@@ -165,8 +182,10 @@ def _open_for_kms(kms: EnclaveKms, machine: Machine, stack: ExitStack) -> Listen
         TrustMissing, ServiceUnusable: what it needs is not in the image.
     """
     require_trust("kms")
-    if kms.ca is not None and not os.access(kms.ca, os.R_OK):
-        raise ServiceUnusable(f"kms.ca: {kms.ca} cannot be read: put the roots there")
+    if kms.ca is not None and not os.access(kms.ca, os.R_OK):  # in a sandbox /run is another one
+        from vsockproxy.tls_files import KMS_ROOTS  # which loads ssl
+
+        raise ServiceUnusable(f"kms.ca: {kms.ca} cannot be read: {KMS_ROOTS}")
     with machine.inside_command_network():
         listener = open_listener(kms.listen)
     stack.callback(listener.close)

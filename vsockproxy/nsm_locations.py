@@ -2,7 +2,7 @@
 
 from typing import Final
 
-__all__ = ("NSM_DEVICE", "NSM_SOCKET_NAME", "NSM_VARIABLE", "SOFTWARE_NSM")
+__all__ = ("DEVELOPMENT_HINT", "NSM_DEVICE", "NSM_SOCKET_NAME", "NSM_VARIABLE", "SOFTWARE_NSM")
 
 NSM_DEVICE: Final = "/dev/nsm"
 """The device of a Nitro enclave."""
@@ -15,3 +15,6 @@ NSM_SOCKET_NAME: Final = "nsm.sock"
 
 NSM_VARIABLE: Final = "VSOCKPROXY_NSM"
 """The environment variable that tells the command where the module is: a device or a socket."""
+
+DEVELOPMENT_HINT: Final = "attestation: {device: software} in enclave.yaml is for development"
+"""What to say where there is no module."""

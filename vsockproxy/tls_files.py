@@ -4,6 +4,7 @@
 loads them for its connections.
 """
 
+import os
 import ssl
 from collections.abc import Iterator
 from typing import Final
@@ -19,10 +20,22 @@ from vsockproxy.config.model import (
 )
 from vsockproxy.errors import VsockproxyError
 
-__all__ = ("TlsFileError", "check_tls_files", "load_authorities", "load_certificate")
+__all__ = (
+    "KMS_ROOTS",
+    "TlsFileError",
+    "check_tls_files",
+    "load_authorities",
+    "load_certificate",
+)
 
 MAX_PEM_BYTES: Final = 4 * 1024 * 1024
 """All roots of a Debian are 220 KiB."""
+
+KMS_ROOTS: Final = "write a PEM file with roots, or leave ca out for the image's own"
+TEST_ROOT: Final = (
+    "write a PEM file with the certificate and the key of a test root, or one that can be made"
+)
+"""What to do about `kms.ca`, and about `attestation.root`."""
 
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 _KEY: Final = "PRIVATE KEY-----"
@@ -113,6 +126,13 @@ def check_tls_files(document: Document) -> Iterator[ConfigError]:
     for index, ingress in enumerate(config.ingress):
         if ingress.tls is not None:
             yield from _check_ingress(document, f"ingress[{index}].tls", ingress.tls)
+    if config.kms is not None and config.kms.ca is not None:
+        try:
+            load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), config.kms.ca)
+        except TlsFileError as error:
+            yield _located(document, "kms.ca", TlsFileError(error.what, KMS_ROOTS))
+    if config.attestation is not None and config.attestation.root and config.has_software_nsm:
+        yield from _check_test_root(document, config.attestation.root)
 
 
 def _check_forward(document: Document, path: str, section: ForwardTls) -> Iterator[ConfigError]:
@@ -148,6 +168,18 @@ def _check_ingress(document: Document, path: str, section: IngressTls) -> Iterat
             except TlsFileError as error:
                 key = f"{path}.certificate.acme"
                 yield _located(document, key if ca is None else f"{key}.ca", error)
+
+
+def _check_test_root(document: Document, path: str) -> Iterator[ConfigError]:
+    """That of a software module, which is made where it is absent."""
+    folder = os.path.dirname(path)
+    try:
+        if os.path.lexists(path):
+            load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), path)
+        elif not os.path.isdir(folder):
+            raise TlsFileError(f"{path} cannot be made: there is no directory {folder}", "")
+    except TlsFileError as error:
+        yield _located(document, "attestation.root", TlsFileError(error.what, TEST_ROOT))
 
 
 def _located(document: Document, path: str, error: TlsFileError) -> ConfigError:

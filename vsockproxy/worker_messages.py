@@ -44,6 +44,7 @@ end as its only argument. A message is one packet: a CBOR map whose `type` selec
 | streams_listed | both    | request; worker, on the way back        | a page of streams           |
 | supervision | services   |                                         | what the supervisor knows   |
 | region_known | supervisor | region: for the command's environment  |                             |
+| region_missing | supervisor | text: why; is_refusal: the parent said no |                       |
 | worker_statistics | services | worker; incarnation                 | a report, passed on         |
 | certificate | both       | service; public_key: DER; origin:       | the key and the chain, PEM  |
 |             |            | generated or image                      | (`passed_memory`)           |
@@ -102,6 +103,7 @@ __all__ = (
     "DRAIN_SECONDS",
     "MAX_DESCRIPTORS",
     "MAX_MESSAGE_BYTES",
+    "MAX_TROUBLE_CHARACTERS",
     "Certificate",
     "CertificateWanted",
     "ChannelClosed",
@@ -125,6 +127,7 @@ __all__ = (
     "Ready",
     "Record",
     "RegionKnown",
+    "RegionMissing",
     "Reload",
     "Reloaded",
     "Routed",
@@ -143,6 +146,9 @@ __all__ = (
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 """What is large (a document) travels in a descriptor."""
+
+MAX_TROUBLE_CHARACTERS: Final = 500
+"""Of a text that says why something is missing."""
 
 MAX_DESCRIPTORS: Final = 64
 """Descriptors of one message; the kernel's own limit is 253 (SCM_MAX_FD, include/net/scm.h)."""
@@ -308,6 +314,14 @@ class RegionKnown(Record, frozen=True, tag="region_known", tag_field="type"):
     region: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
 
 
+class RegionMissing(Record, frozen=True, tag="region_missing", tag_field="type"):
+    """The enclave's service for credentials could not learn the region, and goes on asking."""
+
+    text: Annotated[str, msgspec.Meta(max_length=MAX_TROUBLE_CHARACTERS)]
+    is_refusal: bool
+    """Whether the parent said no, so that waiting is of no use."""
+
+
 class Statistics(Record, frozen=True, tag="statistics", tag_field="type"):
     """What the worker has done; with a `worker_reports.Report`."""
 
@@ -365,10 +379,11 @@ FromWorker = (
     | StreamsListed
     | ListStreams
     | RegionKnown
+    | RegionMissing
     | Certificate
     | CertificateWanted
 )
-"""The last four are of services only."""
+"""The last five are of services only."""
 
 Message = ToWorker | FromWorker
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from vsockproxy.client.errors import StreamRefused
 from vsockproxy.client.for_trio import open_service
 from vsockproxy.client.opening import (
     FIRST_RETRY_SECONDS,
@@ -25,13 +26,13 @@ from vsockproxy.credentials.documents import (
     parse_shared_region,
 )
 from vsockproxy.credentials.endpoints import MetadataEndpoint, answer_container
-from vsockproxy.credentials.errors import CredentialsError
+from vsockproxy.credentials.errors import CredentialsError, CredentialsRefused
 from vsockproxy.credentials.locations import CREDENTIALS_PATH, REGION_NAME_PATH, SERVICE
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.services.credentials_keeper import Answer, CredentialsKeeper
 from vsockproxy.services.http_client import ask
 from vsockproxy.services.http_server import serve_http
-from vsockproxy.worker_messages import RegionKnown
+from vsockproxy.worker_messages import MAX_TROUBLE_CHARACTERS, RegionKnown, RegionMissing
 
 __all__ = ("ParentCredentials", "serve_credentials")
 
@@ -55,6 +56,7 @@ class ParentCredentials:
         """The latest credentials.
 
         Raises:
+            CredentialsRefused: its file gives this enclave none.
             CredentialsError: the parent gives none.
         """
         return parse_shared_credentials(await self._get(CREDENTIALS_PATH))
@@ -63,6 +65,7 @@ class ParentCredentials:
         """The region.
 
         Raises:
+            CredentialsRefused: not to this enclave.
             CredentialsError: the parent does not say.
         """
         return parse_shared_region(await self._get(REGION_NAME_PATH))
@@ -74,7 +77,9 @@ class ParentCredentials:
                 stream, "GET", target, host="localhost", max_body_bytes=MAX_DOCUMENT_BYTES
             )
         except (VsockproxyError, OSError) as error:
-            raise CredentialsError(f"the parent gives no credentials: {error}") from error
+            is_refusal = isinstance(error, StreamRefused) and error.reason == "not_listed"
+            kind = CredentialsRefused if is_refusal else CredentialsError
+            raise kind(f"the parent gives no credentials: {error}") from error
         if answer.status != 200:
             said = answer.body[:MOST_ERROR_CHARACTERS].decode(errors="replace")
             raise CredentialsError(f"the parent answered {answer.status}: {said}")
@@ -120,7 +125,17 @@ async def serve_credentials(process: ServiceProcess, keeper: CredentialsKeeper) 
 
 
 async def _tell_region(keeper: CredentialsKeeper, process: ServiceProcess) -> None:
-    """Tell the supervisor the region as soon as it is known, for the command's environment."""
+    """Tell the supervisor the region as soon as it is known, for the command's environment.
+
+    Until then, tell it what has kept us from knowing: the command waits no longer for a refusal.
+    """
+    told: RegionMissing | None = None
     while (region := keeper.holding.region) is None:
+        trouble = keeper.region_trouble
+        if trouble is not None:
+            missing = RegionMissing(trouble.text[:MAX_TROUBLE_CHARACTERS], trouble.is_refusal)
+            if missing != told:
+                process.say(missing)
+                told = missing
         await keeper.changed.wait()
     process.say(RegionKnown(region))

@@ -71,6 +71,7 @@ class _Course:
     region: str | None = None
     host: str | None = None
     is_attested: bool = False
+    """Whether a document has left for KMS."""
 
 
 class KmsProxy:
@@ -137,7 +138,6 @@ class KmsProxy:
         call = read_call(request.method, request.target, request.headers)
         course.operation, course.region = call.operation, call.region
         attested = read_attested_call(call, request.body) if call.takes_recipient else None
-        course.is_attested = attested is not None
         endpoint = self._endpoint_of(call.region)
         course.host = endpoint.host
         credentials = await self._credentials()
@@ -145,16 +145,22 @@ class KmsProxy:
         if attested is not None:
             body = with_recipient(body, await self._documents.fresh())
         signed = self._signed(call, request, body, endpoint, credentials)
-        answer = await _ask(endpoint, call, signed)
+
+        def has_left() -> None:
+            course.is_attested = attested is not None
+
+        answer = await _ask(endpoint, call, signed, has_left)
         return self._open(call, attested, answer)
 
     async def _credentials(self) -> Credentials:
         keeper = self._keeper
         with trio.move_on_after(CREDENTIALS_SECONDS):
             while (found := keeper.holding.valid_at(keeper.now)) is None:
-                keeper.hurry()
+                if not keeper.hurry() and keeper.is_refused:
+                    break  # the parent has said no a moment ago
                 await keeper.changed.wait()
-            return found
+            else:
+                return found
         trouble = keeper.holding.trouble or "there are no credentials yet"
         raise KmsUnavailable("no_credentials", f"nothing to sign the request with: {trouble}")
 
@@ -213,10 +219,15 @@ class KmsProxy:
         )
 
 
-async def _ask(endpoint: KmsEndpoint, call: KmsCall, request: bytes) -> ServiceAnswer:
+async def _ask(
+    endpoint: KmsEndpoint, call: KmsCall, request: bytes, has_left: Callable[[], None]
+) -> ServiceAnswer:
     try:
         return await endpoint.pool.ask(
-            request, may_repeat=may_repeat(call.operation), max_body_bytes=MAX_ANSWER_BYTES
+            request,
+            may_repeat=may_repeat(call.operation),
+            max_body_bytes=MAX_ANSWER_BYTES,
+            has_left=has_left,
         )
     except HttpResponseError as error:
         raise AnswerRefused("http", f"{endpoint.host}: {error}") from None

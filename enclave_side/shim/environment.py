@@ -9,7 +9,7 @@ from vsockproxy.config.model import Shim
 from vsockproxy.credentials.locations import CONTAINER_PATH, REGION_VARIABLES
 from vsockproxy.nsm_locations import NSM_VARIABLE
 
-__all__ = ("command_environment", "kms_endpoint", "with_credentials")
+__all__ = ("command_environment", "kms_endpoint", "overriding", "with_credentials")
 
 NO_PROXY: Final = "localhost,127.0.0.1,::1"
 
@@ -23,6 +23,13 @@ _OTHER_CREDENTIALS: Final = (
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
 )
 """SDKs would follow these instead, and they lead to another machine's."""
+
+_BEFORE_OURS: Final = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+"""Where every SDK looks for credentials before it asks an endpoint."""
+
+_IGNORE_ENDPOINTS: Final = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
+
+_ROOTS: Final = "AWS_CA_BUNDLE"
 
 _LOOPBACK_FOR: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where to connect to what listens on every address."""
@@ -96,6 +103,25 @@ def with_credentials(
         "AWS_CONTAINER_AUTHORIZATION_TOKEN": secret,
         **regions,
     }
+
+
+def overriding(variables: Mapping[str, str], *, has_kms: bool) -> list[str]:
+    """Lines on variables of the command that SDKs follow in place of ours; no values.
+
+    Args:
+        variables: of the command, which gets credentials.
+        has_kms: whether it gets our endpoint for KMS, too.
+    """
+    lines = [
+        f"{name} is set: SDKs take it before the credentials of the instance's role"
+        for name in _BEFORE_OURS
+        if variables.get(name)
+    ]
+    if variables.get(_ROOTS):
+        lines.append(f"{_ROOTS} is set: SDKs trust the roots there in place of the image's")
+    if has_kms and variables.get(_IGNORE_ENDPOINTS, "").lower() == "true":
+        lines.append(f"{_IGNORE_ENDPOINTS} is true: SDKs reach KMS past kms, without attestation")
+    return lines
 
 
 def kms_endpoint(listen: TcpAddress) -> dict[str, str]:

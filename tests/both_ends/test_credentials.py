@@ -166,6 +166,24 @@ def test_an_enclave_that_gets_none_says_why_to_its_programs(tmp_path: Path) -> N
         pair.close()
 
 
+def test_an_enclave_whose_cid_gets_none_says_why_there_is_no_region(tmp_path: Path) -> None:
+    keys = {"credentials": {"listen": "127.0.0.1:0"}, "shim": {"http_proxy": None}}
+    parent = {"credentials": {"enclaves": [99], "socket": f"unix://{tmp_path}/none.sock"}}
+    pair = Pair("unix", [], parent=parent, enclave=keys)
+    try:
+        pair.start_parent()
+        show(pair)
+        assert pair.enclave is not None
+        line = pair.enclave.wait_for_event("region_unknown")
+        assert line["text"] == (
+            "AWS_REGION is not set, the parent gives no credentials: not_listed: "
+            "vsockproxy.credentials: this enclave gets no credentials: "
+            f"add {Pair.CID} to credentials.enclaves; or write credentials.region"
+        )
+    finally:
+        pair.close()
+
+
 CALL_TWICE = """
 import json, os, signal, sys, urllib.request
 url = os.environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"]

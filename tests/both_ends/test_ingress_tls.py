@@ -27,6 +27,7 @@ from tests.support.tls_in import PCRS, SECONDS, ask, client_context, serving_tls
 from tests.support.tls_intruder import intruding
 from vsockproxy.attestation.tls_binding import bound_user_data
 from vsockproxy.client.for_trio import listen
+from vsockproxy.nsm_locations import DEVELOPMENT_HINT
 from vsockproxy.protocols.proxy_v2 import ProxyHeaderReader, SocketAddress
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -557,3 +558,9 @@ def test_files_that_cannot_be_used_are_said_before_anything_runs(
         assert text in done.stderr
     finally:
         pair.close()
+
+
+def test_a_start_without_a_module_says_whose_documents_there_are_not() -> None:
+    with serving_tls_in(9, device="/nowhere/nsm") as tls_in:
+        text = f"there is no /nowhere/nsm, so no documents for ingress[0].tls: {DEVELOPMENT_HINT}"
+        tls_in.enclave.wait_for_event("left_out", text=text)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -504,9 +505,16 @@ def test_roots_that_are_not_ours_do_not_do(
 def test_a_file_of_roots_without_any_is_said_to_every_call(
     authority: Authority, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    """A start refuses such a file, so it has become one since."""
     empty = tmp_path_factory.mktemp("empty") / "roots.pem"
-    empty.write_text("none\n")
+    shutil.copy(authority.file, empty)
     with kms_pair(authority, kms={"ca": str(empty)}) as running:
+        empty.write_text("none\n")
+        enclave = running.pair.enclave
+        assert enclave is not None
+        (process,) = (pid for pid in enclave.workers if not is_worker(pid))
+        kill(process)
+        enclave.wait_for_event("kms_unusable")
         client = running.client()
         kind, message, _ = error_of(client.generate_random, NumberOfBytes=1)
         assert kind == "VsockproxyUnavailableException"
@@ -559,10 +567,13 @@ def test_roots_that_are_not_there_stop_the_start(tmp_path: Path) -> None:
     config.write_text(json.dumps(content))
     side = Side("enclave", config)
     try:
-        assert side.process.wait(30) == 1
+        assert side.process.wait(30) == 2
     finally:
         side.kill()
-    said = f"vsockproxy: kms.ca: {tmp_path}/none.pem cannot be read: put the roots there"
+    said = (
+        f"{config}:1: kms.ca: {tmp_path}/none.pem cannot be read: no such file or directory: "
+        "write a PEM file with roots, or leave ca out for the image's own"
+    )
     assert side.raw == [said]
 
 
@@ -574,3 +585,10 @@ def test_without_a_module_an_attested_call_says_so(authority: Authority, tmp_pat
         assert message.startswith("vsockproxy: nsm: the Nitro Secure Module gave no document: ")
         assert client.list_keys()["Keys"] == []
         client.close()
+        assert running.pair.enclave is not None
+        text = (
+            f"there is no {tmp_path}/none, so no documents for kms: "
+            "attestation: {device: software} in enclave.yaml is for development"
+        )
+        running.pair.enclave.wait_for_event("left_out", text=text)
+        running.pair.enclave.wait_for_event("kms_call", operation="GenerateRandom", attested=False)

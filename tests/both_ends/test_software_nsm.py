@@ -102,7 +102,7 @@ def test_a_root_that_cannot_be_made_is_said_and_nothing_starts(tmp_path: Path) -
     pair = Pair("unix", [], enclave=keys)
     try:
         enclave = Side("enclave", pair.enclave_config, ())
-        assert enclave.process.wait(30) == 1
+        assert enclave.process.wait(30) == 2
         pair.enclave = enclave
         enclave.kill()
         assert any("attestation.root: " in each for each in enclave.raw)

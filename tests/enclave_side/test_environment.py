@@ -1,6 +1,11 @@
 import pytest
 
-from enclave_side.shim.environment import command_environment, kms_endpoint, with_credentials
+from enclave_side.shim.environment import (
+    command_environment,
+    kms_endpoint,
+    overriding,
+    with_credentials,
+)
 from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.model import Shim
 
@@ -141,3 +146,36 @@ def test_sdks_are_led_to_our_endpoint_for_kms() -> None:
     assert found == {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:4500"}
     found = kms_endpoint(TcpAddress("::1", 4500))
     assert found == {"AWS_ENDPOINT_URL_KMS": "http://[::1]:4500"}
+
+
+OVERRIDING = {
+    "keys": (
+        {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "x"},
+        ["AWS_ACCESS_KEY_ID is set: SDKs take it before the credentials of the instance's role"],
+    ),
+    "endpoints are ignored": (
+        {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "True"},
+        [
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS is true: "
+            "SDKs reach KMS past kms, without attestation"
+        ],
+    ),
+    "endpoints are not ignored": ({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false"}, []),
+    "roots": (
+        {"AWS_CA_BUNDLE": "/etc/own-roots.pem"},
+        ["AWS_CA_BUNDLE is set: SDKs trust the roots there in place of the image's"],
+    ),
+    "an empty one": ({"AWS_PROFILE": ""}, []),
+    "none": ({"AWS_REGION": "eu-west-1"}, []),
+}
+
+
+@pytest.mark.parametrize(("variables", "lines"), OVERRIDING.values(), ids=OVERRIDING)
+def test_what_sdks_follow_in_place_of_ours_is_named_without_its_value(
+    variables: dict[str, str], lines: list[str]
+) -> None:
+    assert overriding(variables, has_kms=True) == lines
+
+
+def test_without_kms_its_endpoint_is_nobody_s_matter() -> None:
+    assert overriding({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}, has_kms=False) == []

@@ -6,6 +6,7 @@ instance role's; AWS_ENDPOINT_URL_KMS does the rest.
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from tests.support.kms_pair import HOST, MEASURED, REGION, known_key, software_r
 from tests.support.kms_server import KmsServer, serving_kms
 from tests.support.metadata_service import MetadataService, serving_metadata
 from tests.support.nsm_server import module_root
+from tests.support.program import Program
 
 CID = 4
 """Of a sandbox whose parent's file names none."""
@@ -150,3 +152,19 @@ def test_the_environment_leads_to_the_proxy_whatever_the_image_says(machines: Ma
     elsewhere = {"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:1"}
     done = machines.run(sys.executable, "-c", program, **elsewhere)
     assert done.stdout.split() == ["http://127.0.0.1:4500", REGION]
+
+
+def test_the_demonstration_without_nitro(namespaces: None, tmp_path: Path) -> None:
+    """What docs/operations.md says to type."""
+    del namespaces
+    with Program([sys.executable, "-m", "tests.demo.kms", str(tmp_path)]) as program:
+        assert program.process.stdout is not None
+        words = shlex.split(program.process.stdout.readline().decode())
+        assert words[:2] == ["vsockproxy", "sandbox"]
+        files, command = words[2:6], words[7:]
+        assert command[0] == "python"
+        nothing = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+        done = run_sandbox(files, [sys.executable, *command[1:]], nothing)
+    assert done.status == 0, done.stderr
+    assert len(bytes.fromhex(done.stdout.strip())) == 8
+    assert "names leave out" not in done.stderr, "no program connects to the KMS itself"

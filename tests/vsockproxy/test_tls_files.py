@@ -10,9 +10,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.certificates import Authority
+from tests.support.nsm_server import module_root
+from vsockproxy.attestation.software_pki import write_root
 from vsockproxy.cli.check import command
 from vsockproxy.cli.files import EXIT_INVALID
 from vsockproxy.cli.main import main
+from vsockproxy.config.load import parse
+from vsockproxy.tls_files import KMS_ROOTS, TEST_ROOT, check_tls_files
 
 
 @pytest.fixture
@@ -208,3 +212,42 @@ def test_roots_for_an_authority_are_read_too(tmp_path: Path, authority: Authorit
 
     file.write_text(file.read_text().replace(f"{tmp_path}/none", str(authority.file)))
     assert CliRunner().invoke(command, [str(file)]).exit_code == 0
+
+
+NOT_THERE = "cannot be read: no such file or directory"
+TRUST = {
+    "roots that are not there": (
+        "kms: {ca: /nowhere/roots.pem}\n",
+        f"kms.ca: /nowhere/roots.pem {NOT_THERE}: {KMS_ROOTS}",
+    ),
+    "roots that are none": (
+        "kms: {ca: /dev/null}\n",
+        f"kms.ca: /dev/null holds no certificate: {KMS_ROOTS}",
+    ),
+    "a test root that cannot be made": (
+        "attestation: {device: software, root: /nowhere/root.pem}\n",
+        "attestation.root: /nowhere/root.pem cannot be made: there is no directory /nowhere: "
+        f"{TEST_ROOT}",
+    ),
+    "a test root that is none": (
+        "attestation: {device: software, root: /dev/null}\n",
+        f"attestation.root: /dev/null holds no certificate: {TEST_ROOT}",
+    ),
+    "a root that nothing reads": ("attestation: {root: /nowhere/root.pem}\n", None),
+}
+
+
+@pytest.mark.parametrize(("yaml", "said"), TRUST.values(), ids=TRUST)
+def test_files_for_kms_and_the_software_module_are_read(yaml: str, said: str | None) -> None:
+    document = parse(f"parent: vsock://3:5000\n{yaml}".encode(), "f")
+    wanted = [] if said is None else [f"f:2: {said}"]
+    assert [str(each) for each in check_tls_files(document)] == wanted
+
+
+def test_a_test_root_is_taken_and_one_to_come_too(tmp_path: Path) -> None:
+    root = tmp_path / "root.pem"
+    text = f"parent: vsock://3:5000\nattestation: {{device: software, root: {root}}}\n"
+    document = parse(text.encode(), "f")
+    assert list(check_tls_files(document)) == []
+    root.write_bytes(write_root(module_root()))
+    assert list(check_tls_files(document)) == []

@@ -107,11 +107,15 @@ def read_call(method: str, target: str, headers: Mapping[str, str]) -> KmsCall:
     if found is None:
         text = "X-Amz-Target names no operation of KMS, as TrentService.Decrypt does"
         raise CallUnusable("target", text)
+    if "authorization" not in headers:
+        text = (
+            "the request has no signature, which says the region: SDKs sign, curl --aws-sigv4 too"
+        )
+        raise CallUnusable("signature", text)
     try:
-        scope = parse_authorization(headers.get("authorization", "")).credential.scope
+        scope = parse_authorization(headers["authorization"]).credential.scope
     except SignatureError as error:
-        text = f"the request's signature is to say the region: {error}"
-        raise CallUnusable("signature", text) from None
+        raise CallUnusable("signature", str(error)) from None
     if scope.service != "kms":
         text = f"the request is signed for {scope.service}, and this is a way to kms alone"
         raise CallUnusable("service", text)

@@ -83,8 +83,9 @@ def request(
     Exits with 0 if there is a document, with 1 if the module gives none, with 2 if an argument
     cannot be used.
     """
-    from vsockproxy.attestation.nsm_errors import NsmError, NsmRequestError
+    from vsockproxy.attestation.nsm_errors import NsmError, NsmMissing, NsmRequestError
     from vsockproxy.nsm_device import Nsm, nsm_location
+    from vsockproxy.nsm_locations import DEVELOPMENT_HINT
 
     nsm = Nsm(nsm_location())
     try:
@@ -92,7 +93,8 @@ def request(
     except NsmRequestError as error:
         raise click.UsageError(str(error)) from None
     except NsmError as error:
-        click.echo(f"no document: {error}", err=True)
+        hint = f": {DEVELOPMENT_HINT}" if isinstance(error, NsmMissing) else ""
+        click.echo(f"no document: {error}{hint}", err=True)
         sys.exit(EXIT_FAILED)
     if nsm.is_software:
         text = f"{nsm.location} is a software NSM: the document proves nothing"

@@ -91,10 +91,16 @@ def command(
             f"{old_file} is run-enclave's: no reload changes an enclave", param_hint="--since"
         )
     from vsockproxy.credentials.regions import endpoint_host
+    from vsockproxy.policy.closed_literals import advise_closed_literals, needs_private
 
     warnings = [
         *(advice for document in documents for advice in advise(document)),
-        *(advice for document in documents for advice in advise_kms(document, endpoint_host)),
+        *(advice for document in documents for advice in advise_closed_literals(document)),
+        *(
+            advice
+            for document in documents
+            for advice in advise_kms(document, endpoint_host, needs_private)
+        ),
         *compare_sides(
             [document for document in documents if document.kind == "parent"],
             [document for document in documents if document.kind == "enclave"],

@@ -27,6 +27,7 @@ __all__ = ("command",)
     metavar="FILE",
     show_default="no file, an empty allowlist",
     help="A parent's file; of its listen only ?cid= counts, and forwards on vsock are left out. "
+    "For it the sandbox is the enclave with CID 4, or with that ?cid=. "
     "Example: --config-parent parent.yaml",
 )
 @click.option(

@@ -35,10 +35,18 @@ def advise(document: Document) -> tuple[ConfigError, ...]:
             found = [*_attestation(config)]
         case _:
             found = []
+    found += _empty_sections(document)
     return tuple(
         ConfigError(document.file, line_of(document.lines, path), path, what, mend)
         for path, what, mend in found
     )
+
+
+def _empty_sections(document: Document) -> Iterator[tuple[str, str, str]]:
+    for path, words in document.empty_sections.items():
+        name = path.rpartition(".")[2]
+        mend = f"write {name}: {{}}" if words == "a mapping" else f"write {words}"
+        yield path, "nothing is written here, so it is off", f"{mend}, or remove it"
 
 
 def _attestation(config: EnclaveConfig) -> Iterator[tuple[str, str, str]]:

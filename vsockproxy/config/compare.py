@@ -7,13 +7,21 @@ an answer of DNS (a denied range, the address guard) is not compared.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from vsockproxy.config.compare_services import compare_services
 from vsockproxy.config.document import Document, line_of
 from vsockproxy.config.entry_rules import describe_entry
 from vsockproxy.config.errors import ConfigError
-from vsockproxy.config.model import AllowRule, DenyRule, EnclaveConfig, ParentConfig
+from vsockproxy.config.model import (
+    AllowRule,
+    DenyRule,
+    EnclaveConfig,
+    EnclaveEntry,
+    ParentConfig,
+    ParentCredentials,
+)
 from vsockproxy.config.patterns import Pattern
 from vsockproxy.config.ports import PortSpan, format_ports, subtract_ports
 from vsockproxy.config.rule_index import RuleIndex
@@ -33,6 +41,8 @@ class _Lists:
     allow: RuleIndex[AllowRule]
     deny: tuple[RuleIndex[DenyRule], ...]
     lets_unlisted_pass: bool
+    entry: EnclaveEntry | None = None
+    """Of a parent's file, whose they are."""
 
     def not_denied(self, pattern: Pattern, ports: tuple[PortSpan, ...]) -> tuple[PortSpan, ...]:
         """Take from `ports` those that are denied for all of `pattern`."""
@@ -60,12 +70,13 @@ def compare_sides(
         served: dict[str, list[tuple[_Lists, _Lists]]] = {}
         for enclave in enclaves:
             theirs = _enclave_lists(enclave)
-            ours = min(
-                _parent_lists(parent),
-                key=lambda lists: len(_differences(lists, theirs) + _differences(theirs, lists)),
-            )
+            fitting = _best(_parent_lists(parent), theirs)
+            ours = fitting[0]
             served.setdefault(ours.name, []).append((ours, theirs))
-            for difference in (*_differences(theirs, ours), *_credentials(enclave, parent)):
+            for difference in (
+                *_differences(theirs, ours),
+                *_credentials(enclave, parent, fitting),
+            ):
                 warnings[_warning(enclave, difference)] = None
         for pairs in served.values():
             each = [_differences(ours, theirs) for ours, theirs in pairs]
@@ -77,15 +88,45 @@ def compare_sides(
     return tuple(warnings)
 
 
-def _credentials(enclave: Document, parent: Document) -> Iterator[_Difference]:
-    """What an enclave asks for that its parent gives to nobody."""
+def _best(lists: Iterator[_Lists], theirs: _Lists) -> list[_Lists]:
+    """Those of a parent that fit an enclave's best; they may be several that fit alike."""
+    by_count: dict[int, list[_Lists]] = {}
+    for each in lists:
+        count = len(_differences(each, theirs) + _differences(theirs, each))
+        by_count.setdefault(count, []).append(each)
+    return by_count[min(by_count)]
+
+
+def _credentials(
+    enclave: Document, parent: Document, fitting: Sequence[_Lists]
+) -> Iterator[_Difference]:
+    """What an enclave asks for that its parent gives to nobody, or not to its CID."""
     wanted, given = enclave.config, parent.config
     assert isinstance(wanted, EnclaveConfig)  # as `_enclave_lists` has found
     assert isinstance(given, ParentConfig)  # as `_parent_lists` has
-    if wanted.wanted_credentials is not None and given.credentials is None:
+    if wanted.wanted_credentials is None:
+        return
+    path = "credentials" if wanted.credentials is not None else "kms"
+    if given.credentials is None:
         what = f"credentials are given to no enclave by {parent.file}"
-        path = "credentials" if wanted.credentials is not None else "kms"
         yield _Difference(path, what, "add credentials there, or remove it here")
+        return
+    # The list for those without an entry says nothing of CIDs.
+    named = [lists.entry for lists in fitting if lists.entry is not None]
+    entries = named if len(named) == len(fitting) else given.enclaves
+    for entry in islice(_without_credentials(entries, given.credentials), MAX_PARTS_SHOWN):
+        what = f"{describe_entry(entry)} gets no credentials from {parent.file}"
+        mend = f"add {entry.cid} to credentials.enclaves there, if this is its file"
+        yield _Difference(path, what, mend)
+
+
+def _without_credentials(
+    entries: Sequence[EnclaveEntry], given: ParentCredentials
+) -> Iterator[EnclaveEntry]:
+    """The entries with a CID, if none of them gets credentials: any may be the enclave's."""
+    with_cid = [entry for entry in entries if entry.cid is not None]
+    if not any(entry.cid in given.enclaves for entry in with_cid):
+        yield from with_cid
 
 
 def _warning(document: Document, difference: _Difference) -> ConfigError:
@@ -160,4 +201,5 @@ def _parent_lists(document: Document) -> Iterator[_Lists]:
             RuleIndex(f"{path}.allowlist", entry.allowlist),
             (deny, RuleIndex(f"{path}.denylist", entry.denylist)),
             is_report,
+            entry,
         )

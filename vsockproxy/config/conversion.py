@@ -48,6 +48,8 @@ class Conversion:
 
     faults: list[Fault] = field(default_factory=list)
     sections: list[Found] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    """Paths of sections that are null, and what one of them has to be."""
 
 
 _YAML_1_1_BOOLEANS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
@@ -135,6 +137,8 @@ def _convert(value: Any, wanted: Any, path: str, conversion: Conversion) -> Any:
     if value is BROKEN:
         return _INVALID
     arm = _arm(wanted, value)
+    if value is None and _is_section(section := _arm(wanted, {})):
+        conversion.absent[path] = _words(inspect.type_info(section))
     if _is_section(arm) and isinstance(value, dict):
         return convert_section(value, arm, path, conversion)
     if arm in ONE_FOR_A_LIST and not isinstance(value, list | dict | NoneType):

@@ -1,7 +1,7 @@
 """A valid configuration together with where each of its values stands."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final, Literal, Self
 
@@ -33,6 +33,9 @@ class Document:
     config: AnyConfig
     file: str
     lines: Mapping[str, int]
+    empty_sections: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Paths of sections that a file names and says nothing of, so that they are off, and what such
+    a section has to be. For advice: it does not travel to other processes."""
 
     @property
     def kind(self) -> Kind:

@@ -14,10 +14,15 @@ __all__ = ("advise_kms",)
 EndpointHost = Callable[[str, str], str]
 """The host of a service in a region."""
 
+NeedsPrivate = Callable[[str], bool]
+"""Whether a rule for a host has to say `private: true`."""
+
 HTTPS_PORT = 443
 
 
-def advise_kms(document: Document, endpoint_host: EndpointHost) -> Iterator[ConfigError]:
+def advise_kms(
+    document: Document, endpoint_host: EndpointHost, needs_private: NeedsPrivate
+) -> Iterator[ConfigError]:
     """Warn of each endpoint of KMS that the file leads to, and does not allow.
 
     Without `kms.endpoints` and `credentials.region` the file does not say which one that is.
@@ -25,6 +30,7 @@ def advise_kms(document: Document, endpoint_host: EndpointHost) -> Iterator[Conf
     Args:
         document: any file.
         endpoint_host: as AWS names them.
+        needs_private: by the address guard.
     """
     config = document.config
     if not isinstance(config, EnclaveConfig) or config.kms is None or config.mode == "report":
@@ -36,7 +42,9 @@ def advise_kms(document: Document, endpoint_host: EndpointHost) -> Iterator[Conf
         pattern = parse_pattern(host)
         if allowed.uncovered(pattern, span):
             what = f"{host} port {port} is not in the allowlist"
-            mend = f"add {{address: {host}, port: {port}}} to allowlist"
+            address = f'"{host}"' if ":" in host else host
+            flag = ", private: true" if needs_private(host) else ""
+            mend = f"add {{address: {address}, port: {port}{flag}}} to allowlist"
         elif not denied.uncovered(pattern, span):
             what = f"{host} port {port} is denied"
             mend = "remove it from denylist"

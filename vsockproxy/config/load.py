@@ -81,17 +81,20 @@ def parse(content: bytes, file: str, kind: Kind | None = None) -> Document:
     source = read_source(content)
     faults = list(source.faults)
     config: AnyConfig | None = None
+    conversion = Conversion()
     if source.value is not BROKEN:
         kind = _find_kind(source.value, kind, faults)
         if kind is not None:
-            config = _convert(source.value, kind, faults)
+            config = _convert(source.value, kind, faults, conversion)
     if faults or config is None:
         raise ConfigErrors(locate(faults, source, file))
-    return Document(config, file, source.lines)
+    empty = {path: words for path, words in conversion.absent.items() if path in source.unwritten}
+    return Document(config, file, source.lines, empty)
 
 
-def _convert(value: dict[str, Any], kind: Kind, faults: list[Fault]) -> AnyConfig:
-    conversion = Conversion()
+def _convert(
+    value: dict[str, Any], kind: Kind, faults: list[Fault], conversion: Conversion
+) -> AnyConfig:
     config = convert_section(value, CONFIG_TYPES[kind], "", conversion)
     faults += conversion.faults
     faults += check_sections(conversion.sections)

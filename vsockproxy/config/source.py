@@ -60,6 +60,8 @@ class Source:
     value: Any
     lines: dict[str, int]
     faults: tuple[Fault, ...]
+    unwritten: frozenset[str] = frozenset()
+    """The paths of keys with nothing behind them, which is null."""
 
 
 @dataclass(slots=True)
@@ -102,7 +104,7 @@ def read_source(content: bytes) -> Source:
         return Source(BROKEN, builder.lines, (*builder.faults, fault))
     except _Stop:
         return Source(BROKEN, builder.lines, tuple(builder.faults))
-    return Source(builder.root, builder.lines, tuple(builder.faults))
+    return Source(builder.root, builder.lines, tuple(builder.faults), frozenset(builder.unwritten))
 
 
 class _Builder:
@@ -112,6 +114,7 @@ class _Builder:
         self.root: Any = None
         self.lines: dict[str, int] = {}
         self.faults: list[Fault] = []
+        self.unwritten: set[str] = set()
         self._stack: list[_Container] = []
         self._documents = 0
 
@@ -133,6 +136,8 @@ class _Builder:
                 self._deliver(BROKEN, path, is_key, line)
             case yaml.ScalarEvent():
                 path, is_key = self._next_place(line)
+                if not is_key and event.implicit[0] and not event.value:
+                    self.unwritten.add(path)
                 self._deliver(self._scalar(event, path, is_key, line), path, is_key, line)
 
     def current_path(self) -> str:

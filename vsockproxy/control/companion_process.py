@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from vsockproxy.control.certificate_holder import CertificateHolder
-from vsockproxy.control.logs import Relay
+from vsockproxy.control.logs import EventLog, Relay
 from vsockproxy.control.services import NamedListener, Service
 from vsockproxy.control.supervisor import Supervisor
 from vsockproxy.control.worker_process import ExecutedWorker
@@ -18,7 +18,13 @@ from vsockproxy.control.worker_start import start_worker
 from vsockproxy.credentials.locations import REGION_VARIABLES
 from vsockproxy.log import Log
 from vsockproxy.passed_memory import document_descriptor
-from vsockproxy.worker_messages import INSTANCE_BYTES, Configure, FromWorker, RegionKnown
+from vsockproxy.worker_messages import (
+    INSTANCE_BYTES,
+    Configure,
+    FromWorker,
+    RegionKnown,
+    RegionMissing,
+)
 
 __all__ = ("CompanionProcess", "EnclaveServices")
 
@@ -136,9 +142,14 @@ class EnclaveServices(CompanionProcess):
         super().__init__(module, listeners, secret, memory)
         self._certificates = CertificateHolder(tls_services)
         self._environment = environment
-        self._region_known = trio.Event()
-        if not has_region or any(environment.get(name) for name in REGION_VARIABLES):
-            self._region_known.set()
+        self._is_region_wanted = has_region and not any(
+            environment.get(name) for name in REGION_VARIABLES
+        )
+        self._region_settled = trio.Event()
+        """Set once it is known, or known that it will not be soon."""
+        self._region_trouble = ""
+        if not self._is_region_wanted:
+            self._region_settled.set()
 
     async def run(self, service: Service, workers: Supervisor, relay: Relay, log: Log) -> None:
         """Keep it running until the workers have ended, and its certificates."""
@@ -152,13 +163,14 @@ class EnclaveServices(CompanionProcess):
         self._certificates.attach(workers, process)
         nursery.start_soon(self._certificates.run)
 
-    async def ready(self, log: Log) -> None:
-        """Wait until the command may start: until the region is known, or for a while."""
-        with trio.move_on_after(REGION_SECONDS) as waiting:
-            await self._region_known.wait()
-        if waiting.cancelled_caught:
-            text = f"the parent named none in {REGION_SECONDS:g} s: write credentials.region"
-            log.warning("region_unknown", text=text)
+    async def ready(self, log: EventLog) -> None:
+        """Wait until the command may start: the region is known or refused, or time is over."""
+        with trio.move_on_after(REGION_SECONDS):
+            await self._region_settled.wait()
+        if self._is_region_wanted:
+            cause = self._region_trouble or f"the parent named none in {REGION_SECONDS:g} s"
+            text = f"AWS_REGION is not set, {cause}; or write credentials.region"
+            log.write("warning", "region_unknown", {"text": text})
 
     def died(self, worker: int) -> None:
         """Another one is started, which asks anew."""
@@ -167,7 +179,13 @@ class EnclaveServices(CompanionProcess):
     def received(self, worker: int, message: FromWorker, descriptors: tuple[int, ...]) -> None:
         """The region, and certificates."""
         self._certificates.received(worker, message, descriptors)
-        if isinstance(message, RegionKnown) and not self._region_known.is_set():
-            for name in REGION_VARIABLES:
-                self._environment.setdefault(name, message.region)
-            self._region_known.set()
+        match message:
+            case RegionKnown(region=region) if self._is_region_wanted:
+                for name in REGION_VARIABLES:
+                    self._environment.setdefault(name, region)
+                self._is_region_wanted = False
+                self._region_settled.set()
+            case RegionMissing(text=text, is_refusal=is_refusal):
+                self._region_trouble = text
+                if is_refusal:
+                    self._region_settled.set()

@@ -41,6 +41,7 @@ from vsockproxy.worker_messages import (
     Offer,
     Ready,
     RegionKnown,
+    RegionMissing,
     Reload,
     Reloaded,
     Routed,
@@ -442,9 +443,9 @@ class Supervisor:
                                 await _send_sockets(process, message, self._make_sockets)
                             case Offer() | Routed() if self._router is not None:
                                 self._router.received(place.index, message, descriptors)
-                            case Statistics() | StreamsListed() | ListStreams() | RegionKnown() if (
-                                self._observer
-                            ):
+                            case Statistics() | StreamsListed() | ListStreams() if self._observer:
+                                self._observer.received(place.index, message, descriptors)
+                            case RegionKnown() | RegionMissing() if self._observer:
                                 self._observer.received(place.index, message, descriptors)
                             case Certificate() | CertificateWanted() if self._observer:
                                 self._observer.received(place.index, message, descriptors)

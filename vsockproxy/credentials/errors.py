@@ -2,7 +2,7 @@
 
 from vsockproxy.errors import VsockproxyError
 
-__all__ = ("CredentialsError",)
+__all__ = ("CredentialsError", "CredentialsRefused")
 
 
 class CredentialsError(VsockproxyError):
@@ -10,3 +10,7 @@ class CredentialsError(VsockproxyError):
 
     No text holds a part of a secret.
     """
+
+
+class CredentialsRefused(CredentialsError):
+    """Who was asked has said no, and will until somebody changes its file."""

@@ -5,7 +5,7 @@ Times are seconds on any one clock; what is random comes in as a number from 0 u
 
 from typing import Final
 
-__all__ = ("next_fetch", "retry_delay")
+__all__ = ("next_fetch", "refusal_delay", "retry_delay")
 
 EARLIEST_SECONDS: Final = 15 * 60.0
 LATEST_SECONDS: Final = 10 * 60.0
@@ -47,3 +47,12 @@ def retry_delay(failures: int, chance: float) -> float:
     """
     most = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 10), MOST_RETRY_SECONDS)
     return most * (_LEAST_RETRY_SHARE + (1 - _LEAST_RETRY_SHARE) * chance)
+
+
+def refusal_delay(chance: float) -> float:
+    """Seconds until the next fetch after a refusal, which only a change of a file ends.
+
+    Args:
+        chance: from 0 up to 1.
+    """
+    return MOST_RETRY_SECONDS * (_LEAST_RETRY_SHARE + (1 - _LEAST_RETRY_SHARE) * chance)

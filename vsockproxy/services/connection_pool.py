@@ -83,13 +83,21 @@ class ConnectionPool:
             while self._idle:
                 await _drop(self._idle.pop().stream)
 
-    async def ask(self, request: bytes, *, may_repeat: bool, max_body_bytes: int) -> ServiceAnswer:
+    async def ask(
+        self,
+        request: bytes,
+        *,
+        may_repeat: bool,
+        max_body_bytes: int,
+        has_left: Callable[[], None] = lambda: None,
+    ) -> ServiceAnswer:
         """Ask, and wait for the whole answer. The caller sees to a time limit.
 
         Args:
             request: head and body of a POST.
             may_repeat: whether doing it twice is as good as once.
             max_body_bytes: the longest body that is taken.
+            has_left: called once all of it has been sent, and again where it is sent again.
 
         Raises:
             HttpResponseError: the answer is malformed or too long.
@@ -100,7 +108,7 @@ class ConnectionPool:
             kept = await self._take()
             if kept is not None:
                 try:
-                    return await self._exchange(kept, request, max_body_bytes)
+                    return await self._exchange(kept, request, max_body_bytes, has_left)
                 except _Stale as stale:
                     if stale.has_left and not may_repeat:
                         text = "a kept connection ended before any of the answer had come"
@@ -108,7 +116,7 @@ class ConnectionPool:
             fresh = await self._open()
             self.opened += 1
             try:
-                return await self._exchange(fresh, request, max_body_bytes)
+                return await self._exchange(fresh, request, max_body_bytes, has_left)
             except _Stale:
                 raise ConnectionCut("the connection ended before the answer") from None
 
@@ -124,7 +132,11 @@ class ConnectionPool:
         return trio.current_time() >= idle.since + self._idle_seconds
 
     async def _exchange(
-        self, stream: trio.abc.Stream, request: bytes, max_body_bytes: int
+        self,
+        stream: trio.abc.Stream,
+        request: bytes,
+        max_body_bytes: int,
+        has_left: Callable[[], None],
     ) -> ServiceAnswer:
         reader = AnswerReader("POST", max_body_bytes, takes_interim=True)
         async with _closed_unless_kept(stream) as keeping:
@@ -133,6 +145,7 @@ class ConnectionPool:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 # Its last bytes were not taken, so it cannot have been understood.
                 raise _Stale(has_left=False) from None
+            has_left()
             answer = None
             while answer is None:
                 try:

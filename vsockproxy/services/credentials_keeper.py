@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import trio
@@ -10,12 +11,12 @@ import trio
 from vsockproxy.control.logs import EventLog
 from vsockproxy.credentials.documents import Credentials
 from vsockproxy.credentials.endpoints import Holding
-from vsockproxy.credentials.errors import CredentialsError
-from vsockproxy.credentials.rotation import next_fetch, retry_delay
+from vsockproxy.credentials.errors import CredentialsError, CredentialsRefused
+from vsockproxy.credentials.rotation import next_fetch, refusal_delay, retry_delay
 from vsockproxy.log_lines import Level
 from vsockproxy.protocols.http_service import ServiceAnswer, ServiceRequest
 
-__all__ = ("Answer", "CredentialsKeeper", "Fetch", "FetchRegion")
+__all__ = ("Answer", "CredentialsKeeper", "Fetch", "FetchRegion", "Trouble")
 
 Answer = Callable[[ServiceRequest, Holding, float], ServiceAnswer]
 """Answers a request with what there is at a time."""
@@ -36,6 +37,15 @@ CLOCK_SECONDS: Final = 30.0
 
 HURRY_SECONDS: Final = 1.0
 """Least time between a fetch that failed and one that somebody's need brings forward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a fetch failed with."""
+
+    text: str
+    is_refusal: bool
+    """Whether who was asked has said no, so that asking again soon is of no use."""
 
 
 class CredentialsKeeper:
@@ -70,7 +80,7 @@ class CredentialsKeeper:
         self._region = region
         self._credentials: Credentials | None = None
         self._fetched_at = 0.0
-        self._troubles: dict[str, str] = {}
+        self._troubles: dict[str, Trouble] = {}
         """What the last fetch of each thing failed with."""
         self._reported: dict[str, tuple[Level, str]] = {}
         self._hurry = trio.Event()
@@ -88,8 +98,20 @@ class CredentialsKeeper:
     @property
     def holding(self) -> Holding:
         """What there is at the moment."""
-        trouble = self._troubles.get("credentials") or self._troubles.get("region") or ""
-        return Holding(self._credentials, self._region, self._fetched_at, trouble)
+        trouble = self._troubles.get("credentials") or self._troubles.get("region")
+        text = trouble.text if trouble is not None else ""
+        return Holding(self._credentials, self._region, self._fetched_at, text)
+
+    @property
+    def region_trouble(self) -> Trouble | None:
+        """Why there is no region, once that was tried."""
+        return self._troubles.get("region")
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the last fetch of credentials was refused."""
+        trouble = self._troubles.get("credentials")
+        return trouble is not None and trouble.is_refusal
 
     async def run(self) -> None:
         """Fetch until cancelled."""
@@ -117,8 +139,8 @@ class CredentialsKeeper:
                 self._take(await _within_time(self._fetch))
             except CredentialsError as error:
                 failures += 1
-                self._report("credentials", str(error))
-                delay = retry_delay(failures, self._chance())
+                self._report("credentials", error)
+                delay = self._delay_after(error, failures)
             else:
                 failures = 0
                 assert self._credentials is not None  # it was taken
@@ -135,10 +157,21 @@ class CredentialsKeeper:
             with trio.move_on_after(min(left, CLOCK_SECONDS)):
                 await self._hurry.wait()
 
-    def hurry(self) -> None:
-        """Fetch now, as somebody needs what is not there; at most once a second."""
-        if self.now - self._rests_since >= HURRY_SECONDS:
-            self._hurry.set()
+    def hurry(self) -> bool:
+        """Fetch now, as somebody needs what is not there; at most once a second.
+
+        Returns:
+            Whether it will.
+        """
+        if self.now - self._rests_since < HURRY_SECONDS:
+            return False
+        self._hurry.set()
+        return True
+
+    def _delay_after(self, error: CredentialsError, failures: int) -> float:
+        if isinstance(error, CredentialsRefused):
+            return refusal_delay(self._chance())
+        return retry_delay(failures, self._chance())
 
     async def _find_region(self, fetch_region: FetchRegion) -> None:
         failures = 0
@@ -147,8 +180,9 @@ class CredentialsKeeper:
                 self._region = await _within_time(fetch_region)
             except CredentialsError as error:
                 failures += 1
-                self._report("region", str(error))
-                await trio.sleep(retry_delay(failures, self._chance()))
+                self._report("region", error)
+                self._tell()
+                await trio.sleep(self._delay_after(error, failures))
             else:
                 self._troubles.pop("region", None)
                 self._log.write("info", "region_known", {"region": self._region})
@@ -174,9 +208,10 @@ class CredentialsKeeper:
         elif held.access_key_id != credentials.access_key_id:
             self._log.write("debug", "credentials_renewed", fields)
 
-    def _report(self, what: str, text: str) -> None:
+    def _report(self, what: str, error: CredentialsError) -> None:
         """Keep the text of a failure, and log it unless that was the last thing to say."""
-        self._troubles[what] = text
+        text = str(error)
+        self._troubles[what] = Trouble(text, isinstance(error, CredentialsRefused))
         held = self._credentials
         good_for = round(held.expires_at - self.now) if held is not None else None
         is_without = what == "credentials" and (good_for is None or good_for <= 0)

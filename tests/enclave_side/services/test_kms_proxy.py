@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -14,9 +14,10 @@ from enclave_side.services.kms_documents import FreshDocuments
 from enclave_side.services.kms_proxy import CALL_SECONDS, KmsProxy
 from enclave_side.services.kms_upstream import KmsEndpoint, KmsEndpoints, tls_context
 from tests.support.supervision import RecordingLog
-from vsockproxy.attestation.kms_errors import CallUnusable
+from vsockproxy.attestation.kms_errors import CallNotAllowed, CallUnusable, KmsProxyError
+from vsockproxy.attestation.nsm_errors import NsmMissing
 from vsockproxy.credentials.documents import Credentials
-from vsockproxy.credentials.errors import CredentialsError
+from vsockproxy.credentials.errors import CredentialsError, CredentialsRefused
 from vsockproxy.protocols.http_conversation import BodyRequest
 from vsockproxy.protocols.http_service import ServiceAnswer
 from vsockproxy.services.connection_pool import ConnectionPool
@@ -63,6 +64,10 @@ async def fetch() -> Credentials:
     return CREDENTIALS
 
 
+async def refuse_to_give() -> Credentials:
+    raise CredentialsRefused("the parent gives this enclave none")
+
+
 async def fail_to_fetch() -> Credentials:
     raise CredentialsError("the parent gives no credentials")
 
@@ -73,19 +78,20 @@ async def proxy_to(
     log: RecordingLog,
     *,
     attest: Callable[[], bytes] = lambda: b"document",
-    has_credentials: bool = True,
+    fetch: Callable[[], Awaitable[Credentials]] = fetch,
+    refusal: KmsProxyError | None = None,
 ) -> AsyncIterator[KmsProxy]:
     async with trio.open_nursery() as nursery:
 
         async def connect() -> trio.abc.Stream:
+            if refusal is not None:
+                raise refusal
             ours, theirs = memory_stream_pair()
             nursery.start_soon(kms.serve, theirs)
             return ours
 
         endpoint = KmsEndpoint(HOST, 443, ConnectionPool(connect, at_once=2, idle_seconds=30))
-        keeper = CredentialsKeeper(
-            fetch if has_credentials else fail_to_fetch, None, log, wall_clock=lambda: EXPIRED_AT
-        )
+        keeper = CredentialsKeeper(fetch, None, log, wall_clock=lambda: EXPIRED_AT)
         nursery.start_soon(keeper.run)
         nursery.start_soon(endpoint.pool.run)
         yield KmsProxy(
@@ -138,11 +144,39 @@ async def test_a_kms_that_does_not_answer_is_given_up(autojump_clock: MockClock)
     assert log.events("kms_call")[0]["reason"] == "timeout"
 
 
+async def test_a_call_that_is_refused_credentials_does_not_wait(autojump_clock: MockClock) -> None:
+    del autojump_clock
+    log = RecordingLog()
+    async with proxy_to(FakeKms(), log, fetch=refuse_to_give) as proxy:
+        began = trio.current_time()
+        found = await proxy.answer(request())
+        assert trio.current_time() == began
+    assert kind_of(found) == (503, "VsockproxyUnavailableException", "no_credentials")
+    assert "the parent gives this enclave none" in found.body.decode()
+    assert log.events("kms_call")[0]["attested"] is False
+
+
+def no_module() -> bytes:
+    raise NsmMissing("/dev/nsm: No such file or directory")
+
+
+async def test_a_call_whose_document_did_not_leave_is_not_attested() -> None:
+    log = RecordingLog()
+    async with proxy_to(FakeKms(), log, attest=no_module) as proxy:
+        await proxy.answer(request())
+    async with proxy_to(FakeKms(), log, refusal=CallNotAllowed("not_listed", "add it")) as proxy:
+        await proxy.answer(request())
+    async with proxy_to(FakeKms([b"nonsense\r\n\r\n"]), log) as proxy:
+        await proxy.answer(request())
+    said = [(line["reason"], line["attested"]) for line in log.events("kms_call")]
+    assert said == [("nsm", False), ("not_listed", False), ("http", True)]
+
+
 async def test_without_credentials_a_call_waits_and_then_says_why(
     autojump_clock: MockClock,
 ) -> None:
     del autojump_clock
-    async with proxy_to(FakeKms(), RecordingLog(), has_credentials=False) as proxy:
+    async with proxy_to(FakeKms(), RecordingLog(), fetch=fail_to_fetch) as proxy:
         found = await proxy.answer(request())
     assert kind_of(found) == (503, "VsockproxyUnavailableException", "no_credentials")
     assert "the parent gives no credentials" in found.body.decode()

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from tests.support.nsm_server import document_fields, nsm_socket
 from tests.support.terminal import Shell
 from vsockproxy.cli.main import main
-from vsockproxy.nsm_locations import NSM_VARIABLE
+from vsockproxy.nsm_locations import DEVELOPMENT_HINT, NSM_VARIABLE
 
 
 @pytest.fixture
@@ -108,7 +108,10 @@ def test_a_file_that_is_too_long(module: Path, tmp_path: Path) -> None:
 def test_without_a_module_there_is_no_document(tmp_path: Path) -> None:
     done = run(tmp_path / "none")
     assert done.exit_code == 1
-    assert done.stderr == f"no document: {tmp_path}/none: No such file or directory\n"
+    assert (
+        done.stderr
+        == f"no document: {tmp_path}/none: No such file or directory: {DEVELOPMENT_HINT}\n"
+    )
     assert done.stdout == ""
 
 

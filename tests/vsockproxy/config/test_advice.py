@@ -122,3 +122,33 @@ def test_low_ports(port: int, warned: bool) -> None:
         f"ListenStream=0.0.0.0:{port}"
         for path in paths
     ]
+
+
+NOTHING_WRITTEN = {
+    "kms": (
+        "kms:\n",
+        "f:2: kms: nothing is written here, so it is off: write kms: {}, or remove it",
+    ),
+    "credentials": (
+        "credentials:   # for SDKs\n",
+        "f:2: credentials: nothing is written here, so it is off: "
+        "write credentials: {}, or remove it",
+    ),
+    "what needs more": (
+        "machine:\n  clock:\n",
+        "f:3: machine.clock: nothing is written here, so it is off: "
+        "write a mapping with source, or remove it",
+    ),
+    "TLS of a service": (
+        "ingress:\n- service: web\n  to: tcp://127.0.0.1:80\n  tls:\n",
+        "f:5: ingress[0].tls: nothing is written here, so it is off: write tls: {}, or remove it",
+    ),
+    "off in words": ("kms: null\ncredentials: ~\n", None),
+    "what is no section": ("shim:\n  socks5:\n", None),
+}
+
+
+@pytest.mark.parametrize(("yaml", "said"), NOTHING_WRITTEN.values(), ids=NOTHING_WRITTEN)
+def test_a_section_with_nothing_in_it_is_warned_of(yaml: str, said: str | None) -> None:
+    document = parse(f"parent: vsock://3:5000\n{yaml}".encode(), "f")
+    assert [str(each) for each in advise(document)] == ([] if said is None else [said])

@@ -9,6 +9,7 @@ from vsockproxy.config.kms_advice import advise_kms
 from vsockproxy.config.load import ConfigErrors, parse
 from vsockproxy.config.model import EnclaveConfig, EnclaveCredentials, EnclaveKms
 from vsockproxy.credentials.regions import endpoint_host
+from vsockproxy.policy.closed_literals import needs_private
 
 ENCLAVE = "parent: vsock://3:5000\n"
 
@@ -141,6 +142,20 @@ WARNED = {
             "add {address: kms.example, port: 8443} to allowlist"
         ],
     ),
+    "an endpoint on loopback is not allowed": (
+        "kms: {endpoints: {eu-west-2: 'https://127.0.0.1:9000'}}\n",
+        [
+            "f:2: kms.endpoints.eu-west-2: 127.0.0.1 port 9000 is not in the allowlist: "
+            "add {address: 127.0.0.1, port: 9000, private: true} to allowlist"
+        ],
+    ),
+    "one of IPv6 is not allowed": (
+        "kms: {endpoints: {eu-west-2: 'https://[2600::1]'}}\n",
+        [
+            "f:2: kms.endpoints.eu-west-2: 2600::1 port 443 is not in the allowlist: "
+            'add {address: "2600::1", port: 443} to allowlist'
+        ],
+    ),
     "it is denied": (
         IN_IRELAND + RULE + "denylist: [{address: '**.amazonaws.com'}]\nkms: {}\n",
         [
@@ -168,7 +183,7 @@ WARNED = {
 @pytest.mark.parametrize(("text", "lines"), WARNED.values(), ids=WARNED)
 def test_an_endpoint_that_would_be_refused_is_warned_of(text: str, lines: list[str]) -> None:
     document = parse((ENCLAVE + text).encode(), "f")
-    assert [str(each) for each in advise_kms(document, endpoint_host)] == lines
+    assert [str(each) for each in advise_kms(document, endpoint_host, needs_private)] == lines
 
 
 def test_a_parent_that_gives_no_credentials_is_warned_of() -> None:
@@ -177,4 +192,45 @@ def test_a_parent_that_gives_no_credentials_is_warned_of() -> None:
     assert [str(each) for each in warnings] == [
         "f:2: kms: credentials are given to no enclave by p: "
         "add credentials there, or remove it here"
+    ]
+
+
+WITH_KMS = ENCLAVE + "kms: {}\n"
+GIVEN = {
+    "to the CID of the only entry": ("[{cid: 16}]", "[16]", []),
+    "to the CID of one of the entries": ("[{cid: 16}, {cid: 18}]", "[18]", []),
+    "to another one than that of the only entry": (
+        "[{cid: 16, name: web}]",
+        "[17]",
+        [
+            "f:2: kms: CID 16 (web) gets no credentials from p: "
+            "add 16 to credentials.enclaves there, if this is its file"
+        ],
+    ),
+    "to those without an entry": ("[]", "[17]", []),
+    "to what is told by measurements": (f"[{{pcrs: {{0: {'ab' * 48}}}}}]", "[17]", []),
+}
+
+
+@pytest.mark.parametrize(("entries", "given", "lines"), GIVEN.values(), ids=GIVEN)
+def test_a_parent_that_gives_credentials_to_another_cid_is_warned_of(
+    entries: str, given: str, lines: list[str]
+) -> None:
+    text = f"listen: vsock://any:5000\nenclaves: {entries}\ncredentials: {{enclaves: {given}}}\n"
+    warnings = compare_sides([parse(text.encode(), "p")], [parse(WITH_KMS.encode(), "f")])
+    assert [str(each) for each in warnings] == lines
+
+
+def test_the_list_that_fits_an_enclave_says_its_cid() -> None:
+    rule = "allowlist: [{address: kms.eu-west-1.amazonaws.com, port: 443}]"
+    text = (
+        f"listen: vsock://any:5000\nenclaves: [{{cid: 16, {rule}}}, {{cid: 17}}]\n"
+        "credentials: {enclaves: [17]}\n"
+    )
+    warnings = compare_sides(
+        [parse(text.encode(), "p")], [parse(f"{WITH_KMS}{rule}".encode(), "f")]
+    )
+    assert [str(each) for each in warnings] == [
+        "f:2: kms: CID 16 gets no credentials from p: "
+        "add 16 to credentials.enclaves there, if this is its file"
     ]

@@ -11,8 +11,8 @@ from trio.testing import MockClock
 
 from tests.support.supervision import RecordingLog
 from vsockproxy.credentials.documents import Credentials
-from vsockproxy.credentials.errors import CredentialsError
-from vsockproxy.services.credentials_keeper import CredentialsKeeper
+from vsockproxy.credentials.errors import CredentialsError, CredentialsRefused
+from vsockproxy.services.credentials_keeper import CredentialsKeeper, Trouble
 
 HOUR = 3600.0
 START = 1_767_225_600.0
@@ -29,6 +29,7 @@ class Source:
     role: str = "the-role"
     lifetime: float = 6 * HOUR
     failure: str = ""
+    refuses: bool = False
     hangs: bool = False
     fetched_at: list[float] = field(default_factory=list)
     serial: int = 0
@@ -39,7 +40,7 @@ class Source:
             await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
         if self.failure:
-            raise CredentialsError(self.failure)
+            raise (CredentialsRefused if self.refuses else CredentialsError)(self.failure)
         self.serial += 1
         key = f"ASIA{self.serial}"
         return Credentials(self.role, key, "s", "t", wall_clock() + self.lifetime)
@@ -106,6 +107,35 @@ async def test_failures_are_further_and_further_apart(autojump_clock: MockClock)
     pauses = [late - early for early, late in pairwise(source.fetched_at)]
     assert pauses[:3] == pytest.approx([0.75, 1.5, 3.0])
     assert pauses[-1] == pytest.approx(22.5)
+
+
+async def test_who_is_refused_asks_seldom_and_says_so(autojump_clock: MockClock) -> None:
+    source, log = Source(failure="not_listed", refuses=True), RecordingLog()
+    async with keeping(source, log) as keeper:
+        assert keeper.is_refused
+        assert not keeper.hurry(), "it was refused a moment ago"
+        await trio.sleep(60)
+        assert [round(at, 1) for at in source.fetched_at] == [0, 22.5, 45]
+        source.refuses = False
+        assert keeper.hurry()
+        await keeper.changed.wait()
+        assert not keeper.is_refused
+    assert len(log.events("fetch_failed")) == 1
+
+
+async def test_a_region_that_is_refused_says_so(autojump_clock: MockClock) -> None:
+    async def refuse() -> str:
+        await trio.sleep(1)
+        raise CredentialsRefused("not_listed")
+
+    keeper = CredentialsKeeper(Source().fetch, refuse, RecordingLog(), wall_clock=wall_clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        await keeper.has_tried.wait()
+        assert keeper.region_trouble is None
+        await keeper.changed.wait()
+        assert keeper.region_trouble == Trouble("not_listed", is_refusal=True)
+        nursery.cancel_scope.cancel()
 
 
 async def test_whoever_needs_some_brings_the_next_fetch_forward(
