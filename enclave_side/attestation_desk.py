@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from vsockproxy.addresses import IpAddress
 from vsockproxy.attestation.nsm_errors import NsmError
 from vsockproxy.attestation.tls_binding import KeyOrigin, bound_fields
 from vsockproxy.dataplane.blocking_calls import BlockingCalls, TooManyWait
@@ -9,6 +10,7 @@ from vsockproxy.dataplane.loop import now, timeout
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.log import Log
 from vsockproxy.nsm_device import Nsm
+from vsockproxy.policy.client_buckets import ClientBuckets
 from vsockproxy.policy.token_bucket import TokenBucket
 
 __all__ = ("AttestationDesk", "NoDocument")
@@ -16,6 +18,11 @@ __all__ = ("AttestationDesk", "NoDocument")
 RATE: Final = 100.0
 BURST: Final = 256.0
 """Documents in a second, and after a quiet time at once. The module makes some hundred a second."""
+
+CLIENT_RATE: Final = 25.0
+CLIENT_BURST: Final = 208.0
+"""The same for one client's address, or network of IPv6. Many programs may stand behind one, and
+begin at once; after that a quarter of all is theirs."""
 
 MOST_WAITING: Final = 256
 ANSWER_SECONDS: Final = 10.0
@@ -52,15 +59,27 @@ class AttestationDesk:
         self._log = log
         self._calls: BlockingCalls[bytes] = BlockingCalls("nsm", MOST_WAITING)
         self._bucket = TokenBucket()
+        self._clients = ClientBuckets()
         self._refused = 0
         self._reported_at = -REPORT_SECONDS
 
-    async def document(self, nonce: bytes, public_key: bytes, origin: KeyOrigin) -> bytes:
+    async def document(
+        self, nonce: bytes, public_key: bytes, origin: KeyOrigin, client: IpAddress | None
+    ) -> bytes:
         """A fresh document that binds a key.
+
+        Args:
+            nonce: to be in it.
+            public_key: DER of its SubjectPublicKeyInfo.
+            origin: where the key comes from.
+            client: who asks, as far as the parent says so.
 
         Raises:
             NoDocument: with what to answer.
         """
+        if client is not None and not self._clients.take(client, CLIENT_RATE, CLIENT_BURST, now()):
+            text = f"more than {CLIENT_RATE:g} documents are asked for in a second by one client"
+            raise self._refuse(429, text)
         if not self._bucket.take(RATE, BURST, now()):
             raise self._refuse(429, f"more than {RATE:g} documents are asked for in a second")
         user_data, key = bound_fields(public_key, origin)

@@ -253,7 +253,7 @@ class Opener:
         except BaseException:
             carried.close()
             raise
-        local, rest = connection.local_socket(sock, failed, closed)
+        local, rest = connection.local_socket(sock, failed, closed, end.remote_ended_above)
         relay = DedicatedRelay(end, local, carried, carrier, to_local=rest)
         relay.count_earlier(sent_bytes=sent, taken_bytes=received - len(rest))
         relay.start()

@@ -2,13 +2,14 @@
 
 import os
 import ssl
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vsockproxy.attestation.tls_binding import KeyOrigin
 from vsockproxy.config.model import IngressTls
 from vsockproxy.dataplane.loop import Event, timeout
-from vsockproxy.dataplane.tls_contexts import server_context
+from vsockproxy.dataplane.tls_contexts import MOST_SESSIONS, server_context
 from vsockproxy.dataplane.tls_failures import TlsFailed
 from vsockproxy.errors import VsockproxyError
 from vsockproxy.tls_files import TlsFileError, load_authorities
@@ -51,6 +52,8 @@ class ServiceIdentity:
         self._service = service
         self.tls = tls
         self._current: Identity | None = None
+        self._descriptor = -1
+        """Of the memory that the current one is from."""
         self._has_come = Event()
 
     def renew(self, message: Certificate, descriptor: int) -> None:
@@ -63,6 +66,15 @@ class ServiceIdentity:
         Raises:
             IdentityError: it cannot be used; the former stays.
         """
+        context = self._context(descriptor)
+        kept = os.dup(descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = kept
+        self._current = Identity(context, message.public_key, message.origin)
+        self._has_come.set()
+
+    def _context(self, descriptor: int) -> ssl.SSLContext:
         context = server_context()
         try:
             # OpenSSL reads files alone. This one is memory, and no name leads to it.
@@ -70,12 +82,14 @@ class ServiceIdentity:
             if self.tls.client_ca is not None:
                 load_authorities(context, self.tls.client_ca)
                 context.verify_mode = ssl.CERT_REQUIRED
+                # A resumed handshake of TLS 1.3 would hand on, without end, what the first one saw.
+                # Sessions of TLS 1.2 last two hours at most; the connection looks at the dates.
+                context.num_tickets = 0
         except TlsFileError as error:
             raise IdentityError(str(error)) from None
         except OSError as error:  # ssl.SSLError among them
             raise IdentityError(self._explain(error)) from None
-        self._current = Identity(context, message.public_key, message.origin)
-        self._has_come.set()
+        return context
 
     def _explain(self, error: OSError) -> str:
         if not os.path.exists("/proc/self/fd"):
@@ -98,6 +112,9 @@ class ServiceIdentity:
                     "log says why"
                 ) from None
         assert self._current is not None  # it has come
+        if self._current.context.session_stats()["number"] >= MOST_SESSIONS:
+            with suppress(IdentityError):  # then the old one goes on, within OpenSSL's own limit
+                self._current = replace(self._current, context=self._context(self._descriptor))
         return self._current
 
 

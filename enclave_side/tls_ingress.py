@@ -29,12 +29,16 @@ from vsockproxy.protocols.attestation_request import (
     refusal_answer,
 )
 from vsockproxy.protocols.errors import HttpRequestError
+from vsockproxy.protocols.proxy_v2 import SocketAddress
 from vsockproxy.session import ErrorCode
 
 __all__ = ("TlsIngress",)
 
 LINGER_SECONDS: Final = 2.0
 """How long a client may take to see why its connection ends."""
+
+MOST_DOCUMENTS: Final = 4
+"""On one connection, which ends with the last of them: nobody needs more for one key."""
 
 
 class _ClientLeft(Exception):
@@ -109,8 +113,9 @@ class TlsIngress:
             TlsFailed: TLS broke.
             OSError: the stream is over.
         """
+        client = SocketAddress.parse(self._record.client or "")
         following = b""
-        while True:
+        for left in reversed(range(MOST_DOCUMENTS)):
             try:
                 found = await self._recognise(following)
             except HttpRequestError as error:
@@ -120,15 +125,20 @@ class TlsIngress:
                 return found
             try:
                 document = await desk.document(
-                    found.nonce, self._identity.public_key, self._identity.origin
+                    found.nonce,
+                    self._identity.public_key,
+                    self._identity.origin,
+                    None if client is None else client.address,
                 )
             except NoDocument as error:
                 await self._connection.write(refusal_answer(error.status, error.text))
                 return None
-            await self._connection.write(document_answer(document, keeps_alive=found.keeps_alive))
-            if not found.keeps_alive:
-                return None
+            keeps_alive = found.keeps_alive and left > 0
+            await self._connection.write(document_answer(document, keeps_alive=keeps_alive))
+            if not keeps_alive:
+                break
             following = found.following
+        return None
 
     async def _recognise(self, data: bytes) -> AttestationRequest | bytes:
         """The next request for a document, or bytes that are the service's.

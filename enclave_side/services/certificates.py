@@ -29,6 +29,9 @@ __all__ = ("keep_certificates",)
 RETRY_SECONDS: Final = 0.05
 """Until a supervisor that took no message is told again."""
 
+CHALLENGE_SECONDS: Final = 2.0
+"""For the request of an authority, which sends it at once. Anybody may connect there."""
+
 
 class SupervisorsHolder:
     """The supervisor, as the holder of certificates.
@@ -112,7 +115,8 @@ def _accounts(
     answers = ChallengeAnswers()
     streams = config.shim.streams
     assert streams is not None  # a rule of the configuration
-    nursery.start_soon(serve_http, listener, answers.answer, process.log)
+    serve = partial(serve_http, head_seconds=CHALLENGE_SECONDS)
+    nursery.start_soon(serve, listener, answers.answer, process.log)
     return cache(lambda authority: AcmeAccount(authority, streams, answers, process.log))
 
 

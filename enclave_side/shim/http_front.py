@@ -12,7 +12,7 @@ from enclave_side.shim.lingering import LINGER_SECONDS, answer_and_close, linger
 from vsockproxy.addresses import Destination, normalise_host
 from vsockproxy.config.model import EnclaveForward
 from vsockproxy.dataplane.closing import reset_socket
-from vsockproxy.dataplane.loop import CancelledError, Event, Task, spawn, timeout
+from vsockproxy.dataplane.loop import CancelledError, Event, Task, sleep, spawn, timeout
 from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.tls_client import TlsClient
@@ -165,7 +165,7 @@ class _Connection:
                 return
             if not await self._carry(exchange, self._tls, first_bytes):
                 return
-            if not exchange.persists:
+            if not exchange.persists or self._end is None or self._end.is_closed:
                 break
             surplus = exchange.surplus
         await self._close()
@@ -175,12 +175,14 @@ class _Connection:
         watching = spawn(self._watch(self._tls), "http front, idle") if self._tls else None
         try:
             data = data or await self._program.next()
+            await sleep(0)  # what has come from the destination is seen first
         finally:
             if watching is not None:
                 watching.cancel()
                 with suppress(CancelledError):
                     await watching
-        if not data:
+        # What the destination says before it is asked must not become the next answer.
+        if not data or (watching is not None and not watching.cancelled()):
             await self._close()
             return None
         reader = FrontRequestReader(self._front.destination)
@@ -241,6 +243,10 @@ class _Connection:
                 data = await tls.read()
                 answer = exchange.origin_data(data) if data else exchange.origin_eof()
                 await send_all(self._sock, answer)
+            if exchange.request_is_complete:  # a next one comes behind its last byte
+                with suppress(TimeoutError):
+                    async with timeout(LINGER_SECONDS):
+                        await uploading
         except (HttpResponseError, Refused) as error:
             end.reset(ErrorCode.CUT)
             if not exchange.may_answer:
@@ -248,10 +254,11 @@ class _Connection:
             await self._refuse(502, error.reason, error.text)
             return False
         finally:
+            is_sent = uploading.done() and not uploading.cancelled()
             uploading.cancel()
         with suppress(CancelledError):
             await uploading
-        if not exchange.request_is_complete:  # and the destination does not want the rest
+        if not (is_sent and exchange.request_is_complete):  # or it does not want the rest
             end.reset(ErrorCode.CANCELLED)
         return True
 

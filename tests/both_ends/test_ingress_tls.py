@@ -156,6 +156,17 @@ def test_what_comes_behind_a_request_is_looked_at_in_its_turn() -> None:
         assert recorder.seen.get(timeout=SECONDS) == b"POST / HTTP/1.1\r\n"
 
 
+def test_a_connection_gives_four_documents_and_ends() -> None:
+    recorder = Recorder()
+    with serving(recorder) as origin, serving_tls_in(origin) as tls_in:
+        with tls_in.connect() as sock:
+            sock.sendall(6 * ATTESTATION)
+            for _ in range(4):
+                assert ask(sock, b"").status == 200
+            assert sock.recv(100) == b""
+        assert recorder.seen.get(timeout=SECONDS) == b""
+
+
 UNTOUCHED = {
     "another request": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "another method": b"POST /.well-known/attestation?nonce=00 HTTP/1.1\r\n\r\n",

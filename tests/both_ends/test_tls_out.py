@@ -8,9 +8,10 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import Queue
+from threading import Event
 from typing import IO, Any, Literal, Self
 
 import pytest
@@ -57,12 +58,14 @@ class Out:
     Args:
         destinations: a name, the port that stands for it, what `tls` says, and further keys of the
             forward.
+        limits: of the enclave, besides that of a handshake.
         more: for the pair.
     """
 
     def __init__(
         self,
         destinations: Sequence[tuple[str, int, object, dict[str, Any]]],
+        limits: dict[str, float] | None = None,
         **more: Any,
     ) -> None:
         self.ports = [free_port() for _ in destinations]
@@ -85,7 +88,7 @@ class Out:
                     }
                     for port, (name, _, tls, keys) in zip(self.ports, destinations, strict=True)
                 ],
-                "limits": {"handshake": HANDSHAKE_SECONDS},
+                "limits": {"handshake": HANDSHAKE_SECONDS, **(limits or {})},
             },
             **more,
         )
@@ -339,6 +342,32 @@ def test_a_program_that_ends_its_half_still_gets_the_answer(
         sock.sendall(b"request")
         sock.shutdown(socket.SHUT_WR)
         assert receive_all(sock)[0] == len(b"got request") + MEBIBYTE
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_a_server_that_has_said_its_end_and_stays_is_half_closed(
+    authority: Authority, carrier: Carrier
+) -> None:
+    is_over = Event()
+
+    def stay(connection: ssl.SSLSocket) -> None:
+        connection.settimeout(0)
+        with suppress(ssl.SSLWantReadError):
+            connection.unwrap()  # its close_notify is sent
+        is_over.wait(SECONDS)
+
+    keys = {"carrier": carrier}
+    with (
+        tls_serving(server_context(authority, "stays.test"), stay) as port,
+        Out(
+            [("stays.test", port, {"ca": str(authority.file)}, keys)],
+            limits={"half_closed": 1.0, "idle": 2 * SECONDS},
+        ) as out,
+        out.connect() as sock,
+    ):
+        assert sock.recv(100) == b""
+        assert out.wait_for("close", host="stays.test")["ended"] == "timed_out"
+        is_over.set()
 
 
 # ------------------------------------------------------------ real counterparts

@@ -5,12 +5,19 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from enclave_side import attestation_desk
-from enclave_side.attestation_desk import BURST, MOST_WAITING, AttestationDesk, NoDocument
+from enclave_side.attestation_desk import (
+    BURST,
+    CLIENT_BURST,
+    MOST_WAITING,
+    AttestationDesk,
+    NoDocument,
+)
 from tests.support.nsm_server import document_fields, nsm_socket
 from vsockproxy.attestation.tls_binding import bound_user_data
 from vsockproxy.dataplane.loop import Task, run, sleep, spawn
@@ -22,7 +29,7 @@ KEY = b"key"
 
 def test_a_document_binds_what_it_is_asked_for() -> None:
     async def main(desk: AttestationDesk) -> bytes:
-        return await desk.document(b"nonce", KEY, "image")
+        return await desk.document(b"nonce", KEY, "image", None)
 
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as directory,
@@ -39,7 +46,7 @@ def refusals(desk: AttestationDesk, number: int) -> Callable[[], object]:
 
     async def ask() -> str:
         try:
-            await desk.document(b"n", KEY, "generated")
+            await desk.document(b"n", KEY, "generated", None)
         except NoDocument as error:
             return f"{error.status} {error.text}"
         return "document"
@@ -59,6 +66,23 @@ def test_more_than_the_rate_is_refused_and_said_once(capfd: pytest.CaptureFixtur
     assert answers.count("503 the security module gives no document") >= BURST
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert [line["event"] for line in lines].count("attestation_refused") < 5
+
+
+def test_one_client_leaves_documents_for_others() -> None:
+    desk = AttestationDesk(Nsm("/nonexistent"), Log("enclave", "json", "error"))
+
+    async def status(client: str) -> int:
+        with pytest.raises(NoDocument) as caught:
+            await desk.document(b"n", KEY, "generated", ip_address(client))
+        return caught.value.status
+
+    async def main() -> None:
+        statuses = [await status("192.0.2.1") for _ in range(int(BURST) + 100)]
+        assert statuses[: int(CLIENT_BURST)] == [503] * int(CLIENT_BURST)
+        assert statuses.count(429) > 100
+        assert await status("192.0.2.2") == 503  # the module's answer, which is there for it
+
+    run(main())
 
 
 def test_no_more_wait_than_may_and_none_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +114,7 @@ def test_tokens_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
         for seconds in (0.0, 0.0, 0.1):
             await sleep(seconds)
             with pytest.raises(NoDocument) as caught:
-                await desk.document(b"n", KEY, "generated")
+                await desk.document(b"n", KEY, "generated", None)
             statuses.append(caught.value.status)
         return statuses
 

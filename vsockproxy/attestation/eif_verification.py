@@ -7,7 +7,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.x509 import load_der_x509_certificate
+from cryptography.x509 import InvalidVersion, load_der_x509_certificate
 
 from vsockproxy.attestation.eif_reader import EifImage
 from vsockproxy.attestation.eif_signature import parse_cose
@@ -46,7 +46,7 @@ def verify_signature(image: EifImage) -> None:
     try:
         cose = parse_cose(image.signature.cose)
         key = load_der_x509_certificate(image.signature.certificate).public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, InvalidVersion) as error:
         raise SignatureRefused(f"it cannot be read: {error}") from error
     if cose.register_index != 0 or cose.register_value != image.measurements.pcr0:
         raise SignatureRefused(

@@ -2,7 +2,7 @@
 
 Servers count. Let's Encrypt takes 5 failed validations of a name in an hour, and gives 5 times in a
 week a certificate for the same names; who asks on gets none at all. So a failure that the server
-has seen makes us wait for a minute at first, and the wait doubles to an hour.
+has seen makes us wait for two minutes at least, and the wait doubles to an hour.
 """
 
 from datetime import datetime
@@ -13,8 +13,9 @@ from vsockproxy.certificates.renewal import MOST_RETRY_SECONDS, renewal_time, re
 
 __all__ = ("next_order_at", "seconds_to_retry")
 
-REFUSED_SECONDS: Final = 60.0
-"""The first wait after a refusal; doubled each time, it stays within 5 in an hour."""
+REFUSED_SECONDS: Final = 120.0
+"""The first wait after a refusal, at the least. Doubled each time, five of them make 3,720 s: no
+hour has more than 5 attempts."""
 
 LIMITED_SECONDS: Final = 3600.0
 """The least wait where the server said that it was too often."""
@@ -44,6 +45,6 @@ def seconds_to_retry(error: AcmeError, failures: int, chance: float) -> float:
     """
     if error.trouble == "unreachable":
         return retry_seconds(failures, chance)
-    longest = min(REFUSED_SECONDS * 2.0 ** min(failures - 1, 20), MOST_RETRY_SECONDS)
+    shortest = min(REFUSED_SECONDS * 2.0 ** min(failures - 1, 20), MOST_RETRY_SECONDS)
     least = LIMITED_SECONDS if error.trouble == "rate_limited" else 0.0
-    return max(longest * (0.5 + chance / 2), least, error.retry_after_seconds or 0.0)
+    return max(shortest * (1.0 + chance / 2), least, error.retry_after_seconds or 0.0)

@@ -63,7 +63,7 @@ class ServedCertificate:
         try:
             certificates = x509.load_pem_x509_certificates(chain)
             spki = public_key_of(certificates[0])
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
             raise CertificateError(
                 "the chain holds no certificate in PEM: write the server's own, then its issuers'"
             ) from None

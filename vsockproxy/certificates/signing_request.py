@@ -46,7 +46,7 @@ def check_names(chain: bytes, names: Sequence[str]) -> None:
         has = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (
         *(ValueError, x509.ExtensionNotFound, x509.DuplicateExtension),
-        x509.UnsupportedGeneralNameType,
+        *(x509.UnsupportedGeneralNameType, x509.InvalidVersion),
     ):
         raise CertificateError("the chain holds no certificate with names") from None
     missing = [name for name in names if general_name(name) not in has]

@@ -258,12 +258,15 @@ class StreamEnd:
         return data
 
     async def write(self, data: bytes) -> None:
-        """Send bytes, waiting for credit and for the link.
+        """Send bytes, waiting for credit and for the link. Who gives up waiting writes no more.
 
         Raises:
             ConnectionResetError: when the stream is over.
+            RuntimeError: an earlier call's bytes have not been sent, and would be lost.
         """
         self._check_writable()
+        if self._prefix:
+            raise RuntimeError("write() while bytes of an earlier one wait to be sent")
         if not data:
             return
         self._prefix = data

@@ -19,8 +19,9 @@ from vsockproxy.tls_files import load_authorities, load_certificate
 __all__ = ("TlsClient",)
 
 SESSION_SECONDS: Final = 600.0
-"""How long a session is resumed. Meanwhile the server's certificate is not looked at again: one
-that expires, or is taken out of use, is noticed that much later."""
+"""How long a session is resumed after the whole handshake that it is of. Meanwhile the server's
+certificate is not looked at again: one that expires, or is taken out of use, is noticed that much
+later."""
 
 ASKING_SECONDS: Final = 1.0
 """How long after one connection left nothing to resume the next one is asked."""
@@ -86,13 +87,16 @@ class TlsClient:
 
     def remember(self, connection: TlsConnection) -> None:
         """A connection ends: its session may be resumed by the next ones."""
+        # A resumed one would hand on, without end, what was seen of a certificate long ago.
+        if connection.is_resumed or now() - connection.secured_at > SESSION_SECONDS:
+            return
         # To ask costs a third of a handshake, and many a server gives no session.
         if self._session is None and now() - self._asked_at >= ASKING_SECONDS:
             self._asked_at = now()
             session = connection.session
             if session is not None and session.has_ticket:
                 self._session = session
-                self._session_at = now()
+                self._session_at = connection.secured_at
 
     def _check_pin(self, certificate: bytes) -> None:
         if not self._pins:

@@ -13,11 +13,12 @@ Whoever gives up in between resets the stream; `finish` ends it in order.
 
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from vsockproxy.dataplane.loop import timeout
+from vsockproxy.dataplane.loop import now, timeout
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.tls_failures import TlsFailed
 from vsockproxy.dataplane.tls_records import CHUNK_BYTES, RECORD_BYTES, TlsRecords
@@ -45,10 +46,20 @@ class TlsConnection:
         read: for records that arrive, as `StreamEnd.read`.
         write: for records that are to be sent, as `StreamEnd.write`.
         records: of a connection that has not begun.
+        wall_clock: seconds since the epoch.
     """
 
-    def __init__(self, read: Read, write: Write, records: TlsRecords) -> None:
+    def __init__(
+        self,
+        read: Read,
+        write: Write,
+        records: TlsRecords,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self.records = records
+        self.secured_at = 0.0
+        """When the handshake was complete, by the loop's clock."""
+        self._wall_clock = wall_clock
         self._read = read
         self._write = write
         self._backlog = memoryview(b"")
@@ -82,6 +93,11 @@ class TlsConnection:
         return self.records.tls.getpeercert(binary_form=True)
 
     @property
+    def is_resumed(self) -> bool:
+        """Whether the handshake was a resumed one, in which no chain is verified."""
+        return bool(self.records.tls.session_reused)
+
+    @property
     def session(self) -> ssl.SSLSession | None:
         """What a client may resume; with TLS 1.3 it comes with the server's first bytes."""
         return self.records.tls.session
@@ -102,6 +118,18 @@ class TlsConnection:
             raise TlsFailed(f"the handshake was not complete in {seconds:g} s") from None
         except OSError as error:
             raise TlsFailed(f"the connection was cut in the handshake: {error}") from None
+        self.secured_at = now()
+        if self.is_resumed and self.records.tls.server_side:
+            self._check_dates()
+
+    def _check_dates(self) -> None:
+        """A client that resumes shows no certificate: the one that it once had must still hold."""
+        certificate = self.records.tls.getpeercert()
+        if not certificate:
+            return  # it was asked for none
+        at = self._wall_clock()
+        if at > ssl.cert_time_to_seconds(str(certificate["notAfter"])):
+            raise TlsFailed("its certificate has expired since the session that it resumes")
 
     async def _step(self) -> bool:
         try:

@@ -2,12 +2,18 @@
 
 Renegotiation and compression are off: no client or server of today needs them, and both have been
 ways to attack. Tickets are sealed with a key that lives and dies with its context; a server keeps
-nothing for them.
+nothing for them. Clients of TLS 1.2 that take no tickets resume by an identifier, and what that
+leads to is kept in the context: whoever serves strangers replaces it at `MOST_SESSIONS`.
 """
 
 import ssl
+from typing import Final
 
-__all__ = ("client_context", "server_context")
+__all__ = ("MOST_SESSIONS", "client_context", "server_context")
+
+MOST_SESSIONS: Final = 128
+"""Kept by one context, at some 2 KB each: no more than what one open connection has. OpenSSL's own
+limit is 20,480, of which Python's `ssl` can change nothing."""
 
 
 def client_context() -> ssl.SSLContext:

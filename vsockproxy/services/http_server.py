@@ -1,5 +1,6 @@
 """Serves HTTP on a listening socket that somebody else has made: one request a connection."""
 
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from socket import socket
@@ -26,7 +27,7 @@ Answering = Callable[[ServiceRequest], ServiceAnswer | Awaitable[ServiceAnswer]]
 """Answers a request, at once or after having waited for what is needed."""
 
 CONNECTIONS_AT_ONCE: Final = 128
-"""The next one waits in the kernel's backlog."""
+"""For the next one the connection ends that has waited for longest for its request."""
 
 EXCHANGE_SECONDS: Final = 10.0
 """Time for a request to arrive and its answer to leave."""
@@ -34,42 +35,78 @@ EXCHANGE_SECONDS: Final = 10.0
 READ_BYTES: Final = 4096
 
 
-async def serve_http(listener: socket, answering: Answering, log: EventLog) -> None:
+async def serve_http(
+    listener: socket, answering: Answering, log: EventLog, *, head_seconds: float = math.inf
+) -> None:
     """Serve until cancelled.
 
     Args:
         listener: non-blocking and listening; whoever made it closes it.
         answering: answers each request.
         log: gets a line when accepting has to rest.
+        head_seconds: time for a request to arrive, where strangers may connect.
     """
-    serve = partial(_serve_one, answering=answering)
-    await accept_connections(listener, serve, log, at_once=CONNECTIONS_AT_ONCE)
+    asking = _Asking(head_seconds)
+    serve = partial(_serve_one, answering=answering, asking=asking)
+    await accept_connections(
+        listener, serve, log, at_once=CONNECTIONS_AT_ONCE, make_room=asking.end_one
+    )
 
 
-async def _serve_one(connection: trio.socket.SocketType, answering: Answering) -> None:
+class _Asking:
+    """The connections whose request is not complete."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._scopes: dict[trio.CancelScope, None] = {}
+        """The oldest comes first."""
+
+    def end_one(self) -> None:
+        """End the oldest, if there is one."""
+        if self._scopes:
+            next(iter(self._scopes)).cancel()
+
+    async def read(self, stream: trio.SocketStream) -> ServiceRequest | None:
+        """Wait for a request; None if none came.
+
+        Raises:
+            HeadError: what came is no head.
+            HttpRequestError: it is a request that is not served.
+        """
+        reader = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
+        with trio.move_on_after(self._seconds) as scope:
+            self._scopes[scope] = None
+            try:
+                while data := await stream.receive_some(READ_BYTES):
+                    if parts := reader.receive(bytes(data)):
+                        return read_request(parts[0])
+            finally:
+                del self._scopes[scope]
+        return None
+
+
+async def _serve_one(
+    connection: trio.socket.SocketType, answering: Answering, asking: _Asking
+) -> None:
     async with trio.SocketStream(connection) as stream:
         with trio.move_on_after(EXCHANGE_SECONDS):
             try:
-                await stream.send_all(await _exchange(stream, answering))
+                await stream.send_all(await _exchange(stream, answering, asking))
                 await stream.send_eof()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # the client has gone
 
 
-async def _exchange(stream: trio.SocketStream, answering: Answering) -> bytes:
+async def _exchange(stream: trio.SocketStream, answering: Answering, asking: _Asking) -> bytes:
     """The bytes that answer one request; none if none came."""
-    reader = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
     try:
-        while True:
-            data = await stream.receive_some(READ_BYTES)
-            if not data:
-                return b""
-            if parts := reader.receive(bytes(data)):
-                request = read_request(parts[0])
-                answer = answering(request)
-                if not isinstance(answer, ServiceAnswer):
-                    answer = await answer
-                return write_answer(answer, has_body=request.method != "HEAD")
+        request = await asking.read(stream)
+        if request is None:
+            return b""
+        answer = answering(request)
+        if not isinstance(answer, ServiceAnswer):
+            answer = await answer
+        return write_answer(answer, has_body=request.method != "HEAD")
     except HeadError as error:
         status = 431 if error.is_too_large else 400
         return write_answer(ServiceAnswer(status, f"{error.text}\n".encode()))

@@ -103,7 +103,7 @@ async def test_failures_wait_for_as_long_as_the_authority_wants(autojump_clock: 
         ]
         await trio.sleep(DAY * 10)
 
-    assert [line["retry_after"] for line in log.events("certificate_failed")] == [30, 60, 7200]
+    assert [line["retry_after"] for line in log.events("certificate_failed")] == [120, 240, 7200]
     assert {level for level, event, _ in log.lines if event == "certificate_failed"} == {"warning"}
     assert len(authority.ordered_at) == 5
     assert len(authority.taken) == 2  # the old one stayed until the new one came

@@ -1,4 +1,5 @@
 import base64
+import ssl
 import tracemalloc
 from collections.abc import Sequence
 
@@ -330,6 +331,15 @@ def test_a_key_on_a_curve_that_nobody_knows_is_refused() -> None:
     assert der != SIGNER.der
     encoded = base64.b64encode(der)
     pem = b"-----BEGIN CERTIFICATE-----\n" + encoded + b"\n-----END CERTIFICATE-----"
+    image = read(make_eif((*PLAIN, (SIGNATURE, signature_section(pem, GOOD)))))
+    with pytest.raises(SignatureRefused, match="it cannot be read"):
+        verify_signature(image)
+
+
+def test_a_certificate_of_version_2_is_refused() -> None:
+    der = SIGNER.der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01")
+    assert der != SIGNER.der
+    pem = ssl.DER_cert_to_PEM_cert(der).encode()
     image = read(make_eif((*PLAIN, (SIGNATURE, signature_section(pem, GOOD)))))
     with pytest.raises(SignatureRefused, match="it cannot be read"):
         verify_signature(image)

@@ -25,16 +25,18 @@ def test_the_next_one_is_ordered_with_a_third_left_and_never_in_a_loop(case: str
 
 
 def waits(trouble: Trouble, retry_after: float | None = None) -> list[float]:
+    """The longest where nobody counts, and else the shortest."""
     error = AcmeError("", trouble, retry_after_seconds=retry_after)
-    return [seconds_to_retry(error, failures, 1.0) for failures in range(1, 9)]
+    chance = 1.0 if trouble == "unreachable" else 0.0
+    return [seconds_to_retry(error, failures, chance) for failures in range(1, 9)]
 
 
 WAITS: dict[str, tuple[list[float], list[float]]] = {
     "nobody answers": (waits("unreachable"), [2, 4, 8, 16, 32, 64, 128, 256]),
-    "refused": (waits("refused"), [60, 120, 240, 480, 960, 1920, HOUR, HOUR]),
+    "refused": (waits("refused"), [120, 240, 480, 960, 1920, HOUR, HOUR, HOUR]),
     "a limit": (waits("rate_limited"), [HOUR] * 8),
     "a limit with a time": (waits("rate_limited", 7200.0), [7200.0] * 8),
-    "refused with a time": (waits("refused", 300.0), [300, 300, 300, 480, 960, 1920, HOUR, HOUR]),
+    "refused with a time": (waits("refused", 300.0), [300, 300, 480, 960, 1920, HOUR, HOUR, HOUR]),
 }
 
 
@@ -47,7 +49,15 @@ def test_failures_are_waited_for_longer_each_time(case: str) -> None:
 @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
 def test_a_wait_is_bounded_and_never_short(failures: int, chance: float) -> None:
     seconds = seconds_to_retry(AcmeError("", "refused"), failures, chance)
-    assert 30 <= seconds <= HOUR
+    assert 120 <= seconds <= 1.5 * HOUR
+
+
+@given(st.lists(st.floats(0, 1, exclude_max=True), min_size=20, max_size=20))
+def test_no_hour_has_more_than_five_attempts(chances: list[float]) -> None:
+    at = [0.0]
+    for failures, chance in enumerate(chances, 1):
+        at.append(at[-1] + seconds_to_retry(AcmeError("", "refused"), failures, chance))
+    assert all(at[index + 5] - at[index] > HOUR for index in range(len(at) - 5))
 
 
 @given(st.floats(0, 1, exclude_max=True))

@@ -1,5 +1,6 @@
 """Keys and chains: what a server may present, and what is wrong with what it may not."""
 
+import ssl
 from datetime import UTC, datetime
 
 import pytest
@@ -54,7 +55,17 @@ def pem_of(
 
 SEALED = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
 
+
+def of_version_2(pem: bytes) -> bytes:
+    """The same certificate, but for the version that it says it is of."""
+    der = ssl.PEM_cert_to_DER_cert(pem.decode())
+    third, second = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01"
+    assert der.count(third) == 1
+    return ssl.DER_cert_to_PEM_cert(der.replace(third, second)).encode()
+
+
 REFUSED = {
+    "a certificate of version 2": (of_version_2(CHAIN), KEY_PEM, "no certificate in PEM"),
     "nothing": (b"", b"", "no certificate in PEM"),
     "a chain that is text": (b"hello", KEY_PEM, "no certificate in PEM"),
     "a chain that is cut off": (CHAIN[:-40], KEY_PEM, "no certificate in PEM"),

@@ -1,8 +1,10 @@
 """HTTP over real sockets: what hostile clients and services get."""
 
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -19,12 +21,13 @@ def answer(request: ServiceRequest) -> ServiceAnswer:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[str, int]]:
+async def serving(head_seconds: float = math.inf) -> AsyncIterator[tuple[str, int]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         address: tuple[str, int] = listener.getsockname()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_http, listener, answer, RecordingLog())
+            serve = partial(serve_http, head_seconds=head_seconds)
+            nursery.start_soon(serve, listener, answer, RecordingLog())
             yield address
             nursery.cancel_scope.cancel()
 
@@ -86,6 +89,29 @@ async def test_clients_that_say_nothing_keep_nobody_out_for_long(
             assert b"GET /a" in said
             for stream in silent:
                 await stream.aclose()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET /a HTTP/1.1\r\nHost: "])
+async def test_who_asks_at_once_gets_the_place_of_one_who_does_not(
+    beginning: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsockproxy.services.http_server.EXCHANGE_SECONDS", math.inf)
+    async with serving() as address:
+        with trio.fail_after(30):
+            others = [await trio.open_tcp_stream(*address) for _ in range(CONNECTIONS_AT_ONCE + 20)]
+            for stream in others[20:]:
+                await stream.send_all(beginning)
+            for _ in range(3):
+                assert b"GET /a" in await say(address, b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await others[0].receive_some() == b""
+            for stream in others:
+                await stream.aclose()
+
+
+async def test_a_request_may_take_so_long_and_no_longer() -> None:
+    async with serving(head_seconds=0.05) as address:
+        with trio.fail_after(5):  # an exchange may take 10 s
+            assert await say(address, b"GET /a HTTP/1.1\r\n") == b""
 
 
 ANSWERS = {
