@@ -20,8 +20,7 @@ def require_trust(key: str) -> None:
     Raises:
         TrustMissing: it is not installed.
     """
-    if find_spec("cryptography") is None:
-        raise TrustMissing(f"{key} needs the extra trust: pip install 'vsockproxy[trust]'")
+    _require("cryptography", key, "trust")
 
 
 def require_acme(key: str) -> None:
@@ -33,5 +32,9 @@ def require_acme(key: str) -> None:
     Raises:
         TrustMissing: it is not installed.
     """
-    if find_spec("acme") is None:
-        raise TrustMissing(f"{key} needs the extra acme: pip install 'vsockproxy[acme]'")
+    _require("acme", key, "acme")
+
+
+def _require(package: str, key: str, extra: str) -> None:
+    if find_spec(package) is None:
+        raise TrustMissing(f"{key} needs the extra {extra}: pip install 'vsockproxy[{extra}]'")

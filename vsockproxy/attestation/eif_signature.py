@@ -10,19 +10,18 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
 import cbor2
 
 from vsockproxy.attestation.eif import EifRefused
+from vsockproxy.attestation.whole_cbor import decode_whole
 
 __all__ = ("MAX_SIGNATURE_BYTES", "CoseSign1", "EifSignature", "parse_cose", "parse_signature")
 
 MAX_SIGNATURE_BYTES: Final = 32_768
 """Of the section."""
 
-_MAX_DEPTH: Final = 8
 _COSE_SIGN1_TAG: Final = 18
 _PEM = re.compile(
     rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----", re.ASCII
@@ -72,7 +71,7 @@ def parse_signature(data: bytes, offset: int) -> EifSignature:
         EifRefused: it is malformed, or has other than one signature.
     """
     try:
-        content = _decode(data)
+        content = decode_whole(data)
         if not isinstance(content, Sequence) or isinstance(content, str | bytes):
             raise ValueError("no array")
         if len(content) != 1:
@@ -92,7 +91,7 @@ def parse_cose(data: bytes) -> CoseSign1:
     Raises:
         ValueError: it is no COSE_Sign1 over a register.
     """
-    content = _decode(data)
+    content = decode_whole(data)
     if isinstance(content, cbor2.CBORTag) and content.tag == _COSE_SIGN1_TAG:
         content = content.value
     if not isinstance(content, list | tuple) or len(content) != 4:
@@ -100,7 +99,7 @@ def parse_cose(data: bytes) -> CoseSign1:
     protected, _, payload, signature = content
     if not (type(protected) is type(payload) is type(signature) is bytes):
         raise ValueError("its COSE_Sign1 has other things than bytes")
-    header, register = _decode(protected), _decode(payload)
+    header, register = decode_whole(protected), decode_whole(payload)
     algorithm = header.get(1) if isinstance(header, Mapping) else None
     if type(algorithm) is not int:
         raise ValueError("its COSE_Sign1 names no algorithm")
@@ -112,22 +111,6 @@ def parse_cose(data: bytes) -> CoseSign1:
     value = _octets(register.get("register_value"), "register_value")
     signed = cbor2.dumps(["Signature1", protected, b"", payload])
     return CoseSign1(algorithm, signed, signature, index, value)
-
-
-def _decode(data: bytes) -> Any:
-    """One item of CBOR that is all of `data`.
-
-    Raises:
-        ValueError: it is none.
-    """
-    file = BytesIO(data)
-    try:
-        content = cbor2.CBORDecoder(file, allow_duplicate_keys=False, max_depth=_MAX_DEPTH).decode()
-    except (cbor2.CBORError, UnicodeError, RecursionError, TypeError, OverflowError) as error:
-        raise ValueError("no CBOR") from error
-    if file.tell() != len(data):
-        raise ValueError(f"{len(data) - file.tell()} bytes after its CBOR")
-    return content
 
 
 def _octets(value: object, name: str) -> bytes:

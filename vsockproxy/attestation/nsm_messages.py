@@ -19,7 +19,6 @@ there is nothing to say (LockPCR, LockPCRs), or `{"Error": CODE}`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, Final
 
 import cbor2
@@ -30,6 +29,7 @@ from vsockproxy.attestation.nsm_errors import (
     NsmRequestError,
     NsmResponseError,
 )
+from vsockproxy.attestation.whole_cbor import decode_whole
 
 __all__ = (
     "MAX_FIELD_BYTES",
@@ -41,7 +41,6 @@ __all__ = (
     "NsmDescription",
     "NsmError",
     "PcrState",
-    "decode_whole",
     "encode_attestation",
     "encode_describe_nsm",
     "encode_describe_pcr",
@@ -76,7 +75,6 @@ PCR_BYTES: Final = 48
 _PCR_LENGTHS: Final = (32, PCR_BYTES, 64)
 """Of SHA-256, SHA-384 and SHA-512, which a module may be made with."""
 
-_MAX_DEPTH: Final = 8
 _MAX_TEXT_CHARACTERS: Final = 256
 _UNSIGNED_16: Final = range(1 << 16)
 
@@ -255,22 +253,6 @@ def parse_attestation(response: bytes) -> bytes:
     if not isinstance(document, bytes) or not document:
         raise fields.wrong("document")
     return document
-
-
-def decode_whole(data: bytes) -> Any:
-    """The one item of CBOR that `data` is.
-
-    Raises:
-        ValueError: it is none, or something follows, or a map has a key twice.
-    """
-    file = BytesIO(data)
-    try:
-        content = cbor2.CBORDecoder(file, allow_duplicate_keys=False, max_depth=_MAX_DEPTH).decode()
-    except (cbor2.CBORError, UnicodeError, RecursionError, TypeError, OverflowError) as error:
-        raise ValueError("no CBOR") from error
-    if file.tell() != len(data):
-        raise ValueError("bytes follow")
-    return content
 
 
 def _checked_index(index: int) -> int:

@@ -28,9 +28,9 @@ from vsockproxy.attestation.nsm_messages import (
     PCR_BYTES,
     PCR_COUNT,
     PcrState,
-    decode_whole,
 )
 from vsockproxy.attestation.software_pki import Chain, ModuleKeys, SoftwareRoot, issue_chain
+from vsockproxy.attestation.whole_cbor import decode_whole
 
 __all__ = (
     "MODULE_ID",

@@ -17,6 +17,7 @@ __all__ = (
     "end_refused",
     "parse_pcrs",
     "print_document",
+    "root_option",
     "show",
     "trusted_roots",
     "verify",
@@ -94,6 +95,15 @@ def _time(context: click.Context, option: click.Parameter, text: str | None) -> 
         raise click.BadParameter(f"{text!r:.100} is no time: write 2026-01-31T12:00:00Z") from None
 
 
+root_option = click.option(
+    "--root",
+    metavar="PEM-FILE",
+    show_default="AWS's",
+    help="The root certificates to trust in place of AWS's. Example: --root test-root.pem",
+)
+"""Of every command that verifies."""
+
+
 @click.command("show")
 @click.argument("file", metavar="FILE|-")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -133,12 +143,7 @@ def show(file: str, as_json: bool) -> None:
     is_flag=True,
     help="Verify at the document's own time: proves that it was good then, not that it is fresh.",
 )
-@click.option(
-    "--root",
-    metavar="PEM-FILE",
-    show_default="AWS's",
-    help="The root certificates to trust in place of AWS's. Example: --root test-root.pem",
-)
+@root_option
 @click.option("--allow-debug", is_flag=True, help="Take documents of enclaves in debug mode.")
 @click.option(
     "--pcr",

@@ -13,6 +13,7 @@ from vsockproxy.cli.attestation_document import (
     end_refused,
     parse_pcrs,
     print_document,
+    root_option,
     trusted_roots,
     warn_of_software,
 )
@@ -40,12 +41,7 @@ __all__ = ("verify_tls",)
     is_flag=True,
     help="Take any enclave, as anybody with an AWS account can start one: proves next to nothing.",
 )
-@click.option(
-    "--root",
-    metavar="PEM-FILE",
-    show_default="AWS's",
-    help="The root certificates to trust in place of AWS's. Example: --root test-root.pem",
-)
+@root_option
 @click.option("--allow-debug", is_flag=True, help="Take enclaves in debug mode.")
 @click.option(
     "--allow-image-key",
