@@ -1,14 +1,16 @@
 """A parent that ends TLS itself: it has a certificate of its own, and relays what is inside.
 
 It sees and may change every byte, as whoever stands between a client and an enclave could, were it
-not for the attested key.
+not for the attested key. Both directions are tasks of one thread: an SSL object of OpenSSL must not
+be read and written by two threads at once.
 """
 
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+
+import trio
 
 from tests.support.attesting_server import server_context
 from tests.support.pair import serving
@@ -18,6 +20,7 @@ __all__ = ("intruding",)
 SECONDS = 30.0
 
 Change = Callable[[bytes], bytes]
+Secured = trio.SSLStream[trio.SocketStream]
 
 
 def _as_it_is(data: bytes) -> bytes:
@@ -45,30 +48,28 @@ def intruding(
     towards_server.check_hostname = False
     towards_server.verify_mode = ssl.CERT_NONE
 
-    def relay(connection: socket.socket) -> None:
-        connection.settimeout(SECONDS)
-        with (
-            suppress(OSError),
-            towards_clients.wrap_socket(connection, server_side=True) as client,
-            socket.create_connection(("127.0.0.1", port), SECONDS) as plain,
-            towards_server.wrap_socket(plain) as server,
-        ):
-            back = threading.Thread(target=_copy, args=(server, client, _as_it_is), daemon=True)
-            back.start()
-            _copy(client, server, to_server, seen)
-            back.join(SECONDS)
+    async def relay(connection: socket.socket) -> None:
+        with trio.move_on_after(SECONDS):
+            met = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+            plain = await trio.open_tcp_stream("127.0.0.1", port)
+            async with (
+                trio.SSLStream(met, towards_clients, server_side=True) as client,
+                trio.SSLStream(plain, towards_server) as server,
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(_copy, server, client, _as_it_is, None)
+                nursery.start_soon(_copy, client, server, to_server, seen)
 
-    with serving(relay) as listening:
+    with serving(lambda connection: trio.run(relay, connection.dup())) as listening:
         yield listening
 
 
-def _copy(
-    source: ssl.SSLSocket, target: ssl.SSLSocket, change: Change, seen: list[bytes] | None = None
-) -> None:
-    with suppress(OSError):
-        while data := source.recv(65_536):
+async def _copy(source: Secured, target: Secured, change: Change, seen: list[bytes] | None) -> None:
+    """Relay one direction; when it ends, however it does, both connections end."""
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async for data in source:
             if seen is not None:
-                seen.append(data)
-            target.sendall(change(data))
-    with suppress(OSError):
-        target.shutdown(socket.SHUT_RDWR)
+                seen.append(bytes(data))
+            await target.send_all(change(bytes(data)))
+    await trio.aclose_forcefully(source)
+    await trio.aclose_forcefully(target)
