@@ -143,6 +143,7 @@ ACME_MESSAGE = Target(
         b"120",
         b"https://a.test:14000/dir?x=y",
         b"https://u@[::1]:0/",
+        b"https://\xff.test/",
     ),
     dictionary=_WORDS,
 )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -229,14 +229,16 @@ def host_and_port(url: str) -> tuple[str, int, str]:
     Raises:
         AcmeError: it is none.
     """
+    refusal = AcmeError(f"{url[:MAX_SAID_CHARACTERS]!r} is no URL of https", "refused")
+    if _PRINTABLE.fullmatch(url) is None:  # Before any other code reads it.
+        raise refusal
     try:
-        parts: SplitResult = urlsplit(url)
+        parts = urlsplit(url)
         port = HTTPS_PORT if parts.port is None else parts.port
         host = normalise_host(parts.hostname or "").text
     except (ValueError, AddressError):
-        parts, port, host = SplitResult("", "", "", "", ""), 0, ""
-    is_usable = parts.scheme == "https" and port and parts.username is None and host
-    if not is_usable or _PRINTABLE.fullmatch(url) is None:
-        raise AcmeError(f"{url[:MAX_SAID_CHARACTERS]!r} is no URL of https", "refused")
+        raise refusal from None
+    if parts.scheme != "https" or not port or parts.username is not None or not host:
+        raise refusal
     query = f"?{parts.query}" if parts.query else ""
     return host, port, f"{parts.path or '/'}{query}"
