@@ -179,9 +179,9 @@ class TlsIngress:
             if error.errno is not None:  # the kernel's ETIMEDOUT, not ours
                 raise
             text = f"the request was not complete in {self._seconds:g} s"
-            raise HttpRequestError(408, "http_request_error", text) from None
+            raise HttpRequestError(408, text) from None
         if not data:
-            raise HttpRequestError(400, "http_request_error", "the request was cut off")
+            raise HttpRequestError(400, "the request was cut off")
         return data
 
     async def _read_first(self, seconds: float | None) -> bytes | None:

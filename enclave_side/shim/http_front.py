@@ -23,7 +23,7 @@ from vsockproxy.protocols.errors import HttpRequestError, HttpResponseError
 from vsockproxy.protocols.http_answers import refusal, status_for
 from vsockproxy.protocols.http_exchange import ForwardedExchange
 from vsockproxy.protocols.http_front import DEFAULT_HTTPS_PORT, FrontRequestReader
-from vsockproxy.protocols.http_proxy import REQUEST_ERROR, ForwardRequest
+from vsockproxy.protocols.http_proxy import ForwardRequest
 from vsockproxy.session import ErrorCode
 
 __all__ = ("HttpFront",)
@@ -196,7 +196,7 @@ class _Connection:
                         return None
                 return request
         except TimeoutError:
-            error = HttpRequestError(408, REQUEST_ERROR, f"no whole request in {seconds:g} s")
+            error = HttpRequestError(408, f"no whole request in {seconds:g} s")
         except HttpRequestError as caught:
             error = caught
         await self._refuse_request(error)

@@ -16,7 +16,6 @@ from vsockproxy.protocols.errors import HttpRequestError, HttpResponseError
 from vsockproxy.protocols.http_answers import connect_established, refusal, status_for
 from vsockproxy.protocols.http_exchange import ForwardedExchange
 from vsockproxy.protocols.http_proxy import (
-    REQUEST_ERROR,
     ConnectRequest,
     ForwardRequest,
     ProxyRequestReader,
@@ -73,7 +72,7 @@ class HttpProxy:
                     if request is not None:
                         return request
         except TimeoutError:
-            error = HttpRequestError(408, REQUEST_ERROR, f"no whole request in {seconds:g} s")
+            error = HttpRequestError(408, f"no whole request in {seconds:g} s")
         except HttpRequestError as caught:
             error = caught
         await self._refuse_request(sock, "-", error)

@@ -56,7 +56,15 @@ class HttpError(ProtocolError):
 
 
 class HttpRequestError(HttpError):
-    """The client sent what this proxy does not take."""
+    """The client sent what is not taken from it.
+
+    Args:
+        status: the HTTP status of the answer.
+        text: one line: what is wrong and what to do.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, "http_request_error", text)
 
 
 class HttpResponseError(HttpError):

@@ -15,8 +15,14 @@ from typing import Final
 import h11
 
 from vsockproxy.protocols.errors import HeadError, HttpRequestError, HttpResponseError
-from vsockproxy.protocols.http_head import HeadReader, header, without_quotes
-from vsockproxy.protocols.http_proxy import DEFAULT_HTTP_PORT, REQUEST_ERROR, ForwardRequest
+from vsockproxy.protocols.http_head import (
+    HeadReader,
+    connection_options,
+    header,
+    is_kept_alive,
+    without_quotes,
+)
+from vsockproxy.protocols.http_proxy import DEFAULT_HTTP_PORT, ForwardRequest
 
 __all__ = ("ForwardedExchange",)
 
@@ -164,7 +170,7 @@ class ForwardedExchange:
         try:
             payload, rest = _read_body(self._client, data, self._client_step)
         except h11.RemoteProtocolError as error:
-            raise HttpRequestError(400, REQUEST_ERROR, without_quotes(error)) from None
+            raise HttpRequestError(400, without_quotes(error)) from None
         if rest is not None:
             self._request_is_complete = True
             self._surplus = rest
@@ -177,7 +183,7 @@ class ForwardedExchange:
             HttpRequestError: the request's body was not complete.
         """
         if not self._request_is_complete and not self._is_complete:
-            raise HttpRequestError(400, REQUEST_ERROR, "the client closed inside its body")
+            raise HttpRequestError(400, "the client closed inside its body")
 
     def origin_data(self, data: bytes) -> bytes:
         """Take bytes from the origin, return bytes for the client.
@@ -259,21 +265,10 @@ class ForwardedExchange:
     def _our_own(self, message: h11.Request | h11.Response) -> list[tuple[bytes, bytes]]:
         """What an intermediary adds (RFC 9110, section 7.6.3), and whether nothing follows."""
         via = (b"Via", message.http_version + b" vsockproxy")
-        if self._may_persist and _is_kept_alive(message):
+        if self._may_persist and is_kept_alive(message):
             return [via]
         self._may_persist = False
         return [via, (b"Connection", b"close")]
-
-
-def _is_kept_alive(message: h11.Request | h11.Response) -> bool:
-    """Whether its sender will take, or make, another exchange (RFC 9112, section 9.3)."""
-    options = {
-        option.strip().lower()
-        for name, value in message.headers
-        if name == b"connection"
-        for option in value.split(b",")
-    }
-    return message.http_version == b"1.1" and b"close" not in options
 
 
 def _response_head_reader() -> HeadReader:
@@ -297,13 +292,7 @@ def _end_to_end(
     message: h11.Request | h11.InformationalResponse | h11.Response,
 ) -> list[tuple[bytes, bytes]]:
     """The headers that are meant for more than the next hop, as they were written."""
-    named = {
-        option.strip().lower()
-        for name, value in message.headers
-        if name == b"connection"
-        for option in value.split(b",")
-    }
-    dropped = _HOP_BY_HOP | (named - _FRAMING)
+    dropped = _HOP_BY_HOP | (connection_options(message) - _FRAMING)
     return [item for item in message.headers.raw_items() if item[0].lower() not in dropped]
 
 

@@ -12,7 +12,7 @@ import re
 
 import h11
 
-from vsockproxy.protocols.errors import HeadError
+from vsockproxy.protocols.errors import HeadError, HttpRequestError
 
 _END_OF_HEAD = b"\r\n\r\n"
 _FORBIDDEN = re.compile(rb"[\x00\x0b\x0c]|(?<!\r)\n|\r(?!\n|\Z)|\n[ \t]")
@@ -65,9 +65,59 @@ class HeadReader:
         return None
 
 
+def receive_request(reader: HeadReader, data: bytes) -> tuple[h11.Request, bytes, bytes] | None:
+    """Take the next bytes of a request; None while its head is incomplete.
+
+    Returns:
+        The request, its head as it came, and what follows that.
+
+    Raises:
+        HttpRequestError: it is no request of HTTP/1; the reader is of no further use.
+    """
+    try:
+        parts = reader.receive(data)
+    except HeadError as error:
+        raise head_refused(error) from None
+    if parts is None:
+        return None
+    head, following = parts
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(head)
+    try:
+        request = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise HttpRequestError(error.error_status_hint, without_quotes(error)) from None
+    assert isinstance(request, h11.Request), "a whole head is a request or an error"
+    if request.http_version not in (b"1.0", b"1.1"):
+        raise HttpRequestError(505, "only HTTP/1.1 is spoken here")
+    return request, head, following
+
+
+def head_refused(error: HeadError) -> HttpRequestError:
+    """What a client is told whose request has such a head."""
+    return HttpRequestError(431 if error.is_too_large else 400, error.text)
+
+
 def header(message: h11.Request | h11.Response, name: bytes) -> bytes | None:
     """The value of the first header `name` (lower case), None without one."""
     return next((value for found, value in message.headers if found == name), None)
+
+
+def connection_options(
+    message: h11.Request | h11.InformationalResponse | h11.Response,
+) -> set[bytes]:
+    """What its Connection headers name, in lower case (RFC 9110, section 7.6.1)."""
+    return {
+        option.strip().lower()
+        for name, value in message.headers
+        if name == b"connection"
+        for option in value.split(b",")
+    }
+
+
+def is_kept_alive(message: h11.Request | h11.Response) -> bool:
+    """Whether its sender will take, or make, another exchange (RFC 9112, section 9.3)."""
+    return message.http_version == b"1.1" and b"close" not in connection_options(message)
 
 
 def without_quotes(error: h11.ProtocolError) -> str:

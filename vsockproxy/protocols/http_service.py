@@ -1,6 +1,6 @@
 """HTTP/1.1 as our own services speak it: requests without a body, one for each connection.
 
-Whoever serves reads a head with `HeadReader`, and answers `read_request` with `write_answer`.
+Whoever serves reads with `RequestReader` and answers with `write_answer`.
 Whoever asks sends `write_request` and gives `AnswerReader` what comes. Every message says
 `Connection: close`: nothing is left of one request when the next one comes.
 
@@ -16,15 +16,15 @@ from typing import Final
 import h11
 
 from vsockproxy.protocols.errors import HeadError, HttpRequestError, HttpResponseError
-from vsockproxy.protocols.http_head import HeadReader, without_quotes
+from vsockproxy.protocols.http_head import HeadReader, receive_request, without_quotes
 
 __all__ = (
     "MAX_HEADERS",
     "MAX_HEAD_BYTES",
     "AnswerReader",
+    "RequestReader",
     "ServiceAnswer",
     "ServiceRequest",
-    "read_request",
     "write_answer",
     "write_post",
     "write_request",
@@ -37,7 +37,6 @@ MAX_FRAMING_BYTES: Final = 2048
 """Of one chunk header that h11 waits for, and of the pieces it is fed in: `http_exchange` says
 why."""
 
-_REQUEST_ERROR: Final = "http_request_error"
 _MALFORMED: Final = "http_protocol_error"
 _INCOMPLETE: Final = "http_response_incomplete"
 _HTTP: Final = b"HTTP/"
@@ -73,27 +72,31 @@ class ServiceAnswer:
     headers: Sequence[tuple[str, str]] = ()
 
 
-def read_request(head: bytes) -> ServiceRequest:
-    """Read a head that `HeadReader` has let pass.
+class RequestReader:
+    """Reads one request; what follows it is dropped."""
 
-    Raises:
-        HttpRequestError: it is no request of these services.
-    """
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-    try:
-        connection.receive_data(head)
-        request = connection.next_event()
-    except h11.RemoteProtocolError as error:
-        raise HttpRequestError(400, _REQUEST_ERROR, without_quotes(error)) from None
-    if not isinstance(request, h11.Request):
-        raise HttpRequestError(400, _REQUEST_ERROR, "no whole request")
-    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
-    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise HttpRequestError(413, _REQUEST_ERROR, "a request with a body: send it without")
-    target = request.target.decode("ascii")
-    if not target.startswith("/"):
-        raise HttpRequestError(400, _REQUEST_ERROR, "the target is no path: this is no proxy")
-    return ServiceRequest(request.method.decode("ascii"), target, headers)
+    __slots__ = ("_head",)
+
+    def __init__(self) -> None:
+        self._head = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
+
+    def receive(self, data: bytes) -> ServiceRequest | None:
+        """Take the next bytes; the request once it is whole.
+
+        Raises:
+            HttpRequestError: it is no request of these services.
+        """
+        received = receive_request(self._head, data)
+        if received is None:
+            return None
+        request, _, _ = received
+        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
+        if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+            raise HttpRequestError(413, "a request with a body: send it without")
+        target = request.target.decode("ascii")
+        if not target.startswith("/"):
+            raise HttpRequestError(400, "the target is no path: this is no proxy")
+        return ServiceRequest(request.method.decode("ascii"), target, headers)
 
 
 def write_answer(answer: ServiceAnswer, *, has_body: bool = True) -> bytes:

@@ -9,14 +9,11 @@ from typing import Final
 import trio
 
 from vsockproxy.control.logs import EventLog
-from vsockproxy.protocols.errors import HeadError, HttpRequestError
-from vsockproxy.protocols.http_head import HeadReader
+from vsockproxy.protocols.errors import HttpRequestError
 from vsockproxy.protocols.http_service import (
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
+    RequestReader,
     ServiceAnswer,
     ServiceRequest,
-    read_request,
     write_answer,
 )
 from vsockproxy.services.accepting import accept_connections
@@ -70,16 +67,15 @@ class _Asking:
         """Wait for a request; None if none came.
 
         Raises:
-            HeadError: what came is no head.
-            HttpRequestError: it is a request that is not served.
+            HttpRequestError: what came is no request, or none that is served.
         """
-        reader = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
+        reader = RequestReader()
         with trio.move_on_after(self._seconds) as scope:
             self._scopes[scope] = None
             try:
                 while data := await stream.receive_some(READ_BYTES):
-                    if parts := reader.receive(bytes(data)):
-                        return read_request(parts[0])
+                    if request := reader.receive(bytes(data)):
+                        return request
             finally:
                 del self._scopes[scope]
         return None
@@ -107,8 +103,5 @@ async def _exchange(stream: trio.SocketStream, answering: Answering, asking: _As
         if not isinstance(answer, ServiceAnswer):
             answer = await answer
         return write_answer(answer, has_body=request.method != "HEAD")
-    except HeadError as error:
-        status = 431 if error.is_too_large else 400
-        return write_answer(ServiceAnswer(status, f"{error.text}\n".encode()))
     except HttpRequestError as error:
         return write_answer(ServiceAnswer(error.status, f"{error.text}\n".encode()))
