@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from enclave_side.challenge_socket import open_challenge_socket
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
-from enclave_side.shim.environment import kms_endpoint, overriding, with_credentials
+from enclave_side.shim.environment import kms_endpoint, overriding, past_proxies, with_credentials
 from enclave_side.software_module import make_memory
 from enclave_side.stream_socket import open_stream_socket
 from enclave_side.trust import require_acme, require_trust
@@ -90,6 +90,8 @@ def prepare_own_services(
             listener = _open_for_kms(config.kms, machine, stack)
             opened.append((KMS_NAME, "kms", listener))
             variables |= kms_endpoint(_bound(listener))
+        if config.shim.environment is not False:
+            variables = past_proxies(variables, [_bound(each[2]).host for each in opened])
         environment.clear()
         environment.update(variables)
         machine.left_out += overriding(variables, has_kms=config.kms is not None)
