@@ -74,7 +74,6 @@ def open_listener(
     endpoint: Endpoint,
     *,
     backlog: int = BACKLOG,
-    vsock_buffer_bytes: int = VSOCK_BUFFER_BYTES,
     is_of_packets: bool = False,
 ) -> Listener:
     """Bind `endpoint` and listen on it.
@@ -82,7 +81,6 @@ def open_listener(
     Args:
         endpoint: where.
         backlog: connections that wait in the kernel.
-        vsock_buffer_bytes: of each vsock connection.
         is_of_packets: whether a unix socket is of packets (SOCK_SEQPACKET), not of bytes.
 
     Raises:
@@ -91,7 +89,7 @@ def open_listener(
     try:
         match endpoint:
             case VsockAddress():
-                listening = _bind_vsock(endpoint, vsock_buffer_bytes)
+                listening = _bind_vsock(endpoint)
             case UnixAddress():
                 listening = _bind_unix(endpoint, is_of_packets=is_of_packets)
             case TcpAddress():
@@ -118,7 +116,7 @@ def set_vsock_buffer(listening: socket.socket, buffer_bytes: int = VSOCK_BUFFER_
         listening.setsockopt(socket.AF_VSOCK, option, buffer_bytes)
 
 
-def _bind_vsock(endpoint: VsockAddress, buffer_bytes: int) -> socket.socket:
+def _bind_vsock(endpoint: VsockAddress) -> socket.socket:
     if not hasattr(socket, "AF_VSOCK"):
         raise ListenError(
             f"cannot listen on {endpoint}: this Python was built without AF_VSOCK: use one that "
@@ -126,7 +124,7 @@ def _bind_vsock(endpoint: VsockAddress, buffer_bytes: int) -> socket.socket:
         )
     listening = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     try:
-        set_vsock_buffer(listening, buffer_bytes)
+        set_vsock_buffer(listening)
         listening.bind((endpoint.cid, endpoint.port))
     except BaseException:
         listening.close()

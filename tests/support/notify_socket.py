@@ -53,9 +53,9 @@ class FakeNotifySocket:
             if wanted(message):
                 return message
 
-    def wait_for_key(self, key: str, seconds: float = SECONDS) -> dict[str, str]:
+    def wait_for_key(self, key: str) -> dict[str, str]:
         """The next message that has `key`."""
-        return self.wait_for(lambda message: key in message, seconds)
+        return self.wait_for(lambda message: key in message)
 
     def drop_waiting(self) -> None:
         """Take what has arrived."""
