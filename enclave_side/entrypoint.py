@@ -281,14 +281,7 @@ def main() -> None:
     if files != SHARED_FILES:
         mount_proc()  # which tells; that it cannot be had is told later
         ground = "init" if processes.is_init_of_machine() else "container"
-    sys.exit(
-        run(
-            document,
-            command,
-            ground=ground,
-            worker_module=worker_module,
-        )
-    )
+    sys.exit(run(document, command, ground=ground, worker_module=worker_module))
 
 
 if __name__ == "__main__":
