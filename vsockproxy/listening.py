@@ -28,8 +28,10 @@ BACKLOG: Final = 4096
 """Connections the kernel keeps for us while no worker accepts; net.core.somaxconn may cut it."""
 
 VSOCK_BUFFER_BYTES: Final = 2 * 1024 * 1024
-"""Receive buffer of a vsock connection. It is taken from the listener when a connection arrives,
-and the maximum has to be raised before the size (net/vmw_vsock/af_vsock.c)."""
+"""Receive buffer of a vsock connection: what the peer may send before we read. The kernel's 256 KiB
+is read to the end before the sender is woken, so a large buffer keeps the sender from stopping. It
+is taken from the listener when a connection arrives, and the maximum has to be raised before the
+size (net/vmw_vsock/af_vsock.c)."""
 
 DEFAULT_MODE: Final = 0o600
 """Of a unix socket whose endpoint does not say."""
@@ -106,14 +108,14 @@ def open_listener(
     return Listener(endpoint, listening, identity)
 
 
-def set_vsock_buffer(listening: socket.socket, buffer_bytes: int = VSOCK_BUFFER_BYTES) -> None:
-    """Set the receive buffer of the connections that a vsock listener is going to accept.
+def set_vsock_buffer(sock: socket.socket) -> None:
+    """Set the receive buffer of a vsock connection yet to be made, or accepted by a listener.
 
     Raises:
         OSError: it is no vsock socket.
     """
     for option in (socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE, socket.SO_VM_SOCKETS_BUFFER_SIZE):
-        listening.setsockopt(socket.AF_VSOCK, option, buffer_bytes)
+        sock.setsockopt(socket.AF_VSOCK, option, VSOCK_BUFFER_BYTES)
 
 
 def _bind_vsock(endpoint: VsockAddress) -> socket.socket:
