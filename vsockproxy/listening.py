@@ -15,8 +15,11 @@ from vsockproxy.addresses import Endpoint, TcpAddress, UnixAddress, VsockAddress
 from vsockproxy.errors import VsockproxyError
 
 __all__ = (
+    "ACCEPT_PAUSE_SECONDS",
     "BACKLOG",
     "DEFAULT_MODE",
+    "EXHAUSTED",
+    "OF_THE_LISTENER",
     "VSOCK_BUFFER_BYTES",
     "ListenError",
     "Listener",
@@ -26,6 +29,14 @@ __all__ = (
 
 BACKLOG: Final = 4096
 """Connections the kernel keeps for us while no worker accepts; net.core.somaxconn may cut it."""
+
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accept(2) where this process or the machine has run out of something."""
+ACCEPT_PAUSE_SECONDS: Final = 0.1
+"""The rest after one of them: to try at once would spin."""
+
+OF_THE_LISTENER: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
+"""Errors of accept(2) that are a fault of ours; all others are of one connection."""
 
 VSOCK_BUFFER_BYTES: Final = 2 * 1024 * 1024
 """Receive buffer of a vsock connection: what the peer may send before we read. The kernel's 256 KiB
