@@ -14,6 +14,7 @@ import h11
 
 from vsockproxy.protocols.errors import HeadError, HttpRequestError
 from vsockproxy.protocols.http_head import (
+    MAX_FRAMING_BYTES,
     HeadReader,
     head_refused,
     header,
@@ -21,7 +22,6 @@ from vsockproxy.protocols.http_head import (
     without_quotes,
 )
 from vsockproxy.protocols.http_service import (
-    MAX_FRAMING_BYTES,
     MAX_HEAD_BYTES,
     MAX_HEADERS,
     ServiceAnswer,

@@ -14,8 +14,15 @@ from typing import Final
 
 import h11
 
-from vsockproxy.protocols.errors import HeadError, HttpRequestError, HttpResponseError
+from vsockproxy.protocols.errors import (
+    INCOMPLETE,
+    MALFORMED,
+    HeadError,
+    HttpRequestError,
+    HttpResponseError,
+)
 from vsockproxy.protocols.http_head import (
+    MAX_FRAMING_BYTES,
     HeadReader,
     connection_options,
     header,
@@ -31,13 +38,6 @@ MAX_RESPONSE_HEAD_BYTES: Final = 32 * 1024
 h11 reads one it uses up to 280 times its size, which makes 9 MiB, for a moment."""
 MAX_RESPONSE_HEADERS: Final = 256
 
-MAX_FRAMING_BYTES: Final = 2048
-"""Of one chunk header or trailer section that h11 waits for, and of the pieces it is fed in.
-
-h11 takes time quadratic in their length to refuse some of them. Together the two bound it at 4 KiB,
-which is 50 ms; a piece of 64 KiB would block everybody for 15 s. Between 2 and 4 KiB it depends on
-the pieces whether they are taken; real ones have tens of bytes."""
-
 _HOP_BY_HOP = frozenset(
     (
         b"connection",
@@ -52,10 +52,6 @@ _HOP_BY_HOP = frozenset(
 )
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 """Not removed because a Connection header names them: h11 writes the body that they announce."""
-
-INCOMPLETE: Final = "http_response_incomplete"
-MALFORMED: Final = "http_protocol_error"
-"""The reasons of an HttpResponseError: error types of RFC 9209, section 2.3."""
 
 
 class ForwardedExchange:
@@ -205,10 +201,10 @@ class ForwardedExchange:
                 interim += self._pass_head(head)
             return interim + self._pass_body(data)
         except HeadError as error:
-            raise HttpResponseError(502, MALFORMED, f"the origin sent {error.text}") from None
+            raise HttpResponseError(MALFORMED, f"the origin sent {error.text}") from None
         except h11.RemoteProtocolError as error:
             text = f"the origin's response: {without_quotes(error)}"
-            raise HttpResponseError(502, MALFORMED, text) from None
+            raise HttpResponseError(MALFORMED, text) from None
 
     def origin_eof(self) -> bytes:
         """Take the origin's clean end, return the last bytes for the client.
@@ -221,13 +217,13 @@ class ForwardedExchange:
         if self._is_complete:
             return b""
         if self.may_answer:
-            raise HttpResponseError(502, INCOMPLETE, "the origin closed before it had answered")
+            raise HttpResponseError(INCOMPLETE, "the origin closed before it had answered")
         self._origin.receive_data(b"")
         try:
             return self._pass_body(b"")
         except h11.RemoteProtocolError:
             text = "the origin closed inside its response"
-            raise HttpResponseError(502, INCOMPLETE, text) from None
+            raise HttpResponseError(INCOMPLETE, text) from None
 
     def _pass_head(self, head: bytes) -> bytes:
         self._origin.receive_data(head)

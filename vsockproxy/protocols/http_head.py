@@ -9,10 +9,18 @@ Whatever the pieces, the outcome is the one that the first offending byte decide
 """
 
 import re
+from typing import Final
 
 import h11
 
 from vsockproxy.protocols.errors import HeadError, HttpRequestError
+
+MAX_FRAMING_BYTES: Final = 2048
+"""Of one chunk header or trailer section that h11 waits for, and of the pieces it is fed in.
+
+h11 takes time quadratic in their length to refuse some of them. Together the two bound it at 4 KiB,
+which is 50 ms; a piece of 64 KiB would block everybody for 15 s. Between 2 and 4 KiB it depends on
+the pieces whether they are taken; real ones have tens of bytes."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _FORBIDDEN = re.compile(rb"[\x00\x0b\x0c]|(?<!\r)\n|\r(?!\n|\Z)|\n[ \t]")
