@@ -299,6 +299,32 @@ def test_another_name_may_be_asked_for(authority: Authority) -> None:
         assert asked.get(timeout=SECONDS) == "real.test"
 
 
+def test_the_protocol_that_the_program_speaks_is_agreed_on(authority: Authority) -> None:
+    agreed: Queue[str | None] = Queue()
+    context = server_context(authority, "endpoint.test")
+    context.set_alpn_protocols(["http/1.1", "h2"])
+
+    def serve(connection: ssl.SSLSocket) -> None:
+        agreed.put(connection.selected_alpn_protocol())
+        tls_echo(connection)
+
+    trust = {"ca": str(authority.file)}
+    with (
+        tls_serving(context, serve) as port,
+        Out(
+            [
+                ("endpoint.test", port, {**trust, "alpn": ["h2"]}, {}),
+                ("endpoint.test", port, trust, {}),
+            ]
+        ) as out,
+    ):
+        for index, wanted in enumerate(("h2", None)):
+            with out.connect(index) as sock:
+                sock.sendall(b"hello")
+                assert sock.recv(100) == b"hello"
+                assert agreed.get(timeout=SECONDS) == wanted
+
+
 # --------------------------------------------------------------------- ends
 
 
