@@ -89,6 +89,15 @@ def receive_request(reader: HeadReader, data: bytes) -> tuple[h11.Request, bytes
     if parts is None:
         return None
     head, following = parts
+    return parse_request(head), head, following
+
+
+def parse_request(head: bytes) -> h11.Request:
+    """Parse a head that a `HeadReader` has let pass.
+
+    Raises:
+        HttpRequestError: it is no request of HTTP/1.
+    """
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(head)
     try:
@@ -98,7 +107,7 @@ def receive_request(reader: HeadReader, data: bytes) -> tuple[h11.Request, bytes
     assert isinstance(request, h11.Request), "a whole head is a request or an error"
     if request.http_version not in (b"1.0", b"1.1"):
         raise HttpRequestError(505, "only HTTP/1.1 is spoken here")
-    return request, head, following
+    return request
 
 
 def head_refused(error: HeadError) -> HttpRequestError:

@@ -1,6 +1,6 @@
 """HTTP/1.1 as our own services speak it: requests without a body, one for each connection.
 
-Whoever serves reads with `RequestReader` and answers with `write_answer`.
+Whoever serves reads a head with `HeadReader`, and answers `read_request` with `write_answer`.
 Whoever asks sends `write_request` and gives `AnswerReader` what comes. Every message says
 `Connection: close`: nothing is left of one request when the next one comes.
 
@@ -25,7 +25,7 @@ from vsockproxy.protocols.errors import (
 from vsockproxy.protocols.http_head import (
     MAX_FRAMING_BYTES,
     HeadReader,
-    receive_request,
+    parse_request,
     without_quotes,
 )
 
@@ -33,9 +33,9 @@ __all__ = (
     "MAX_HEADERS",
     "MAX_HEAD_BYTES",
     "AnswerReader",
-    "RequestReader",
     "ServiceAnswer",
     "ServiceRequest",
+    "read_request",
     "write_answer",
     "write_post",
     "write_request",
@@ -77,31 +77,20 @@ class ServiceAnswer:
     headers: Sequence[tuple[str, str]] = ()
 
 
-class RequestReader:
-    """Reads one request; what follows it is dropped."""
+def read_request(head: bytes) -> ServiceRequest:
+    """Read a head that `HeadReader` has let pass.
 
-    __slots__ = ("_head",)
-
-    def __init__(self) -> None:
-        self._head = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
-
-    def receive(self, data: bytes) -> ServiceRequest | None:
-        """Take the next bytes; the request once it is whole.
-
-        Raises:
-            HttpRequestError: it is no request of these services.
-        """
-        received = receive_request(self._head, data)
-        if received is None:
-            return None
-        request, _, _ = received
-        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
-        if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-            raise HttpRequestError(413, "a request with a body: send it without")
-        target = request.target.decode("ascii")
-        if not target.startswith("/"):
-            raise HttpRequestError(400, "the target is no path: this is no proxy")
-        return ServiceRequest(request.method.decode("ascii"), target, headers)
+    Raises:
+        HttpRequestError: it is no request of these services.
+    """
+    request = parse_request(head)
+    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise HttpRequestError(413, "a request with a body: send it without")
+    target = request.target.decode("ascii")
+    if not target.startswith("/"):
+        raise HttpRequestError(400, "the target is no path: this is no proxy")
+    return ServiceRequest(request.method.decode("ascii"), target, headers)
 
 
 def write_answer(answer: ServiceAnswer, *, has_body: bool = True) -> bytes:

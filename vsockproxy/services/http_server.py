@@ -9,11 +9,14 @@ from typing import Final
 import trio
 
 from vsockproxy.control.logs import EventLog
-from vsockproxy.protocols.errors import HttpRequestError
+from vsockproxy.protocols.errors import HeadError, HttpRequestError
+from vsockproxy.protocols.http_head import HeadReader, head_refused
 from vsockproxy.protocols.http_service import (
-    RequestReader,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
     ServiceAnswer,
     ServiceRequest,
+    read_request,
     write_answer,
 )
 from vsockproxy.services.accepting import accept_connections
@@ -69,13 +72,15 @@ class _Asking:
         Raises:
             HttpRequestError: what came is no request, or none that is served.
         """
-        reader = RequestReader()
+        reader = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
         with trio.move_on_after(self._seconds) as scope:
             self._scopes[scope] = None
             try:
                 while data := await stream.receive_some(READ_BYTES):
-                    if request := reader.receive(bytes(data)):
-                        return request
+                    if parts := reader.receive(bytes(data)):
+                        return read_request(parts[0])
+            except HeadError as error:
+                raise head_refused(error) from None
             finally:
                 del self._scopes[scope]
         return None
