@@ -162,13 +162,13 @@ def verify_tls(
 def _context(ca: str | None, client_cert: str | None) -> "ssl.SSLContext":
     """What to connect with; a file that cannot be used is named with its option."""
     from vsockproxy.attested_tls import client_context
+    from vsockproxy.tls_files import TlsFileError
 
     try:
         client_context(ca)
-    except OSError as error:
-        raise Unusable(f"--ca {ca!r} cannot be used: {error.strerror or error}") from None
+    except TlsFileError as error:
+        raise Unusable(f"--ca: {error}") from None
     try:
         return client_context(ca, client_cert)
-    except OSError as error:
-        text = f"--client-cert {client_cert!r} cannot be used: {error.strerror or error}"
-        raise Unusable(text) from None
+    except TlsFileError as error:
+        raise Unusable(f"--client-cert: {error}") from None
