@@ -114,7 +114,7 @@ def connect_attested(
         host: a name or an address.
         port: its port.
         requirements: of the document; its nonce is made here.
-        server_name: what the server is asked for (SNI, Host), if not `host`.
+        server_name: what the server is asked for (SNI, Host), if not `host`; in normal form.
         context: of `client_context`; by default one without files.
         allow_image_key: as `verify_tls_document` says.
         seconds: for the connection, the handshake and the document.
@@ -129,7 +129,8 @@ def connect_attested(
     try:
         plain = socket.create_connection((host, port), seconds)
     except (OSError, UnicodeError) as error:
-        raise Unreachable(f"{host}:{port} cannot be connected to: {_explain(error)}") from None
+        text = f"{_authority(host, port)} cannot be connected to: {_explain(error)}"
+        raise Unreachable(text) from None
     connection: socket.socket = plain
     try:
         secured = connection = _handshake(plain, context or client_context(), name, ends_at)
@@ -137,9 +138,7 @@ def connect_attested(
         assert certificate is not None  # every handshake of TLS 1.2 and 1.3 here brings one
         public_key = _public_key(certificate)
         nonce = secrets.token_bytes(NONCE_BYTES)
-        answer = _ask(
-            secured, f"[{name}]:{port}" if ":" in name else f"{name}:{port}", nonce, ends_at
-        )
+        answer = _ask(secured, _authority(name, port), nonce, ends_at)
         if answer.status != 200:
             text = (
                 f"the server has no document for us, it answers {answer.status}: {_shown(answer)}"
@@ -163,6 +162,10 @@ def connect_attested(
         raise
     secured.settimeout(None)
     return AttestedConnection(secured, document, public_key)
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _handshake(

@@ -242,6 +242,8 @@ UNUSABLE = {
         (*WITH_PCR, "--client-cert", "/nonexistent"),
         "--client-cert: /nonexistent cannot be read: no such file or directory",
     ),
+    "no name of a server": ((*WITH_PCR, "--server-name", "a b"), "has a space"),
+    "an empty name": ((*WITH_PCR, "--server-name", ""), "--server-name"),
     "a certificate that is none": (
         (*WITH_PCR, "--client-cert", "/dev/null"),
         "--client-cert: /dev/null holds no certificate",
@@ -265,6 +267,19 @@ def test_nobody_is_there(root: Path) -> None:
     assert done.output.count("\n") == 1
     arguments = ["attestation", "verify-tls", "localhost", *WITH_PCR]
     assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+def test_a_server_may_be_asked_for_by_a_name_in_any_script(root: Path) -> None:
+    asked = []
+
+    def answer(head: bytes, key: bytes) -> bytes:
+        asked.append(head)
+        return true_enclave(head, key)
+
+    with serving_tls(answer) as port:
+        done = verify(port, root, *WITH_PCR, "--server-name", "Bücher.example")
+    assert done.exit_code == 0, done.output
+    assert f"\r\nHost: xn--bcher-kva.example:{port}\r\n".encode() in asked[0]
 
 
 def test_a_server_without_tls(root: Path) -> None:

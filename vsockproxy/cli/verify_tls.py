@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vsockproxy.addresses import AddressError, parse_destination
+from vsockproxy.addresses import AddressError, normalise_host, parse_destination
 from vsockproxy.cli.attestation_document import (
     Unusable,
     check_extra,
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     import ssl
 
 __all__ = ("verify_tls",)
+
+
+def _host(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """A host in normal form; a click callback."""
+    del context, option
+    if text is None:
+        return None
+    try:
+        return normalise_host(text).text
+    except AddressError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("verify-tls")
@@ -59,6 +70,7 @@ __all__ = ("verify_tls",)
 @click.option(
     "--server-name",
     metavar="NAME",
+    callback=_host,
     show_default="HOST",
     help="The name to ask the server for. Example: --server-name api.example.com",
 )
