@@ -297,6 +297,11 @@ def test_what_is_no_document_is_refused(case: str, command: tuple[str, ...], as_
         assert result.stdout.startswith(f"refused: {reason}: ")
 
 
+def test_a_document_in_hexadecimal_digits_is_told_from_other_bytes() -> None:
+    result = run("verify", "-", stdin=VERACRUZ.data.hex().encode() + b"\n")
+    assert "these are hexadecimal digits: write the bytes, as xxd -r -p does" in result.stdout
+
+
 def test_odd_certificates_bring_no_warnings_of_the_library(tmp_path: Path) -> None:
     data = bytearray(VERACRUZ.data)
     serial = data.index(b"\x02\x10", data.index(b"certificate")) + 2
