@@ -64,6 +64,8 @@ def test_check_finds_what_a_start_would_find(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["check", str(file)])
     assert done.exit_code == 1
     assert done.stdout.startswith(f"{file}:2: attestation.root: {tmp_path}/root.pem: cannot be ")
+    started = CliRunner().invoke(main, ["parent", "--config", str(file)])
+    assert (started.exit_code, started.stderr) == (2, done.stdout)
     (tmp_path / "root.pem").write_bytes(module_root().certificate.public_bytes(Encoding.PEM))
     assert CliRunner().invoke(main, ["check", str(file)]).exit_code == 0
 
