@@ -7,7 +7,7 @@ ones; when either end closes, so does the other. A refusal is an HTTP answer, as
 import socket
 from contextlib import suppress
 
-from enclave_side.opener import Opener
+from enclave_side.opener import Destined, Opener
 from enclave_side.shim.http_uploads import upload
 from enclave_side.shim.lingering import (
     LINGER_SECONDS,
@@ -23,6 +23,8 @@ from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.tls_client import TlsClient
 from vsockproxy.dataplane.tls_connection import TlsConnection
+from vsockproxy.dataplane.tls_failures import TlsFailed, TlsTruncated
+from vsockproxy.dataplane.tls_socket import ENDED_TLS_FAILED, ENDED_TLS_TRUNCATED
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.protocols.errors import HttpRequestError, HttpResponseError
@@ -132,6 +134,7 @@ class _Connection:
         self._front = front
         self._sock = sock
         self._program = _Program(sock)
+        self._destined: Destined | None = None
         self._end: StreamEnd | None = None
         self._tls: TlsConnection | None = None
         self._asked = str(front.to)
@@ -216,7 +219,7 @@ class _Connection:
 
     async def _open(self) -> TlsConnection:
         opener, to = self._front.opener, self._front.to
-        destined = opener.decide(to.host.text, to.port, self._front.way)
+        destined = self._destined = opener.decide(to.host.text, to.port, self._front.way)
         self._end = await opener.open(destined, is_final=False)
         self._program.stream = self._end
         return await opener.secure(destined, self._end, self._front.client)
@@ -244,7 +247,7 @@ class _Connection:
                     async with timeout(LINGER_SECONDS):
                         await uploading
         except (HttpResponseError, Refused) as error:
-            end.reset(ErrorCode.CUT)
+            self._give_up(end, error)
             if not exchange.may_answer:
                 raise ConnectionResetError(error.text) from None
             await self._refuse(502, error.reason, error.text)
@@ -257,6 +260,18 @@ class _Connection:
         if not (is_sent and exchange.request_is_complete):  # or it does not want the rest
             end.reset(ErrorCode.CANCELLED)
         return True
+
+    def _give_up(self, end: StreamEnd, error: Exception) -> None:
+        """Reset the stream for a reason; a fault of TLS is told in the log, as every forward's."""
+        match error:
+            case TlsTruncated():
+                end.reset(ErrorCode.CUT, ENDED_TLS_TRUNCATED)
+            case TlsFailed():
+                assert self._destined is not None  # it leads there
+                self._front.opener.report_tls(self._destined, error.text)
+                end.reset(ErrorCode.CUT, ENDED_TLS_FAILED)
+            case _:
+                end.reset(ErrorCode.CUT)
 
     async def _close(self) -> None:
         """A clean end for both."""

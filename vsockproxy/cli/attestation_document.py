@@ -39,6 +39,8 @@ _MOST_ROOTS_BYTES: Final = 1024 * 1024
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+", re.IGNORECASE)
 _PCR: Final = re.compile(r"([0-9]{1,2})=(.+)", re.DOTALL)
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}")
+_HEX_DIGITS: Final = re.compile(rb"[0-9A-Fa-f\s]+")
+"""Base64 by their looks, but no document in base64 has no other characters."""
 
 _IN_FIRST_LINE: Final = frozenset({"verified", "reason"})
 _OF_BYTES: Final = frozenset({"public_key", "user_data", "nonce"})
@@ -303,7 +305,7 @@ def _read_file(file: str, most: int, option: str = "") -> bytes:
 def _read_document(file: str) -> bytes:
     """The bytes of a document, which begin above 0x7f; so what is base64 can be nothing else."""
     content = _read_file(file, _MOST_FILE_BYTES)
-    if _BASE64.fullmatch(content.strip()):
+    if _BASE64.fullmatch(content.strip()) and not _HEX_DIGITS.fullmatch(content):
         try:
             return binascii.a2b_base64(b"".join(content.split()), strict_mode=True)
         except binascii.Error:

@@ -110,4 +110,7 @@ def request(
         else:
             sys.stdout.buffer.write(document)
     except OSError as error:
-        raise click.FileError(str(output or "standard output"), error.strerror) from None
+        if output is None:
+            raise click.FileError("standard output", error.strerror) from None
+        text = f"{output} cannot be written: {error.strerror}"
+        raise click.BadParameter(text, param_hint="--output") from None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vsockproxy.addresses import AddressError, parse_destination
+from vsockproxy.addresses import AddressError, normalise_host, parse_destination
 from vsockproxy.cli.attestation_document import (
     Unusable,
     allow_debug_option,
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
     import ssl
 
 __all__ = ("verify_tls",)
+
+
+def _host(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """A host in normal form; a click callback."""
+    del context, option
+    if text is None:
+        return None
+    try:
+        return normalise_host(text).text
+    except AddressError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("verify-tls")
@@ -46,6 +57,7 @@ __all__ = ("verify_tls",)
 @click.option(
     "--server-name",
     metavar="NAME",
+    callback=_host,
     show_default="HOST",
     help="The name to ask the server for. Example: --server-name api.example.com",
 )
@@ -149,13 +161,13 @@ def verify_tls(
 def _context(ca: str | None, client_cert: str | None) -> "ssl.SSLContext":
     """What to connect with; a file that cannot be used is named with its option."""
     from vsockproxy.attested_tls import client_context
+    from vsockproxy.tls_files import TlsFileError
 
     try:
         client_context(ca)
-    except OSError as error:
-        raise Unusable(f"--ca {ca!r} cannot be used: {error.strerror or error}") from None
+    except TlsFileError as error:
+        raise Unusable(f"--ca: {error}") from None
     try:
         return client_context(ca, client_cert)
-    except OSError as error:
-        text = f"--client-cert {client_cert!r} cannot be used: {error.strerror or error}"
-        raise Unusable(text) from None
+    except TlsFileError as error:
+        raise Unusable(f"--client-cert: {error}") from None

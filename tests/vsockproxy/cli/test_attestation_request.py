@@ -122,5 +122,5 @@ def test_without_a_module_there_is_no_document(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written(module: Path, tmp_path: Path) -> None:
     done = run(module, "--output", str(tmp_path / "none" / "document.cbor"))
-    assert done.exit_code == 1
-    assert "No such file or directory" in done.stderr
+    assert done.exit_code == 2
+    assert "cannot be written: No such file or directory" in " ".join(done.stderr.split())
