@@ -37,6 +37,13 @@ def indefinite(tag: int, *contents: bytes) -> bytes:
     return bytes([tag, 0x80]) + b"".join(contents) + _END
 
 
+def oaep_label(label: bytes) -> bytes:
+    """The pSourceFunc of OAEP's parameters (RFC 4055, section 4.1)."""
+    return definite(
+        0xA2, definite(0x30, bytes.fromhex("06092a864886f70d010109"), definite(4, label))
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """How an envelope is written; as it stands, as KMS does."""
