@@ -38,6 +38,14 @@ def open_sockets() -> set[str]:
     return found
 
 
+def wait_for_sockets(wanted: set[str]) -> None:
+    """Wait until this process has just these open: threads may close some a little later."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while (found := open_sockets()) != wanted:
+        assert time.monotonic() < deadline, f"{found} are open, not {wanted}"
+        time.sleep(0.01)
+
+
 def logged_at(line: Line) -> float:
     """When a line was written, in seconds since the epoch."""
     return datetime.fromisoformat(line["time"]).timestamp()
