@@ -8,7 +8,13 @@ import socket
 from contextlib import suppress
 
 from enclave_side.opener import Opener
-from enclave_side.shim.lingering import LINGER_SECONDS, answer_and_close, linger_and_close
+from enclave_side.shim.http_uploads import upload
+from enclave_side.shim.lingering import (
+    LINGER_SECONDS,
+    answer_and_close,
+    drop_the_rest,
+    linger_and_close,
+)
 from vsockproxy.addresses import Destination, normalise_host
 from vsockproxy.config.model import EnclaveForward
 from vsockproxy.dataplane.closing import reset_socket
@@ -23,7 +29,7 @@ from vsockproxy.protocols.errors import HttpRequestError, HttpResponseError
 from vsockproxy.protocols.http_answers import refusal, status_for
 from vsockproxy.protocols.http_exchange import ForwardedExchange
 from vsockproxy.protocols.http_front import DEFAULT_HTTPS_PORT, FrontRequestReader
-from vsockproxy.protocols.http_proxy import REQUEST_ERROR, ForwardRequest
+from vsockproxy.protocols.http_proxy import ForwardRequest
 from vsockproxy.session import ErrorCode
 
 __all__ = ("HttpFront",)
@@ -196,7 +202,7 @@ class _Connection:
                         return None
                 return request
         except TimeoutError:
-            error = HttpRequestError(408, REQUEST_ERROR, f"no whole request in {seconds:g} s")
+            error = HttpRequestError(408, f"no whole request in {seconds:g} s")
         except HttpRequestError as caught:
             error = caught
         await self._refuse_request(error)
@@ -222,22 +228,12 @@ class _Connection:
         end = self._end
         assert end is not None  # it carries `tls`
 
-        async def upload() -> None:
-            data = first_bytes
-            try:
-                while True:
-                    await tls.write(data)
-                    if exchange.request_is_complete:
-                        return
-                    received = await self._program.next()
-                    if not received:
-                        exchange.client_eof()
-                        return
-                    data = exchange.client_data(received)
-            except (OSError, HttpRequestError):
-                end.reset(ErrorCode.CUT)
+        async def receive_more() -> bytes:
+            return b"" if exchange.request_is_complete else await self._program.next()
 
-        uploading = spawn(upload(), "http front, request body")
+        uploading = spawn(
+            upload(exchange, first_bytes, receive_more, tls.write, end), "http front, request body"
+        )
         try:
             while not exchange.is_complete:
                 data = await tls.read()
@@ -275,10 +271,7 @@ class _Connection:
         end.finish()
         self._front.client.remember(self._tls)
         await linger_and_close(self._sock)
-        with suppress(OSError):
-            async with timeout(LINGER_SECONDS):
-                while await end.read():
-                    pass
+        await drop_the_rest(end.read)
 
     async def _refuse_request(self, error: HttpRequestError) -> None:
         self._front.log.warning(

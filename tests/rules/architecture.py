@@ -141,6 +141,7 @@ LAYERS = _layers(
         | _LOOPS
         | {
             "vsockproxy.attested_tls",
+            "vsockproxy.client",
             "vsockproxy.diagnosis",
             "enclave_side",
             "parent_side",

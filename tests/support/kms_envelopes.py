@@ -96,7 +96,6 @@ def write_envelope(
     form: Form = LIKE_KMS,
     *,
     content_key: bytes | None = None,
-    vector: bytes | None = None,
 ) -> bytes:
     """An envelope for the owner of `public_key`.
 
@@ -105,10 +104,9 @@ def write_envelope(
         public_key: of the recipient.
         form: how it is written.
         content_key: 32 bytes, random by default; others make an envelope that cannot be opened.
-        vector: 16 bytes, random by default.
     """
     content_key = os.urandom(32) if content_key is None else content_key
-    vector = os.urandom(16) if vector is None else vector
+    vector = os.urandom(16)
     ciphertext = encrypt(plaintext, content_key.ljust(32, b"\0")[:32], vector)
     wrapped = public_key.encrypt(content_key, _OAEP)
     identifier = form.key_identifier

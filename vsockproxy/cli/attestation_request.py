@@ -84,12 +84,15 @@ def request(
     cannot be used.
     """
     from vsockproxy.attestation.nsm_errors import NsmError, NsmMissing, NsmRequestError
+    from vsockproxy.client.blocking import attestation_document
     from vsockproxy.nsm_device import Nsm, nsm_location
     from vsockproxy.nsm_locations import DEVELOPMENT_HINT
 
     nsm = Nsm(nsm_location())
     try:
-        document = nsm.attest(user_data, nonce, public_key)
+        document = attestation_document(
+            user_data=user_data, nonce=nonce, public_key=public_key, device=nsm.location
+        )
     except NsmRequestError as error:
         raise click.UsageError(str(error)) from None
     except NsmError as error:

@@ -9,9 +9,12 @@ import click
 from vsockproxy.addresses import AddressError, parse_destination
 from vsockproxy.cli.attestation_document import (
     Unusable,
+    allow_debug_option,
     check_extra,
     end_refused,
-    parse_pcrs,
+    json_option,
+    max_age_option,
+    pcrs_option,
     print_document,
     root_option,
     trusted_roots,
@@ -26,36 +29,20 @@ __all__ = ("verify_tls",)
 
 @click.command("verify-tls")
 @click.argument("address", metavar="HOST:PORT")
-@click.option(
-    "--pcr",
-    "pcrs",
-    metavar="N=HEX",
-    multiple=True,
-    callback=parse_pcrs,
-    show_default="none, which is refused",
-    help="A measurement that the enclave must have; may be given several times. "
-    "Example: --pcr 0=3aa0e6…",
-)
+@pcrs_option("none, which is refused")
 @click.option(
     "--any-pcr",
     is_flag=True,
     help="Take any enclave, as anybody with an AWS account can start one: proves next to nothing.",
 )
 @root_option
-@click.option("--allow-debug", is_flag=True, help="Take enclaves in debug mode.")
+@allow_debug_option
 @click.option(
     "--allow-image-key",
     is_flag=True,
     help="Take a key that is a file of the image, which the parent can read.",
 )
-@click.option(
-    "--max-age",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    show_default="none",
-    help="How far the document's timestamp may be from our clock; that it is fresh, its nonce says "
-    "already. Example: --max-age 60",
-)
+@max_age_option
 @click.option(
     "--server-name",
     metavar="NAME",
@@ -82,7 +69,7 @@ __all__ = ("verify_tls",)
     show_default=True,
     help="For the connection, the handshake and the document. Example: --timeout 3",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def verify_tls(
     address: str,
     pcrs: Mapping[int, bytes],
