@@ -42,6 +42,7 @@ class NetworkSetUp:
                 self._pid = processes.start(
                     processes.module_command("enclave_side.network_setup", str(theirs.fileno())),
                     passed=[theirs.fileno()],
+                    in_own_group=True,
                 )
             self._channel.settimeout(SET_UP_SECONDS)
             with suppress(OSError):  # it has ended: `finish` finds out

@@ -134,19 +134,23 @@ def set_host_name(name: str) -> None:
 
 
 # include/uapi/linux/sockios.h, if.h: struct ifreq is a name and, here, flags; 40 bytes in all.
+_SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 1
 _INTERFACE_REQUEST: Final = struct.Struct("16sH22x")
 
 
 def bring_up_loopback() -> None:
-    """Bring the interface lo up; the kernel then gives it 127.0.0.1 and ::1.
+    """Bring the interface lo up, unless it is; the kernel then gives it 127.0.0.1 and ::1.
 
     Raises:
         NamespaceError: not permitted (that takes CAP_NET_ADMIN), or there is no lo.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
+            found = fcntl.ioctl(control, _SIOCGIFFLAGS, _INTERFACE_REQUEST.pack(b"lo", 0))
+            if _INTERFACE_REQUEST.unpack(found)[1] & _IFF_UP:
+                return  # as in a container, which may have it up and no right to touch it
             fcntl.ioctl(control, _SIOCSIFFLAGS, _INTERFACE_REQUEST.pack(b"lo", _IFF_UP))
         except OSError as error:
             raise NamespaceError("bringing up the interface lo", error.errno or 0) from error

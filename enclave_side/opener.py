@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Never
 
 from enclave_side.links import Links
-from vsockproxy.addresses import Host
+from vsockproxy.addresses import AddressError, Host, parse_destination
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.loop import now, timeout
@@ -103,7 +103,7 @@ class Opener:
         except Refused as refused:
             self._refuse(record, refused.reason, refused.text)
         end, answer = await self._open(record, request, place)
-        record.address = answer.address or None
+        record.address = _dialled(answer.address)
         record.allow_later(destined.decision.reason)
         if is_final:
             record.confirm(self._log)
@@ -311,3 +311,12 @@ class Opener:
                 record.close(self._log, ended=end.ended, now=now())
 
         return closed
+
+
+def _dialled(text: str) -> str | None:
+    """The address alone, as the parent's lines have it, of what it says that it dialled."""
+    try:
+        host = parse_destination(text).host
+    except AddressError:
+        return text or None  # A parent may say anything.
+    return host.text if host.address is not None else None

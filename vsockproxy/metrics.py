@@ -12,9 +12,11 @@ from typing import Final, Literal
 
 __all__ = (
     "ALL",
+    "LIMITS",
     "MAX_ENCLAVE_LABELS",
     "MAX_SERIES",
     "OTHER",
+    "RELOAD_RESULTS",
     "Counters",
     "HistogramValue",
     "Metric",
@@ -129,11 +131,23 @@ RESOLVES: Final = Metric(
     "Questions for names that enclaves asked, by type of record and reason",
     ("type", "reason"),
 )
+LIMITS: Final = (
+    "streams",
+    "dedicated",
+    "lookups",
+    "greetings",
+    "links",
+    "attestations",
+    "credentials",
+    "rate",
+    "rule",
+)
+"""The values of the label `limit`."""
+
 LIMIT_REFUSALS: Final = Metric(
     "vsockproxy_limit_refusals_total",
     "counter",
-    "What a limit refused: streams, dedicated, lookups, greetings, links, attestations, "
-    "credentials, rate, rule",
+    f"What a limit refused: {', '.join(LIMITS)}",
     ("limit",),
 )
 ENCLAVE_EXITS: Final = Metric(
@@ -163,8 +177,14 @@ CONNECTIONS_CLOSED: Final = Metric(
     "counter",
     "Connections closed because too many waited for a worker that was being replaced",
 )
+RELOAD_RESULTS: Final = ("applied", "refused")
+"""The values of the label `result` of reloads."""
+
 RELOADS: Final = Metric(
-    "vsockproxy_reloads_total", "counter", "Reloads, by result: applied, refused", ("result",)
+    "vsockproxy_reloads_total",
+    "counter",
+    f"Reloads, by result: {', '.join(RELOAD_RESULTS)}",
+    ("result",),
 )
 WORKER_RESTARTS: Final = Metric(
     "vsockproxy_worker_restarts_total", "counter", "Deaths of a worker, each replaced", ("worker",)

@@ -51,10 +51,21 @@ def expose(
     counters.add(metrics.START_TIME, (), started_at)
     counters.add(metrics.WORKERS, (), workers)
     counters.add(metrics.WORKERS_READY, (), workers_ready)
+    _begin_at_zero(counters, workers)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot(counters))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
+
+
+def _begin_at_zero(counters: Counters, workers: int) -> None:
+    """Have the series that alarms are for: Prometheus sees no increase in one that is new."""
+    for worker in range(workers):
+        counters.add(metrics.WORKER_RESTARTS, (str(worker),), 0)
+    for limit in metrics.LIMITS:
+        counters.add(metrics.LIMIT_REFUSALS, (limit,), 0)
+    for result in metrics.RELOAD_RESULTS:
+        counters.add(metrics.RELOADS, (result,), 0)
 
 
 def _family(metric: Metric, series: list[Series]) -> Family:

@@ -10,6 +10,7 @@ from tests.support.json_schema import faults
 from tests.support.observation import count, wait_until
 from vsockproxy.log_schema import AUDIT_EVENTS, generate_schema
 
+LOOPBACK = "127.0.0.1"
 OTHER_CID = 17
 UNLISTED = "unlisted.test:443"
 
@@ -34,6 +35,9 @@ def test_the_lines_of_both_sides_are_as_the_schema_says(name: str | None) -> Non
         wait_until(rig.parent, lambda: count(rig.parent, "resolve") == 1)
         wait_until(rig.parent, lambda: count(rig.parent, "decision", cid=OTHER_CID) == 3)
         rig.wait_until_closed()
+        for side in (rig.parent, rig.enclave):
+            dialled = [line for line in side.lines if line["event"] == "close"]
+            assert {line["address"] for line in dialled} == {LOOPBACK}
         schema = generate_schema()
         seen = set()
         for side in (rig.parent, rig.enclave):

@@ -1,5 +1,6 @@
 """Names on a machine that is ours: `--take-over`, as in an enclave, in namespaces of a test."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def test_where_they_cannot_be_had_a_line_says_so_and_the_proxy_remains(tmp_path:
     assert (tmp_path / "resolv.conf").read_text() == RESOLV_CONF
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to enter what cannot be traced")
 def test_a_machine_that_is_on_a_network_stays_on_it(tmp_path: Path) -> None:
     with hosts() as port, taken_over(tmp_path, ON_A_NETWORK, port) as machine:
         number, status = machine.ask("open_by", "http", "open.test", port)

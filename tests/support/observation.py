@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+import pytest
+
 from tests.support.pair import Line, Pair, Side, resident_bytes
 
 GONE_SECONDS = 20.0
 
 
 def descriptors(pid: int) -> int:
-    """How many descriptors a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """How many descriptors a process has open; root alone sees those of our processes."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except PermissionError:
+        pytest.skip("needs root, to see the descriptors of processes that cannot be traced")
 
 
 def wait_for_descriptors(pid: int, most: int) -> None:
@@ -36,6 +41,14 @@ def open_sockets() -> set[str]:
             if target.startswith("socket:"):
                 found.add(target)
     return found
+
+
+def wait_for_sockets(wanted: set[str]) -> None:
+    """Wait until this process has just these open: threads may close some a little later."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while (found := open_sockets()) != wanted:
+        assert time.monotonic() < deadline, f"{found} are open, not {wanted}"
+        time.sleep(0.01)
 
 
 def logged_at(line: Line) -> float:

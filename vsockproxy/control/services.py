@@ -266,5 +266,5 @@ async def announce_ready(
 ) -> None:
     """Wait until every worker serves, then write the line `ready`."""
     await supervisor.all_ready.wait()
-    endpoints = [str(named.listener.endpoint) for named in listeners]
+    endpoints = dict.fromkeys(str(named.listener.endpoint) for named in listeners)
     log.info("ready", listeners=" ".join(endpoints), workers=supervisor.workers)

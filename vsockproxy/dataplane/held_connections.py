@@ -9,7 +9,10 @@ too, with ECONNRESET. The filler is read by us alone.
 
 The far end is handed to a program, perhaps of another network namespace, and a TCP socket can be
 disconnected and connected elsewhere (connect(2), AF_UNSPEC). So a filter that it cannot take off
-lets in nothing but what comes from near ends: elsewhere in our namespace it reaches nobody.
+lets in nothing but what comes from near ends: elsewhere in our namespace it reaches nobody. Newer
+kernels want CAP_NET_ADMIN for a filter of a TCP socket. Who lacks that cannot have made another
+namespace for the program either, and the far end is bound to lo instead: it gets no further than
+our own loopback, and to take that off takes CAP_NET_RAW (sock_bindtoindex in net/core/sock.c).
 """
 
 import errno
@@ -205,7 +208,10 @@ class HeldConnections:
             try:
                 listener.bind((_LOOPBACK, 0))
                 # Before it listens, so that every far end has inherited it.
-                _admit_only(listener, listener.getsockname()[1])
+                try:
+                    _admit_only(listener, listener.getsockname()[1])
+                except PermissionError:
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
                 listener.listen(BACKLOG)
             except BaseException:
                 listener.close()

@@ -172,7 +172,8 @@ def _network(seen: Observations) -> Iterator[Finding]:
     if seen.user_namespace_error:
         text = f"there are none: {seen.user_namespace_error}"
         level: Level = "ok" if seen.is_enclave else "warning"
-        yield Finding(level, "user namespaces", text, "a sandbox needs them, or root")
+        mend = "a sandbox needs them, or root: `vsockproxy sandbox -- true` says how to permit them"
+        yield Finding(level, "user namespaces", text, mend)
     else:
         yield Finding("ok", "user namespaces", "they can be made")
     if seen.veth_error is None:

@@ -13,10 +13,11 @@ from ipaddress import IPv4Address, ip_network
 from typing import Final
 
 from vsockproxy.addresses import IpAddress
+from vsockproxy.config.patterns import IpNetwork
 from vsockproxy.policy.embedded import embedded_ipv4
 from vsockproxy.policy.reasons import MOST_SEVERE_FIRST, Reason
 
-__all__ = ("AddressClass", "Finding", "closed", "findings")
+__all__ = ("AddressClass", "Finding", "closed", "closed_class", "findings")
 
 
 class AddressClass(Enum):
@@ -138,6 +139,28 @@ def closed(address: IpAddress, *, private: bool, metadata: bool) -> tuple[Findin
         opened |= _OPENED_BY_METADATA
     shut = [finding for finding in findings(address) if finding.address_class not in opened]
     return tuple(sorted(shut, key=lambda finding: MOST_SEVERE_FIRST.index(finding.reason)))
+
+
+def closed_class(network: IpNetwork, *, private: bool) -> AddressClass | None:
+    """The class of a network whose addresses are all of one that stays closed, else None.
+
+    What is inside the addresses (NAT64, 6to4 and the like) does not count here: of a whole network
+    it is all kinds of things.
+
+    Args:
+        network: that of a rule which is for more than one address.
+        private: whether the rule has `private: true`; `metadata: true` it cannot have.
+    """
+    table = _IPV4_CLASSES if network.version == 4 else _IPV6_CLASSES
+    size = network.max_prefixlen - network.prefixlen
+    value = int(network.network_address)
+    for shift, prefix, address_class in table:
+        if shift >= size and value >> shift == prefix:
+            opened = {AddressClass.PUBLIC, *(_OPENED_BY_PRIVATE if private else ())}
+            return None if address_class in opened else address_class
+        if shift < size and prefix << shift >> size == value >> size:
+            return None  # Only a part of it is of this class.
+    raise AssertionError("the last row fits everything")
 
 
 def _class_of(address: IpAddress) -> AddressClass:

@@ -52,3 +52,27 @@ def test_openmetrics_is_written_where_it_is_asked_for() -> None:
         else metric.name
         for metric in ALL
     }
+
+
+def test_what_an_alarm_waits_for_is_there_before_it_happens() -> None:
+    body, _ = exposed("")
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in parse(body)
+        for sample in family.samples
+    }
+    expected = {
+        **{("vsockproxy_worker_restarts_total", worker): 0 for worker in ("0", "1")},
+        **{("vsockproxy_limit_refusals_total", limit): 0 for limit in metrics.LIMITS},
+        **{("vsockproxy_reloads_total", result): 0 for result in metrics.RELOAD_RESULTS},
+    }
+    assert {key: samples.get(key) for key in expected} == expected
+
+
+def test_what_has_been_counted_stays() -> None:
+    counted = Counters()
+    counted.add(metrics.WORKER_RESTARTS, ("1",), 3)
+    counted.add(metrics.LIMIT_REFUSALS, ("rate",), 2)
+    body, _ = expose(counted, accept="", started_at=5.0, workers=2, workers_ready=2)
+    assert 'vsockproxy_worker_restarts_total{worker="1"} 3.0' in body.decode()
+    assert 'vsockproxy_limit_refusals_total{limit="rate"} 2.0' in body.decode()

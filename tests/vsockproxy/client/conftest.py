@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.observation import open_sockets
+from tests.support.observation import open_sockets, wait_for_sockets
 
 
 @pytest.fixture(autouse=True)
 def _no_socket_is_left() -> Iterator[None]:
     before = open_sockets()
     yield
-    assert open_sockets() == before
+    wait_for_sockets(before)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.capabilities import without_capabilities
 from tests.support.observation import open_sockets
 from tests.support.pair import is_reset
 from vsockproxy.dataplane import held_connections, loop
@@ -231,6 +232,22 @@ def test_elsewhere_the_far_end_reaches_nobody() -> None:
                 far.connect(listener.getsockname())
             with pytest.raises(PermissionError):
                 far.setsockopt(socket.SOL_SOCKET, 27, 0)  # SO_DETACH_FILTER
+
+    run(main)
+
+
+def test_without_privileges_the_far_end_stays_on_loopback() -> None:
+    async def main(connections: HeldConnections) -> None:
+        with without_capabilities():
+            held = await connections.make()
+            with taken(held) as far, await held.let_go() as near:
+                far.sendall(b"the first bytes")
+                assert await receive(near, 100) == b"the first bytes"
+                # An older kernel lets everybody have a filter.
+                is_bound = far.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) != b""
+                option = socket.SO_BINDTODEVICE if is_bound else 27  # SO_DETACH_FILTER
+                with pytest.raises(PermissionError):
+                    far.setsockopt(socket.SOL_SOCKET, option, b"\0")
 
     run(main)
 

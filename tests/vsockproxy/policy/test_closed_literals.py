@@ -33,7 +33,31 @@ RULES = {
     "opened": ("{address: 127.0.0.1, port: 9000, private: true}", None),
     "the metadata service, opened": ("{address: 169.254.169.254, port: 80, metadata: true}", None),
     "public": ("{address: 1.1.1.1, port: 443}", None),
-    "a network": ("{address: 10.0.0.0/8, port: 443}", None),
+    "a private network": (
+        "{address: 10.20.0.0/16, port: 443}",
+        "10.20.0.0/16 is private, which this rule does not open: add private: true",
+    ),
+    "all of a class": (
+        "{address: 'fc00::/8', port: 443}",
+        "fc00::/8 is private, which this rule does not open: add private: true",
+    ),
+    "a network of metadata": (
+        "{address: 169.254.169.0/24, port: 80}",
+        "169.254.169.0/24 is instance metadata (link-local), which this rule does not open: "
+        "write the one address that is meant, as 169.254.169.254, with metadata: true",
+    ),
+    "a network for documentation": (
+        "{address: 192.0.2.0/24, port: 80, private: true}",
+        "192.0.2.0/24 is for documentation, which this rule does not open: "
+        "remove it: no rule opens it",
+    ),
+    "a private network, opened": ("{address: 10.0.0.0/8, port: 443, private: true}", None),
+    "a public network": ("{address: 1.1.1.0/24, port: 443}", None),
+    "a network of several classes": ("{address: 172.0.0.0/8, port: 443}", None),
+    "everything": ("{address: 0.0.0.0/0, port: 443}", None),
+    "everything in IPv6": ("{address: '::/0', port: 443}", None),
+    "a network with IPv4 inside": ("{address: '64:ff9b::/96', port: 443}", None),
+    "private addresses with metadata among them": ("{address: 'fc00::/7', port: 443}", None),
     "a name": ("{address: a.example, port: 443}", None),
     "something else is dialled": ("{address: 10.0.0.1, port: 443, dial: 'a.example:443'}", None),
 }

@@ -2,12 +2,13 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.vsockproxy.policy.address_oracle import may_be_dialled
 from tests.vsockproxy.policy.strategies import ip_addresses
 from vsockproxy.addresses import IpAddress
 from vsockproxy.policy.embedded import embedded_ipv4
-from vsockproxy.policy.guard import closed, findings
+from vsockproxy.policy.guard import closed, closed_class, findings
 from vsockproxy.policy.reasons import Reason
 
 
@@ -36,6 +37,21 @@ def test_all_flags_together_leave_reserved_and_ipv6_link_local_closed(address: I
         assert finding.reason is (
             Reason.ADDRESS_METADATA if is_link_local else Reason.ADDRESS_RESERVED
         )
+
+
+@given(ip_addresses, st.integers(0, 128), st.booleans())
+def test_the_class_of_a_network_is_that_of_every_address_in_it(
+    address: IpAddress, length: int, private: bool
+) -> None:
+    network = ip_network((address, min(length, address.max_prefixlen)), strict=False)
+    found = closed_class(network, private=private)
+    for each in (address, network[0], network[-1]):
+        if found is not None:
+            assert findings(each)[0].address_class is found
+            assert closed(each, private=private, metadata=False)
+    if network.num_addresses == 1:
+        own = findings(address)[0]
+        assert (found is None) == (own not in closed(address, private=private, metadata=False))
 
 
 @pytest.mark.parametrize(
