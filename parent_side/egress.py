@@ -117,15 +117,13 @@ class Egress:
             needs_tls = enclave.policy.requires_tls(reached.decision.rule)
             if not needs_tls:
                 record.confirm(self._log)
-            check = partial(self._read_client_hello, end, reached, record)
+            check = partial(self._read_client_hello, end, reached, record) if needs_tls else None
             if end.stream.is_dedicated:
                 local, sock = sock, None
-                enclave.expect(
-                    end, local, text, self.handshake_seconds, check if needs_tls else None
-                )
+                enclave.expect(end, local, text, self.handshake_seconds, check)
                 return
             end.accept(Opened(address=text))
-            first_bytes = await check(end.read) if needs_tls else b""
+            first_bytes = await check(end.read) if check is not None else b""
             local, sock = sock, None
             end.attach(local, to_local=first_bytes)
         except (CancelledError, ConnectionResetError):

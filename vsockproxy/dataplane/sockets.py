@@ -80,6 +80,10 @@ class Acceptor:
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._is_resting = False
+        self._has_heirs = False
+        """Whether all that are still to be accepted came after the listener was given its options,
+        which a connection begins with (sk_clone_lock in net/core/sock.c)."""
+        _prepare(listener)
         self._start()
 
     def _start(self) -> None:
@@ -92,7 +96,10 @@ class Acceptor:
                 return
             try:
                 sock, address = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except BlockingIOError:
+                self._has_heirs = True
+                return
+            except (InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
@@ -105,9 +112,8 @@ class Acceptor:
                 return
             self._is_resting = False
             sock.setblocking(False)
-            arm_reset(sock)  # whoever means well with it closes it cleanly
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                tune_tcp(sock)
+            if not self._has_heirs:
+                _prepare(sock)
             self._accepted(sock, address)
 
     def close(self) -> None:
@@ -119,3 +125,9 @@ class Acceptor:
             else:
                 self._loop.remove_reader(self._listener.fileno())
             self._listener.close()
+
+
+def _prepare(sock: socket.socket) -> None:
+    arm_reset(sock)  # whoever means well with it closes it cleanly
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        tune_tcp(sock)

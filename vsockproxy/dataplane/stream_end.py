@@ -189,18 +189,25 @@ class StreamEnd:
 
     # ------------------------------------------------------------------ opening
 
-    async def opened(self) -> Opened:
-        """Wait for the peer's answer to OPEN.
+    async def opened(self, seconds: float) -> Opened:
+        """Wait for the peer's answer to OPEN, for so long.
 
         Raises:
             Refused: with the peer's reason.
             ConnectionResetError: when the stream or its link ended before the answer.
+            TimeoutError: there was no answer; nothing else has happened.
         """
+        loop = asyncio.get_running_loop()
         if self._answer is None:
-            self._answer = asyncio.get_running_loop().create_future()
+            self._answer = loop.create_future()
             if self.ended:
                 raise ConnectionResetError("the stream ended before it was answered")
-        answer = await self._answer
+        # Each stream waits here once, and a context manager would cost three times as much.
+        timer = loop.call_later(seconds, self._fail_answer, TimeoutError())
+        try:
+            answer = await self._answer
+        finally:
+            timer.cancel()
         if self.ended:  # since the answer came, and before its reader ran
             raise ConnectionResetError(f"the stream ended: {self.ended}")
         return answer
