@@ -10,7 +10,7 @@ from vsockproxy.addresses import Host
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.dedicated import DedicatedRelay
 from vsockproxy.dataplane.loop import now
-from vsockproxy.dataplane.sockets import receive, send_all
+from vsockproxy.dataplane.sockets import receive, receive_at_once, send_all
 from vsockproxy.dataplane.stream_end import ENDED_LINK_LOST, StreamEnd
 from vsockproxy.dataplane.tls_client import TlsClient
 from vsockproxy.dataplane.tls_connection import Read, TlsConnection, Write
@@ -267,7 +267,7 @@ class Opener:
         """
 
         async def read() -> bytes:
-            data = await receive(sock, READ_BYTES)
+            data = await receive_at_once(sock, READ_BYTES)
             if not data:
                 raise ConnectionResetError("the program closed before a ClientHello")
             return data

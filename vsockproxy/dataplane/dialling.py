@@ -131,8 +131,7 @@ async def connect(
     sock: Socket | None = None
     try:
         sock, socket_address = _open(endpoint, vsock_buffer_bytes)
-        async with asyncio.timeout(timeout_seconds):
-            await _establish(sock, socket_address)
+        await _establish(sock, socket_address, timeout_seconds)
     except BaseException as error:
         if sock is not None:
             sock.close()
@@ -155,8 +154,7 @@ async def connect_socket(
     destination = Destination(Host(format_ip(address), address), port)
     try:
         tune_tcp(sock)
-        async with asyncio.timeout(timeout_seconds):
-            await _establish(sock, (format_ip(address), port))
+        await _establish(sock, (format_ip(address), port), timeout_seconds)
     except OSError as error:
         if error.errno is None:  # as in `connect`
             text = f"{destination}: {_silence(timeout_seconds)}"
@@ -407,17 +405,27 @@ def _open_vsock(buffer_bytes: int) -> Socket:
     return sock
 
 
-async def _establish(sock: Socket, address: SocketAddress) -> None:
+async def _establish(sock: Socket, address: SocketAddress, timeout_seconds: float) -> None:
+    code = sock.connect_ex(address)
+    if code in (errno.EAGAIN, errno.EINPROGRESS):
+        async with asyncio.timeout(timeout_seconds):
+            code = await _connected(sock, address, code)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+async def _connected(sock: Socket, address: SocketAddress, code: int) -> int:
+    """Wait for the end of an attempt to connect; its error, 0 if there was none."""
     delay_seconds = _UNIX_RETRY_SECONDS
     # A unix socket whose listener has a full backlog cannot be waited for: connect says EAGAIN.
-    while (code := sock.connect_ex(address)) == errno.EAGAIN:
+    while code == errno.EAGAIN:
         await asyncio.sleep(delay_seconds)
         delay_seconds = min(2 * delay_seconds, _UNIX_RETRY_MOST_SECONDS)
+        code = sock.connect_ex(address)
     if code == errno.EINPROGRESS:
         await _writable(sock.fileno())
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
+    return code
 
 
 async def _writable(descriptor: int) -> None:

@@ -24,16 +24,31 @@ async def receive(sock: socket.socket, most_bytes: int) -> bytes:
     return await asyncio.get_running_loop().sock_recv(sock, most_bytes)
 
 
-async def peek(sock: socket.socket, most_bytes: int) -> bytes:
-    """As `receive`, but the bytes stay in the socket.
+async def receive_at_once(sock: socket.socket, most_bytes: int) -> bytes:
+    """As `receive`, without a turn of the loop where bytes are there already.
+
+    For what has an end, as a hello or a request: one who repeats it may keep all others waiting.
 
     Raises:
         OSError: when the connection failed.
     """
+    return await _receive(sock, most_bytes, 0)
+
+
+async def peek(sock: socket.socket, most_bytes: int) -> bytes:
+    """As `receive_at_once`, but the bytes stay in the socket.
+
+    Raises:
+        OSError: when the connection failed.
+    """
+    return await _receive(sock, most_bytes, socket.MSG_PEEK)
+
+
+async def _receive(sock: socket.socket, most_bytes: int, flags: int) -> bytes:
     loop = asyncio.get_running_loop()
     while True:
         try:
-            return sock.recv(most_bytes, socket.MSG_PEEK)
+            return sock.recv(most_bytes, flags)
         except (BlockingIOError, InterruptedError):
             readable = loop.create_future()
             loop.add_reader(sock.fileno(), _wake, readable)
