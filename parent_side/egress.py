@@ -112,7 +112,6 @@ class Egress:
                 end.refuse(refused.reason, refused.text)
                 return
             sock = reached.socket
-            arm_reset(sock)
             text = str(reached.target)
             needs_tls = enclave.policy.requires_tls(reached.decision.rule)
             if not needs_tls:
@@ -123,7 +122,10 @@ class Egress:
                 enclave.expect(end, local, text, self.handshake_seconds, check)
                 return
             end.accept(Opened(address=text))
-            first_bytes = await check(end.read) if check is not None else b""
+            first_bytes = b""
+            if check is not None:
+                arm_reset(sock)
+                first_bytes = await check(end.read)
             local, sock = sock, None
             end.attach(local, to_local=first_bytes)
         except (CancelledError, ConnectionResetError):

@@ -198,7 +198,10 @@ async def dial(
 
 def interleave(addresses: Iterable[IpAddress]) -> list[IpAddress]:
     """Order addresses for `dial`: no address twice, families alternating, IPv6 first."""
-    unique = dict.fromkeys(addresses)
+    given = list(addresses)
+    if len(given) < 2:
+        return given
+    unique = dict.fromkeys(given)
     families = (
         deque(address for address in unique if address.version == 6),
         deque(address for address in unique if address.version == 4),
