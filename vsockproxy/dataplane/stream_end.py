@@ -619,9 +619,12 @@ class StreamEnd:
             self.dedicated.stream_closed(ended)
         self._pending = bytearray()
         self._prefix = b""
-        self._fail_answer(ConnectionResetError(f"the stream ended: {ended}"))
+        if self._answer is not None:
+            self._fail_answer(ConnectionResetError(f"the stream ended: {ended}"))
         self._wake()
         if not self._holds:
             self.link.session.release(self.stream)
-        if self._closed is not None:
-            self._closed(self)
+        # Once, and not kept: it refers to this end, and would wait for the garbage collector.
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed(self)
