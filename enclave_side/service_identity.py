@@ -75,7 +75,7 @@ class ServiceIdentity:
         self._has_come.set()
 
     def _context(self, descriptor: int) -> ssl.SSLContext:
-        context = server_context()
+        context = server_context(self.tls.alpn)
         try:
             # OpenSSL reads files alone. This one is memory, and no name leads to it.
             context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_no_password)

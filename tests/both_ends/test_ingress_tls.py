@@ -411,6 +411,21 @@ def is_failure(text: str, line: Line) -> bool:
     return line["event"] == "tls_failed" and text in line["text"]
 
 
+@pytest.mark.parametrize(
+    ("offered", "agreed"), [(["http/1.1", "h2"], "h2"), (["http/1.1"], None), ([], None)]
+)
+def test_what_the_service_speaks_is_agreed_on(offered: list[str], agreed: str | None) -> None:
+    context = client_context()
+    if offered:
+        context.set_alpn_protocols(offered)
+    with serving(echo) as origin, serving_tls_in(origin, {"alpn": ["h2"]}) as tls_in:
+        with tls_in.connect(context) as sock:
+            assert sock.selected_alpn_protocol() == agreed
+            sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            assert receive_exactly(sock, 24) == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        assert tls_in.verify().exit_code == 0, "documents are asked for by HTTP/1.1"
+
+
 def test_a_client_without_a_certificate_is_refused_where_one_is_demanded(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()

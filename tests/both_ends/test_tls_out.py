@@ -26,7 +26,7 @@ from tests.support.tls_servers import tls_echo, tls_serving
 from tests.support.traffic import GIBIBYTE, MEBIBYTE, Pattern, receive_all, start
 
 SECONDS = 60.0
-HANDSHAKE_SECONDS = 1.0
+HANDSHAKE_SECONDS = 4.0
 
 Carrier = Literal["shared", "dedicated"]
 CARRIERS: tuple[Carrier, ...] = ("shared", "dedicated")
@@ -58,7 +58,7 @@ class Out:
     Args:
         destinations: a name, the port that stands for it, what `tls` says, and further keys of the
             forward.
-        limits: of the enclave, besides that of a handshake.
+        limits: of the enclave.
         more: for the pair.
     """
 
@@ -88,7 +88,7 @@ class Out:
                     }
                     for port, (name, _, tls, keys) in zip(self.ports, destinations, strict=True)
                 ],
-                "limits": {"handshake": HANDSHAKE_SECONDS, **(limits or {})},
+                "limits": {"handshake": SECONDS, **(limits or {})},
             },
             **more,
         )
@@ -196,7 +196,9 @@ FAILURES = {
         "it agrees to no version, cipher or curve of ours, or wants a client certificate", demanding
     ),
     "plain": Failure("what it sent is not TLS", lambda authority: None),
-    "silent": Failure("the handshake was not complete in 1 s", lambda authority: None),
+    "silent": Failure(
+        f"the handshake was not complete in {HANDSHAKE_SECONDS:g} s", lambda authority: None
+    ),
     "leaving": Failure("it closed before the handshake was complete", lambda authority: None),
 }
 
@@ -230,7 +232,8 @@ def refusing(authority: Authority) -> Iterator[Out]:
             else:
                 port = stack.enter_context(tls_serving(context, tls_echo))
             destinations.append((f"{name}.test", port, failure.tls(authority) or True, {}))
-        yield stack.enter_context(Out(destinations))
+        limits = {"handshake": HANDSHAKE_SECONDS}  # one of them says nothing
+        yield stack.enter_context(Out(destinations, limits))
 
 
 @pytest.mark.parametrize("name", FAILURES)
@@ -297,6 +300,32 @@ def test_another_name_may_be_asked_for(authority: Authority) -> None:
         sock.sendall(b"hello")
         assert sock.recv(100) == b"hello"
         assert asked.get(timeout=SECONDS) == "real.test"
+
+
+def test_the_protocol_that_the_program_speaks_is_agreed_on(authority: Authority) -> None:
+    agreed: Queue[str | None] = Queue()
+    context = server_context(authority, "endpoint.test")
+    context.set_alpn_protocols(["http/1.1", "h2"])
+
+    def serve(connection: ssl.SSLSocket) -> None:
+        agreed.put(connection.selected_alpn_protocol())
+        tls_echo(connection)
+
+    trust = {"ca": str(authority.file)}
+    with (
+        tls_serving(context, serve) as port,
+        Out(
+            [
+                ("endpoint.test", port, {**trust, "alpn": ["h2"]}, {}),
+                ("endpoint.test", port, trust, {}),
+            ]
+        ) as out,
+    ):
+        for index, wanted in enumerate(("h2", None)):
+            with out.connect(index) as sock:
+                sock.sendall(b"hello")
+                assert sock.recv(100) == b"hello"
+                assert agreed.get(timeout=SECONDS) == wanted
 
 
 # --------------------------------------------------------------------- ends

@@ -130,6 +130,8 @@ _WORDS = (
 )
 
 _FORGOTTEN = b'{"type":"urn:ietf:params:acme:error:accountDoesNotExist"}'
+_DONE = {"status": "valid", "authorizations": [], "certificate": f"{BASE}/certificate/0"}
+_OF_ANOTHER = {"identifier": {"type": "dns", "value": "another.test"}}
 _URLS = [f"{BASE}/authorization/0"] * 3
 
 ACME_MESSAGE = Target(
@@ -159,6 +161,14 @@ ACME_ORDER = Target(
         _recorded(AcmeServer(outcome="invalid")),
         _recorded(AcmeServer(valid=set(_NAMES))),
         _recorded(AcmeServer(polls=99)),
+        _recorded(AcmeServer(replies={"dir": Reply(500)})),
+        _recorded(
+            AcmeServer(
+                changes={"new-Order": lambda x: x.update(_DONE)},
+                replies={"certificate": Reply(200, {}, b"PEM")},
+            )
+        ),
+        _recorded(AcmeServer(changes={"authorization": lambda x: x.update(_OF_ANOTHER)})),
         _recorded(AcmeServer(replies={"new-Order": Reply(429, {"retry-after": "7"})})),
         _recorded(AcmeServer(replies={"new-Account": Reply(400, {}, b"{}")})),
         _recorded(AcmeServer(replies={"new-Nonce": Reply(200)})),

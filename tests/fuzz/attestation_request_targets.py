@@ -63,6 +63,7 @@ ATTESTATION_REQUEST = Target(
         _TARGET + b" HTTP/1.1\r\nHost: a\r\n\r\n",
         _TARGET + b"?nonce=00 HTTP/1.1\r\nHost: a\r\na: " + b"b" * 17_000,
         b"GET / HTTP/1.1\r\n\r\n",
+        _TARGET + b"s HTTP/1.1\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ),
     dictionary=(

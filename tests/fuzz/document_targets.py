@@ -1,59 +1,27 @@
-"""Targets: attestation documents, their payloads, and certificates signed by a trusted authority.
+"""Targets: attestation documents as they are taken apart, and their payloads.
 
 For a million documents: `python -m tests.fuzz.run --target attestation_document --runs 1000000`.
 """
 
-import functools
 import json
-from dataclasses import replace
 from typing import Any
 
 import cbor2
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.fuzz.target import KIBIBYTE, Target
-from tests.support.forged_documents import (
-    AT,
-    CHAIN,
-    LEAF,
-    MACHINE,
-    PROTECTED,
-    Certificate,
-    Forge,
-    der,
-    der_content,
-    der_elements,
-)
+from tests.fuzz.target import Target
+from tests.support.forged_documents import PROTECTED
 from tests.support.raw_cbor import indefinite_map, indefinite_throughout, tagged
 from tests.support.real_documents import REAL_DOCUMENTS
 from vsockproxy.attestation.documents import DocumentRefused, parse_unverified
-from vsockproxy.attestation.documents.chain import verify_chain
 from vsockproxy.attestation.documents.cose import parse_cose_sign1
 from vsockproxy.attestation.documents.payload import parse_payload
-
-
-def _key(number: int) -> ec.EllipticCurvePrivateKey:
-    return ec.derive_private_key(0x5EED_0000 + number, ec.SECP384R1())
-
-
-def _with_fixed_keys(*chain: Certificate) -> list[Certificate]:
-    """The same keys in each run: so the same inputs."""
-    return [
-        replace(certificate, make_key=functools.partial(_key, number))
-        for number, certificate in enumerate(chain)
-    ]
-
-
-_forge = functools.cache(lambda: Forge(chain=_with_fixed_keys(*CHAIN)))
 
 
 def _execute_document(data: bytes) -> str:
     try:
         document = parse_unverified(data)
     except DocumentRefused as refused:
-        return _outcome(refused)
+        return outcome(refused)
     shown = document.for_display()
     assert json.loads(json.dumps(shown)) == shown
     assert shown["verified"] is False
@@ -61,7 +29,8 @@ def _execute_document(data: bytes) -> str:
     return " ".join(name for name, value in shown.items() if value is not None)
 
 
-def _outcome(refused: DocumentRefused) -> str:
+def outcome(refused: DocumentRefused) -> str:
+    """How an execution ended that refused a document."""
     assert refused.text.isprintable()
     return f"{refused.reason} {refused.text}"
 
@@ -82,7 +51,7 @@ def _small(**changes: Any) -> bytes:
     return cbor2.dumps([PROTECTED, {}, payload, bytes(96)])
 
 
-_ENCODINGS = (
+ENCODINGS = (
     b"\xff",
     b"\xf6",
     b"\xf5",
@@ -118,9 +87,13 @@ ATTESTATION_DOCUMENT = Target(
         indefinite_throughout([PROTECTED, {}, indefinite_map(_SMALL), bytes(96)]),
         cbor2.dumps([b"", {}, b"", bytes(96)]),
         cbor2.dumps([b"\xa0", {}, b"\xa0", b""]),
+        cbor2.dumps([b"\x80", {}, b"", bytes(96)]),
+        b"\x80",
+        cbor2.dumps([PROTECTED, {4: b""}, b"", bytes(96)]),
+        cbor2.dumps([PROTECTED, {}, b"", bytes(95)]),
     ),
     dictionary=(
-        *_ENCODINGS,
+        *ENCODINGS,
         b"\xd2",
         b"\x84",
         b"\x44\xa1\x01\x38\x22\xa0",
@@ -137,7 +110,7 @@ def _execute_payload(data: bytes) -> str:
     try:
         payload = parse_payload(data)
     except DocumentRefused as refused:
-        return _outcome(refused)
+        return outcome(refused)
     assert 0 < len(payload.pcrs) <= 32
     optional = ("public_key", "user_data", "nonce")
     return " ".join(("with", *(name for name in optional if getattr(payload, name) is not None)))
@@ -172,83 +145,10 @@ ATTESTATION_PAYLOAD = Target(
         ),
     ),
     dictionary=(
-        *_ENCODINGS,
+        *ENCODINGS,
         cbor2.dumps("nitrotpm_pcrs") + b"\xa0",
         b"\x61\x80\x00",
         b"\x00\x00",
         bytes(5000),
     ),
-)
-
-
-def _execute_certificate(data: bytes) -> str:
-    """The authority signs whatever it is given, and the leaf is that."""
-    forge = _forge()
-    signer = forge.keys[MACHINE]
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    signature = der(0x03, b"\x00" + signer.sign(data, ec.ECDSA(hashes.SHA384())))
-    certificate = der(0x30, data + _ALGORITHM + signature)
-    try:
-        leaf = verify_chain(certificate, _short_chain(), _short_chain(), AT)
-    except DocumentRefused as refused:
-        return _outcome(refused)
-    assert leaf.expires_at >= AT
-    return "verified"
-
-
-_ALGORITHM = bytes.fromhex("300a06082a8648ce3d040303")
-"""ecdsa-with-SHA384."""
-
-
-@functools.cache
-def _short_chain() -> list[bytes]:
-    """The instance's certificate alone, in the place of the root."""
-    return [_forge().certificates[MACHINE]]
-
-
-def _to_be_signed(**changes: Any) -> bytes:
-    """The TBSCertificate of a leaf."""
-    chain = _with_fixed_keys(CHAIN[MACHINE], replace(CHAIN[LEAF], **changes))
-    certificate = Forge(chain=chain).certificates[-1]
-    return der_elements(der_content(certificate))[0]
-
-
-_UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
-
-ATTESTATION_CERTIFICATE = Target(
-    "attestation_certificate",
-    _execute_certificate,
-    corpus=(
-        _to_be_signed(),
-        _to_be_signed(is_ca=True),
-        _to_be_signed(is_ca=None),
-        _to_be_signed(usages=None),
-        _to_be_signed(usages=("crl_sign",)),
-        _to_be_signed(extensions=((_UNKNOWN, True),)),
-        _to_be_signed(
-            extensions=(
-                (x509.SubjectAlternativeName([x509.DNSName("a.test")]), False),
-                (x509.ExtendedKeyUsage([x509.OID_SERVER_AUTH]), False),
-                (x509.AuthorityKeyIdentifier(bytes(20), None, None), False),
-            )
-        ),
-    ),
-    dictionary=(
-        b"\x30\x00",
-        b"\x02\x01\x00",
-        b"\x02\x01\xff",
-        b"\x05\x00",
-        b"\x01\x01\xff",
-        b"\xa0\x03\x02\x01\x00",
-        b"\x06\x03\x55\x1d\x13",
-        b"\x06\x03\x55\x1d\x0f",
-        b"\x06\x05\x2b\x81\x04\x00\x22",
-        b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07",
-        b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02",
-        b"\x17\x0d260301120000Z",
-        b"\x18\x0f20500301120000Z",
-        b"\x30\x80",
-        b"\x84\xff\xff\xff\xff",
-    ),
-    most_memory_bytes=1024 * KIBIBYTE,
 )

@@ -5,6 +5,8 @@ import zlib
 from collections.abc import Iterable
 from itertools import pairwise
 
+import cbor2
+
 from tests.fuzz.target import Target
 from tests.support.eif_files import SIGNATURE, Signer, make_eif, pcrs_of, signature_section
 from vsockproxy.attestation.eif import EifRefused, Header
@@ -139,6 +141,14 @@ EIF_SIGNATURE = Target(
         b"\x84\x43\xa1\x01\x26\xa0\x41\x00\x40",
         b"\x84\x43\xa1\x01\x26\xa0\x41\xa0\x40",
         b"\x84\x41\xa0\xa0\x41\xa0\x40",
+        cbor2.dumps(
+            [
+                b"\xa1\x01\x38\x22",
+                {},
+                cbor2.dumps({"register_index": 0, "register_value": _PCR0}),
+                bytes(96),
+            ]
+        ),
     ),
     dictionary=(
         b"\x81\xa2",

@@ -9,12 +9,19 @@ from tests.fuzz.target import Cut, Target, in_pieces, same_however_cut, whole
 from tests.vsockproxy.protocols.recorded_requests import CONNECTS, FORWARDS
 from tests.vsockproxy.protocols.refused_requests import REFUSED
 from vsockproxy.addresses import parse_destination
-from vsockproxy.protocols.errors import HttpError, HttpRequestError, HttpResponseError
+from vsockproxy.protocols.errors import (
+    HeadError,
+    HttpError,
+    HttpRequestError,
+    HttpResponseError,
+)
 from vsockproxy.protocols.http_answers import refusal
 from vsockproxy.protocols.http_connect import ConnectExchange
 from vsockproxy.protocols.http_exchange import ForwardedExchange
 from vsockproxy.protocols.http_front import DEFAULT_HTTPS_PORT, FrontRequestReader
+from vsockproxy.protocols.http_head import HeadReader
 from vsockproxy.protocols.http_proxy import ConnectRequest, ForwardRequest, ProxyRequestReader
+from vsockproxy.protocols.http_service import MAX_HEAD_BYTES, MAX_HEADERS, read_request
 
 _DICTIONARY = (
     b"\r\n",
@@ -209,6 +216,40 @@ HTTP_PROXY = Target(
     corpus=(
         *(recorded.head + b"trailing" for recorded in (CONNECTS | FORWARDS).values()),
         *(request for request, _, _ in REFUSED.values()),
+    ),
+    dictionary=_DICTIONARY,
+    most_memory_factor=_MEMORY_OF_A_HEAD,
+)
+
+
+def _execute_service_request(data: bytes) -> str:
+    def read(cut: Cut) -> str:
+        reader = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
+        try:
+            for piece in cut(data):
+                if parts := reader.receive(piece):
+                    request = read_request(parts[0])
+                    assert request.path.startswith("/")
+                    return f"{request.method} with {len(request.headers)} headers"
+        except (HeadError, HttpRequestError) as error:
+            return error.text
+        return "more"
+
+    outcome = same_however_cut(read)
+    assert outcome.isprintable()
+    return outcome
+
+
+SERVICE_REQUEST = Target(
+    "service_request",
+    _execute_service_request,
+    corpus=(
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"HEAD /streams?all HTTP/1.0\r\n\r\n",
+        b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
     ),
     dictionary=_DICTIONARY,
     most_memory_factor=_MEMORY_OF_A_HEAD,

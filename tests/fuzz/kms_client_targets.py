@@ -51,6 +51,7 @@ KMS_CLIENT = Target(
         *(b"\0" + answer for name, (answer, *_) in BROKEN.items() if name != "too much"),
         b"\0HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
         b"\0HTTP/1.1 200 OK\r\n\r\n{}",
+        b"\0" + as_http(json.dumps({**ANSWERS["Decrypt"], "Plaintext": "*"}).encode()),
         b"\0HTTP/1.1 100 Continue\r\n\r\n",
         b"\0" + as_http(b'{"__type":"a#B:c","message":"d"}', "400 Bad Request"),
     ),

@@ -4,7 +4,7 @@ import base64
 import json
 
 from tests.fuzz.target import Cut, Target, same_however_cut
-from vsockproxy.attestation.kms_answers import open_answer
+from vsockproxy.attestation.kms_answers import check_account, open_answer
 from vsockproxy.attestation.kms_calls import (
     AttestedCall,
     KmsCall,
@@ -108,6 +108,7 @@ KMS_CONVERSATION = Target(
         _HEAD + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}",
         _HEAD + b"Connection: close\r\n\r\n",
         _HEAD + b"Content-Length: 5000\r\n\r\n",
+        _HEAD + b"Transfer-Encoding: chunked\r\n\r\n1001\r\n" + b"a" * 4097,
         b"HEAD / HTTP/1.0\r\n\r\n",
         b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
@@ -146,6 +147,7 @@ KMS_ANSWER_HEAD = Target(
         _ANSWER_HEAD + b"Content-Length: 2\r\n\r\n{}{}",
         b"HTTP/1.1 100 Continue\r\n\r\n" + _ANSWER_HEAD + b"Content-Length: 2\r\n\r\n{}",
         _ANSWER_HEAD + b"\r\n{}",
+        _ANSWER_HEAD + b"\r\n" + b"a" * (_MOST_BODY + 1),
         b"HTTP/1.1 204 No Content\r\n\r\n",
         b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 500 Error\r\nContent-Length: 0\r\n\r\n",
@@ -200,7 +202,9 @@ KMS_CALL = Target(
     dictionary=(*_JSON, b"TrentService.", b"\n\n", b"Target: /?a\n", b"Method: PUT\n"),
 )
 
-_ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+_ACCOUNT = "111122223333"
+_ARN = f"arn:aws:kms:us-east-1:{_ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+_OF_ANOTHER = _ARN.replace(_ACCOUNT, "444455556666")
 
 
 def _reverse(blob: bytes) -> bytes:
@@ -213,11 +217,16 @@ def _reverse(blob: bytes) -> bytes:
 def _opened(data: bytes) -> str:
     first, _, body = data.partition(b"\n")
     operation, _, key_id = first.decode("latin-1").partition(" ")
+    accounts = () if data.endswith(b"\n") else (_ACCOUNT,)
     if not KmsCall(operation, "us-east-1").takes_recipient:
-        return "no such call"
+        try:
+            check_account(operation, body, accounts)
+        except AnswerRefused as error:
+            return f"passed on, {error.reason}"
+        return "passed on"
     call = AttestedCall(operation, "us-east-1", key_id or None, 3 if key_id == "3" else None)
     try:
-        found = read_object(open_answer(call, body, _reverse))
+        found = read_object(open_answer(call, body, _reverse, accounts))
     except AnswerRefused as error:
         return error.reason
     except JsonRefused:
@@ -250,6 +259,16 @@ KMS_ANSWER = Target(
         b"Decrypt x\n" + _answer(),
         b"Decrypt \n" + _answer(CiphertextForRecipient=""),
         b"GenerateDataKey 3\n[]",
+        b"Decrypt \n" + _answer(KeyId=_OF_ANOTHER),
+        b"Decrypt \n" + _answer(KeyId=_OF_ANOTHER) + b"\n",
+        b"Decrypt \n" + _answer(CiphertextForRecipient=7),
+        b"GenerateRandom 3\n" + _answer(CiphertextForRecipient="YWI="),
+        b"Encrypt \n" + _answer(),
+        b"Encrypt \n" + _answer(KeyId=_OF_ANOTHER),
+        b"ReEncrypt \n" + _answer(SourceKeyId=_ARN),
+        b"ReEncrypt \n" + _answer(SourceKeyId=_OF_ANOTHER),
+        b"Sign \n[]",
+        b"ListKeys \n{}",
     ),
     dictionary=(*_JSON, b"alias/", b":key/", b":alias/", b"arn:aws:kms:"),
 )

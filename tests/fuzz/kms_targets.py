@@ -69,6 +69,11 @@ KMS_ENVELOPE = Target(
         # Two that are none: chance seldom makes a wrong length in several places at once.
         assemble(_PARTS.recipient, _PARTS.encrypted_key, bytes(15), bytes(32)),
         assemble(_PARTS.recipient, _PARTS.encrypted_key, bytes(16), bytes(24)),
+        _written(Form(is_der=True))[:-1],
+        _written(Form()).replace(b"\x04\x10", b"\x04\x80", 1),
+        _written(Form()).replace(b"\x04\x10", b"\x04\x85", 1),
+        _written(Form(after_mask=kms_envelopes.NULL)),
+        _written(Form(is_der=True, after_content=kms_envelopes.NULL)),
     ),
     dictionary=(
         kms_envelopes.ENVELOPED_DATA,
@@ -107,7 +112,14 @@ _VALID = (
 AWS_AUTHORIZATION = Target(
     "aws_authorization",
     _execute_authorization,
-    corpus=(_VALID, _VALID.replace(b", ", b","), b" ".join(reversed(_VALID.split(b" ")))),
+    corpus=(
+        _VALID,
+        _VALID.replace(b", ", b","),
+        b" ".join(reversed(_VALID.split(b" "))),
+        _VALID.replace(b"host;", b"Host;"),
+        _VALID.replace(b"content-type;host", b"host;content-type"),
+        _VALID[:-1],
+    ),
     dictionary=(
         b"AWS4-HMAC-SHA256 ",
         b"Credential=",

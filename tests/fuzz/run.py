@@ -6,7 +6,6 @@ written to a file, and the command that executes it again is printed. Exit statu
 """
 
 import argparse
-import importlib
 import math
 import secrets
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz.fuzzer import Failure, check, fuzz
-from tests.fuzz.mutator import MAX_INPUT_BYTES
+from tests.fuzz.guided import fuzz_guided
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
 
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.input is not None:
         return _execute_again(targets[0], options.input)
     if options.atheris:
-        return _run_atheris(targets[0], options.seconds)
+        return fuzz_guided(targets[0], runs=options.runs, seconds=options.seconds)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     print(f"seed {seed}")
     folder: Path | None = options.save
@@ -70,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--atheris",
         action="store_true",
-        help="let atheris, if it is installed, guide the mutations; needs --target and --seconds",
+        help="let the branches that are reached guide the mutations; needs --target, and atheris",
     )
     return parser
 
@@ -98,25 +97,6 @@ def _show(failure: Failure, path: Path) -> None:
     print(f"  {failure.text}")
     print(f"  input ({len(failure.data)} bytes): {shown}{more}")
     print(f"  again: python -m tests.fuzz.run --target {failure.target} --input {path}", flush=True)
-
-
-def _run_atheris(target: Target, seconds: float | None) -> int:
-    try:
-        atheris = importlib.import_module("atheris")
-    except ImportError:
-        print("atheris is not installed: pip install atheris, or leave --atheris out")
-        return 2
-    folder = Path(tempfile.mkdtemp(prefix="vsockproxy-fuzz-"))
-    print(f"inputs are in {folder}", flush=True)
-    for number, data in enumerate(target.corpus):
-        (folder / str(number)).write_bytes(data)
-    limits = [f"-max_len={MAX_INPUT_BYTES}", f"-artifact_prefix={folder}/failing-"]
-    if seconds is not None:
-        limits.append(f"-max_total_time={math.ceil(seconds)}")
-    atheris.instrument_all()
-    atheris.Setup([sys.argv[0], str(folder), *limits], target.execute)
-    atheris.Fuzz()  # Does not return: it ends the process with its own status.
-    return 0
 
 
 if __name__ == "__main__":

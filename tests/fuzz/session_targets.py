@@ -354,6 +354,8 @@ SESSION_ATTESTATION = Target(
         b"\x01" + Evidence(refusal="there is no module").encode() + b"\x0c\x00",
         b"\x00" + Result().encode() + b"\x0c\x00\x00\x08",
         b"\x00" + Result("attestation_refused", "nonce_mismatch: another one").encode(),
+        b"\x01\x00\x01\xa0",
+        b"\x01\x00\x07\xa2\x01\x41\x00\x02\x61\x61",
     ),
     dictionary=(b"\xa1\x01", b"\xa1\x02", b"\xa2\x01", b"\x40\x00", b"\x04\x00", *_MAPS),
 )

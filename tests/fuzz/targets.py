@@ -3,13 +3,15 @@
 from tests.fuzz.acme_targets import ACME_MESSAGE, ACME_ORDER
 from tests.fuzz.attestation_request_targets import ATTESTATION_REQUEST
 from tests.fuzz.dns_targets import DNS, DNS_RECORDS
-from tests.fuzz.document_targets import (
-    ATTESTATION_CERTIFICATE,
-    ATTESTATION_DOCUMENT,
-    ATTESTATION_PAYLOAD,
-)
+from tests.fuzz.document_targets import ATTESTATION_DOCUMENT, ATTESTATION_PAYLOAD
 from tests.fuzz.eif_targets import EIF, EIF_SIGNATURE
-from tests.fuzz.http_targets import HTTP_CONNECT, HTTP_EXCHANGE, HTTP_FRONT, HTTP_PROXY
+from tests.fuzz.http_targets import (
+    HTTP_CONNECT,
+    HTTP_EXCHANGE,
+    HTTP_FRONT,
+    HTTP_PROXY,
+    SERVICE_REQUEST,
+)
 from tests.fuzz.kms_client_targets import KMS_CLIENT
 from tests.fuzz.kms_proxy_targets import (
     KMS_ANSWER,
@@ -33,6 +35,7 @@ from tests.fuzz.stream_packet_targets import STREAM_ANSWER, STREAM_REQUEST
 from tests.fuzz.target import Target
 from tests.fuzz.text_targets import CONFIG, DESTINATION, ENDPOINT, HOST
 from tests.fuzz.tls_targets import CERTIFICATE, CLIENT_HELLO, TLS_RECORDS
+from tests.fuzz.verification_targets import ATTESTATION_CERTIFICATE, ATTESTATION_VERIFIED
 
 TARGETS: dict[str, Target] = {
     target.name: target
@@ -41,6 +44,7 @@ TARGETS: dict[str, Target] = {
         HTTP_EXCHANGE,
         HTTP_CONNECT,
         HTTP_FRONT,
+        SERVICE_REQUEST,
         SOCKS5,
         DNS,
         DNS_RECORDS,
@@ -74,6 +78,7 @@ TARGETS: dict[str, Target] = {
         ATTESTATION_DOCUMENT,
         ATTESTATION_PAYLOAD,
         ATTESTATION_CERTIFICATE,
+        ATTESTATION_VERIFIED,
         ATTESTATION_REQUEST,
         NSM_REQUEST,
         NSM_RESPONSE,

@@ -38,15 +38,17 @@ def _execute(data: bytes) -> str:
     if isinstance(outcome, str):
         assert outcome.isprintable()
         return outcome
-    if outcome.server_name is None:
-        return "no name"
-    try:
-        check_server_name(outcome, normalise_host("example.com"))
-    except SniMismatch:
-        return "another name"
-    return "the name"
+    outcomes = []
+    for host in _HOSTS:
+        try:
+            check_server_name(outcome, host)
+            outcomes.append("the name")
+        except SniMismatch:
+            outcomes.append("another name")
+    return ", ".join(outcomes)
 
 
+_HOSTS = tuple(normalise_host(text) for text in ("example.com", "192.0.2.1"))
 _NAMED = hellos.server_name_extension(b"example.com")
 
 CLIENT_HELLO = Target(
@@ -61,6 +63,21 @@ CLIENT_HELLO = Target(
         hellos.hello(None),
         hellos.records(hellos.message(hellos.hello_body(_NAMED)), 20),
         hellos.hello(hellos.extension(hellos.ENCRYPTED_CLIENT_HELLO, bytes(100)) + _NAMED),
+        hellos.hello_for(b"other.test"),
+        hellos.hello_for(b"192.0.2.1"),
+        hellos.hello(hellos.server_name_extension(b"a", b"b")),
+        hellos.hello(hellos.server_name_extension(b"a", kind=1)),
+        hellos.hello(_NAMED + b"\x00"),
+        hellos.records(hellos.message(b"", kind=2)),
+        hellos.records(hellos.message(bytes(2))),
+        hellos.records(hellos.message(b"")[:3]),
+        hellos.records(hellos.message(bytes(70_000))[:100]),
+        hellos.records(hellos.message(hellos.hello_body(_NAMED)) + b"\x00"),
+        hellos.records(hellos.message(bytes(16_000)), 100),
+        hellos.hello(_NAMED + _NAMED),
+        b"\x16\x03\x01\x00\x00",
+        b"\x16\x02",
+        b"\x80\x2e\x01",
     ),
     dictionary=(
         _NAMED,
@@ -79,8 +96,11 @@ CLIENT_HELLO = Target(
 # ---------------------------------------------------------------------- records
 
 AS_SERVER, AS_CLIENT, ESTABLISHED, FINISHED = range(4)
-"""What the first byte of an input asks for; in an established connection, which our end may have
-finished, the next two say how many bytes of what the peer really sent come first."""
+"""What the first byte of an input asks for, and how often what follows comes; in an established
+connection, which our end may have finished, the next two bytes say how many bytes of what the peer
+really sent come first."""
+
+MOST_TIMES = 8
 
 _SENT = b"x" + bytes(100) + bytes(range(250)) * 80
 _ROOM = memoryview(bytearray(2 * CHUNK_BYTES))
@@ -143,14 +163,15 @@ def _shake_hands(records: TlsRecords, data: bytes) -> str:
 
 
 def _execute_records(data: bytes) -> str:
-    what = data[0] % 4 if data else AS_SERVER
+    first = data[0] if data else AS_SERVER
+    what, times = first % 4, 1 + first // 4 % MOST_TIMES
     if what in (ESTABLISHED, FINISHED):
         records, sent = _established()
         if what == FINISHED:
             records.close_notify()
             assert records.has_output
         genuine = sent[: int.from_bytes(data[1:3], "big")]
-        plain, outcome = _read_records(records, genuine + data[3:])
+        plain, outcome = _read_records(records, genuine + data[3:] * times)
         # Whatever comes behind or in place of the peer's records: nothing of it is taken for data.
         assert _SENT.startswith(plain)
         assert outcome != "closed" or plain == _SENT
@@ -160,7 +181,7 @@ def _execute_records(data: bytes) -> str:
         if what == AS_CLIENT:
             records.handshake()
             records.take()
-        outcome = _shake_hands(records, data[1:])
+        outcome = _shake_hands(records, data[1:] * times)
         assert outcome != "done", "no handshake is guessed"
     assert outcome.isprintable()
     assert len(outcome) <= 200
@@ -182,8 +203,12 @@ TLS_RECORDS = Target(
         bytes([ESTABLISHED, 255, 255]) + b"\x15\x03\x03\x00\x02\x01\x00",
         bytes([AS_CLIENT]) + b"\x15\x03\x03\x00\x02\x02\x28",
         bytes([AS_SERVER]) + b"GET / HTTP/1.1\r\n\r\n",
+        bytes([AS_SERVER + 4 * (MOST_TIMES - 1)])
+        + hellos.records(b"\x01\x01\xfb\xd0" + bytes(16_380)),
     ),
-    most_memory_bytes=1024 * KIBIBYTE,  # what the peer sends, and what is made of it
+    # What the peer sends, each of its bytes up to eight times, and what is made of it.
+    most_memory_bytes=1024 * KIBIBYTE,
+    most_memory_factor=30 * MOST_TIMES,
     dictionary=(
         *CLIENT_HELLO.dictionary,
         b"\x14\x03\x03\x00\x01\x01",

@@ -6,6 +6,7 @@ from vsockproxy.addresses import TcpAddress
 from vsockproxy.config.field_types import (
     AbsolutePath,
     AccountId,
+    AlpnNames,
     ContactUrl,
     FilePath,
     HostName,
@@ -86,6 +87,8 @@ class ForwardTls(Section, frozen=True):
     """A PEM file with a certificate, its chain and its key, for a destination that wants one."""
     server_name: HostText | None = None
     """Whom to ask for and whose certificate to demand; by default the host of `to`."""
+    alpn: AlpnNames = []
+    """What the program speaks, for a destination that wants to be told: `[h2]` for gRPC."""
 
 
 class EnclaveForward(Section, frozen=True):
@@ -144,6 +147,9 @@ class IngressTls(Section, frozen=True):
     attestation: bool = True
     """Whether GET /.well-known/attestation, as a connection's first request, is answered with an
     attestation document of the certificate's key."""
+    alpn: AlpnNames = []
+    """What the service speaks, the best first, for clients that ask: `[h2]` for gRPC. Without it,
+    and for a client that knows none of these, nothing is agreed on."""
 
 
 class EnclaveIngress(Section, frozen=True):

@@ -8,6 +8,7 @@ __all__ = (
     "MAX_SOCKET_PATH",
     "AbsolutePath",
     "AccountId",
+    "AlpnNames",
     "AtOnce",
     "ContactUrl",
     "ContextId",
@@ -98,6 +99,15 @@ SpkiPin = Annotated[
         description="the base64 SHA-256 of a public key, 44 characters",
     ),
 ]
+AlpnName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9._/+-]{1,32}(?![\s\S])",
+        description="a protocol's name in ALPN, as h2 or http/1.1",
+    ),
+]
+AlpnNames = Annotated[list[AlpnName], msgspec.Meta(max_length=8)]
+"""Protocols, the best first (RFC 7301)."""
 PerSecond = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 """How often something may happen in one second; 0.5 is every two seconds."""
 AtOnce = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]

@@ -38,6 +38,7 @@ from vsockproxy.config.model import (
     EnclaveForward,
     EnclaveKms,
     EnclaveLog,
+    ForwardTls,
     Limits,
     ParentConfig,
     ParentCredentials,
@@ -205,6 +206,9 @@ def _check_http_front(forward: EnclaveForward) -> Iterator[_Complaint]:
     if forward.protocol == "http" and forward.carrier == "dedicated":
         what = "a forward with protocol: http has shared streams only"
         yield "carrier", what, "remove carrier"
+    if forward.protocol == "http" and isinstance(forward.tls, ForwardTls) and forward.tls.alpn:
+        what = "a forward with protocol: http speaks HTTP/1.1 to its destination"
+        yield "tls.alpn", what, "remove alpn"
 
 
 def _check_parent_credentials(credentials: ParentCredentials) -> Iterator[_Complaint]:

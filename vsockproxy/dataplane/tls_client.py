@@ -54,7 +54,7 @@ class TlsClient:
             TlsFileError: a file that it names cannot be used.
         """
         section = forward.tls if isinstance(forward.tls, ForwardTls) else ForwardTls()
-        context = client_context()
+        context = client_context(section.alpn)
         load_authorities(context, section.ca)
         if section.client_cert is not None:
             load_certificate(context, section.client_cert)

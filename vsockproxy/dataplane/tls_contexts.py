@@ -7,6 +7,7 @@ leads to is kept in the context: whoever serves strangers replaces it at `MOST_S
 """
 
 import ssl
+from collections.abc import Sequence
 from typing import Final
 
 __all__ = ("MOST_SESSIONS", "client_context", "server_context")
@@ -16,21 +17,31 @@ MOST_SESSIONS: Final = 128
 limit is 20,480, of which Python's `ssl` can change nothing."""
 
 
-def client_context() -> ssl.SSLContext:
-    """For a client: the peer's chain and name are checked; whom to trust is still to be loaded."""
+def client_context(alpn: Sequence[str] = ()) -> ssl.SSLContext:
+    """For a client: the peer's chain and name are checked; whom to trust is still to be loaded.
+
+    Args:
+        alpn: the protocols to offer, the best first; none are not offered.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _limit(context)
+    _limit(context, alpn)
     return context
 
 
-def server_context() -> ssl.SSLContext:
-    """For a server; its certificate is still to be loaded. It sends one ticket, not two."""
+def server_context(alpn: Sequence[str] = ()) -> ssl.SSLContext:
+    """For a server; its certificate is still to be loaded. It sends one ticket, not two.
+
+    Args:
+        alpn: the protocols to agree to, the best first.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _limit(context)
+    _limit(context, alpn)
     context.num_tickets = 1
     return context
 
 
-def _limit(context: ssl.SSLContext) -> None:
+def _limit(context: ssl.SSLContext, alpn: Sequence[str]) -> None:
+    if alpn:
+        context.set_alpn_protocols(alpn)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION

@@ -29,7 +29,6 @@ __all__ = (
     "format_time",
     "parse_authorization",
     "parse_credential",
-    "parse_time",
     "sign",
     "signature",
     "string_to_sign",
@@ -42,7 +41,6 @@ MAX_AUTHORIZATION_CHARACTERS: Final = 8192
 
 _TERMINATOR: Final = "aws4_request"
 _TIME_FORMAT: Final = "%Y%m%dT%H%M%SZ"
-_TIME: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 
 _CREDENTIAL: Final = re.compile(
     # A key's id; the day; the region, which becomes part of a host's name; the service.
@@ -264,20 +262,6 @@ def format_time(at: datetime) -> str:
     if at.tzinfo is None:
         raise ValueError("a time without a zone is nobody's")
     return at.astimezone(UTC).strftime(_TIME_FORMAT)
-
-
-def parse_time(value: str) -> datetime:
-    """Read X-Amz-Date.
-
-    Raises:
-        SignatureError: it is no such time.
-    """
-    try:
-        if _TIME.fullmatch(value):
-            return datetime.strptime(value, _TIME_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
-        pass  # a 30th of February
-    raise SignatureError("X-Amz-Date is not of the form YYYYMMDDTHHMMSSZ")
 
 
 def _sorted_query(query: str) -> str:

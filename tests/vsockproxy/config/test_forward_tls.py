@@ -27,8 +27,11 @@ TLS: dict[str, tuple[str, bool | ForwardTls]] = {
     "a section without keys": ("tls: {}", ForwardTls()),
     "one pin": (f"tls: {{pin_spki: {PIN}}}", ForwardTls(pin_spki=[PIN])),
     "every key": (
-        f"tls: {{ca: /a, pin_spki: [{PIN}, {PIN}], client_cert: /c, server_name: b.test}}",
-        ForwardTls(ca="/a", pin_spki=[PIN, PIN], client_cert="/c", server_name="b.test"),
+        f"tls: {{ca: /a, pin_spki: [{PIN}, {PIN}], client_cert: /c, "
+        "server_name: b.test, alpn: [h2]}",
+        ForwardTls(
+            ca="/a", pin_spki=[PIN, PIN], client_cert="/c", server_name="b.test", alpn=["h2"]
+        ),
     ),
 }
 
@@ -62,6 +65,16 @@ FAULTS = {
         "protocol: http",
         "forwards[0].protocol: protocol: http is for a destination that speaks https: "
         "add tls: true, or remove protocol",
+    ),
+    "a protocol that has no such name": (
+        "tls: {alpn: ['h 2']}",
+        "forwards[0].tls.alpn[0]: 'h 2' does not fit: "
+        "write a protocol's name in ALPN, as h2 or http/1.1",
+    ),
+    "a front for http:// that is to speak HTTP/2": (
+        "protocol: http, tls: {alpn: [h2]}",
+        "forwards[0].tls.alpn: a forward with protocol: http speaks HTTP/1.1 to its destination: "
+        "remove alpn",
     ),
     "a front for http:// on connections of their own": (
         "protocol: http, tls: true, carrier: dedicated",

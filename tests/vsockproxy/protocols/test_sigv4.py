@@ -23,7 +23,6 @@ from vsockproxy.protocols.sigv4 import (
     format_time,
     parse_authorization,
     parse_credential,
-    parse_time,
     sign,
     signature,
     string_to_sign,
@@ -273,13 +272,3 @@ CREDENTIALS = {
 def test_a_malformed_credential_is_refused(case: str) -> None:
     with pytest.raises(SignatureError, match="KEY/YYYYMMDD"):
         parse_credential(CREDENTIALS[case])
-
-
-def test_times_are_read_as_they_are_written() -> None:
-    assert parse_time(format_time(AT)) == AT
-
-
-@pytest.mark.parametrize("value", ["", "2015-08-30", "20150230T000000Z", "20150830T123600Z\n"])
-def test_what_is_no_time_is_refused(value: str) -> None:
-    with pytest.raises(SignatureError, match="X-Amz-Date"):
-        parse_time(value)
