@@ -83,14 +83,13 @@ class Attester:
             return Evidence(refusal=str(error))
 
 
-def own_cid(link: socket.socket, device: str = VSOCK_DEVICE) -> int | None:
+def own_cid(link: socket.socket) -> int | None:
     """The CID that the other end of a link sees; None where the link is no vsock.
 
     A connected socket does not say: it was bound to any CID.
 
     Args:
         link: a connected socket.
-        device: that of the kernel's vsock.
 
     Raises:
         CidUnknown: the kernel does not say.
@@ -99,7 +98,7 @@ def own_cid(link: socket.socket, device: str = VSOCK_DEVICE) -> int | None:
         return None
     if link.getpeername()[0] == _LOOPBACK_CID:
         return _LOOPBACK_CID
-    return machine_cid(device)
+    return machine_cid()
 
 
 def machine_cid(device: str = VSOCK_DEVICE) -> int:

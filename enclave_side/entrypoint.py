@@ -10,12 +10,13 @@ FILES is `own`, or `shared` where they are another machine's, as in the sandbox.
 import os
 import sys
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from contextlib import ExitStack
-from typing import Final, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from enclave_side.boot import Ground, boot
-from enclave_side.commands import FencedCommand, TwoCommandsError, fence_commands
+from enclave_side.commands import FencedCommand, FencedCommands, TwoCommandsError, fence_commands
 from enclave_side.entropy import EntropyError
 from enclave_side.fence import FenceError
 from enclave_side.heartbeat import HeartbeatError
@@ -31,12 +32,16 @@ from enclave_side.trust import TrustMissing
 from vsockproxy import processes
 from vsockproxy.addresses import Endpoint, TcpAddress, UnixAddress
 from vsockproxy.config.document import Document
-from vsockproxy.config.model import STREAM_SOCKET, EnclaveConfig
+from vsockproxy.config.model import STREAM_SOCKET, Clock, EnclaveConfig
 from vsockproxy.control.worker_start import count_workers, start_first_workers
 from vsockproxy.listening import Listener, ListenError, open_listener
 from vsockproxy.passed_memory import document_descriptor, read_document
 from vsockproxy.signals import PASSED_ON, SignalDescriptor
 from vsockproxy.worker_messages import ListenerKind
+
+if TYPE_CHECKING:
+    from vsockproxy.control.command import UserCommand
+    from vsockproxy.control.enclave import ClockSource, Shipping
 
 __all__ = ("WORKER_MODULE", "become_init", "main", "run", "supervisor_command")
 
@@ -109,10 +114,8 @@ def run(
         except _CANNOT_START as error:
             processes.tell(error)
             return FAILED
-        from enclave_side.kernel_clock import KernelClock, look_at_ptp
-        from vsockproxy.control.command import UserCommand
         from vsockproxy.control.commands import PlannedCommand
-        from vsockproxy.control.enclave import ClockSource, EnclavePlan, Shipping, serve_enclave
+        from vsockproxy.control.enclave import EnclavePlan, serve_enclave
         from vsockproxy.control.services import NamedListener, Service
 
         environment = command_environment(
@@ -134,26 +137,10 @@ def run(
             processes.tell(error)
             return FAILED
 
-        def user_command(fenced: FencedCommand) -> UserCommand:
-            settings = fenced.settings
-            account = fenced.fence.account
-            return UserCommand(
-                settings.run,
-                # The last of these may still learn the region, until the command starts.
-                ChainMap(settings.environment, dict(fenced.fence.environment), environment),
-                soft_limit,
-                fenced.fence.launcher(machine.namespace, settings.working_directory),
-                passed=machine.descriptors,
-                stop_grace=fenced.stop_grace,
-                owner=(account.user, account.group) if account is not None else None,
-            )
-
-        has_terminal = processes.has_terminal()
-        ships = config.log.to_parent
-        if ships is None:
-            ships = ground not in ("sandbox", "shared") and not has_terminal
-        if ships and has_terminal and commands.are_any:
-            machine.left_out.append(OUTPUT_LEFT_OUT)
+        user_command = partial(
+            _user_command, machine=machine, environment=environment, soft_limit=soft_limit
+        )
+        shipping = _shipping(config, ground, commands, machine)
         service = Service(
             side="enclave",
             document=document,
@@ -166,7 +153,6 @@ def run(
             make_sockets=machine.make_sockets,
             companions=companions,
         )
-        clock = config.machine.clock
         plan = EnclavePlan(
             service,
             None if commands.single is None else user_command(commands.single),
@@ -183,14 +169,63 @@ def run(
             ],
             left_out=[*left_out, *machine.left_out, *commands.left_out],
             note=machine.note,
-            shipping=Shipping(config.log.buffer, captures=commands.are_any and not has_terminal)
-            if ships
-            else None,
-            clock=ClockSource(clock, KernelClock(), look_at_ptp if clock.source == "ptp" else None)
-            if clock is not None and ground in ("init", "taken_over")
-            else None,
+            shipping=shipping,
+            clock=_clock_source(config.machine.clock, ground),
         )
         return serve_enclave(plan, signals)
+
+
+# What these import takes trio along, and is loaded once the workers are on their way.
+
+
+def _user_command(
+    fenced: FencedCommand,
+    *,
+    machine: Machine,
+    environment: MutableMapping[str, str],
+    soft_limit: int,
+) -> "UserCommand":
+    from vsockproxy.control.command import UserCommand
+
+    settings = fenced.settings
+    account = fenced.fence.account
+    return UserCommand(
+        settings.run,
+        # The last of these may still learn the region, until the command starts.
+        ChainMap(settings.environment, dict(fenced.fence.environment), environment),
+        soft_limit,
+        fenced.fence.launcher(machine.namespace, settings.working_directory),
+        passed=machine.descriptors,
+        stop_grace=fenced.stop_grace,
+        owner=(account.user, account.group) if account is not None else None,
+    )
+
+
+def _shipping(
+    config: EnclaveConfig, ground: Ground, commands: FencedCommands, machine: Machine
+) -> "Shipping | None":
+    """What of the log goes to the parent; None for nothing."""
+    from vsockproxy.control.enclave import Shipping
+
+    has_terminal = processes.has_terminal()
+    ships = config.log.to_parent
+    if ships is None:
+        ships = ground not in ("sandbox", "shared") and not has_terminal
+    if not ships:
+        return None
+    if has_terminal and commands.are_any:
+        machine.left_out.append(OUTPUT_LEFT_OUT)
+    return Shipping(config.log.buffer, captures=commands.are_any and not has_terminal)
+
+
+def _clock_source(clock: Clock | None, ground: Ground) -> "ClockSource | None":
+    """What the machine's clock is set by, where it is ours to set."""
+    if clock is None or ground not in ("init", "taken_over"):
+        return None
+    from enclave_side.kernel_clock import KernelClock, look_at_ptp
+    from vsockproxy.control.enclave import ClockSource
+
+    return ClockSource(clock, KernelClock(), look_at_ptp if clock.source == "ptp" else None)
 
 
 def supervisor_command(
@@ -281,14 +316,7 @@ def main() -> None:
     if files != SHARED_FILES:
         mount_proc()  # which tells; that it cannot be had is told later
         ground = "init" if processes.is_init_of_machine() else "container"
-    sys.exit(
-        run(
-            document,
-            command,
-            ground=ground,
-            worker_module=worker_module,
-        )
-    )
+    sys.exit(run(document, command, ground=ground, worker_module=worker_module))
 
 
 if __name__ == "__main__":

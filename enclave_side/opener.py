@@ -204,6 +204,13 @@ class Opener:
         destined.record.confirm(self._log)
         return connection
 
+    def report_tls(self, destined: Destined, text: str) -> None:
+        """Write what was wrong with TLS after the decision line said that the stream may be."""
+        record = destined.record
+        self._log.warning(
+            Reason.TLS_FAILED, stream=record.stream, host=record.host, port=record.port, text=text
+        )
+
     async def relay_tls(
         self, destined: Destined, end: StreamEnd, sock: socket.socket, client: TlsClient
     ) -> None:
@@ -215,14 +222,7 @@ class Opener:
         """
 
         def failed(text: str) -> None:
-            record = destined.record
-            self._log.warning(
-                Reason.TLS_FAILED,
-                stream=record.stream,
-                host=record.host,
-                port=record.port,
-                text=text,
-            )
+            self.report_tls(destined, text)
 
         def closed() -> None:
             client.remember(connection)

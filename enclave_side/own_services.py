@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from enclave_side.challenge_socket import open_challenge_socket
 from enclave_side.machine import Machine
 from enclave_side.namespaces import NamespaceError, add_loopback_address
-from enclave_side.shim.environment import kms_endpoint, overriding, with_credentials
+from enclave_side.shim.environment import kms_endpoint, overriding, past_proxies, with_credentials
 from enclave_side.software_module import make_memory
 from enclave_side.stream_socket import open_stream_socket
 from enclave_side.trust import require_acme, require_trust
@@ -77,37 +77,17 @@ def prepare_own_services(
         TrustMissing: the file wants what this installation has not.
         SoftwareModuleError: there can be no software module.
     """
-    opened: _Opened = []
     secret = secrets.token_urlsafe(SECRET_BYTES)
-    wanted = config.wanted_credentials
-    if wanted is not None and not has_streams:
-        lacks = "no credentials" if config.kms is None else "neither credentials nor KMS"
-        machine.left_out.append(f"there are {lacks}, since there is no stream socket")
-    elif wanted is not None:
-        opened += _open_for_credentials(wanted, machine, stack)
-        variables = with_credentials(environment, _bound(opened[0][2]), secret, wanted.region)
-        if config.kms is not None:
-            listener = _open_for_kms(config.kms, machine, stack)
-            opened.append((KMS_NAME, "kms", listener))
-            variables |= kms_endpoint(_bound(listener))
-        environment.clear()
-        environment.update(variables)
-        machine.left_out += overriding(variables, has_kms=config.kms is not None)
+    opened = _open_for_sdks(config, machine, environment, stack, secret, has_streams=has_streams)
     memory: int | None = None
-    if config.attestation is not None:
-        environment[NSM_VARIABLE] = config.nsm_location
-        if config.has_software_nsm:
-            memory = make_memory(config.attestation.root)
-            stack.callback(os.close, memory)
-            listener = open_stream_socket(config.nsm_location)
-            stack.callback(listener.close)
-            opened.append((NSM_NAME, "nsm", listener))
-        elif Nsm(config.nsm_location).is_software:
-            text = "is a socket, so a software NSM, whose documents prove nothing"
-            machine.left_out.append(f"attestation.device: {config.nsm_location} {text}")
-    if (users := _users_of_the_module(config)) and not has_nsm(config.nsm_location):
-        text = f"there is no {config.nsm_location}, so no documents for {' and '.join(users)}"
-        machine.left_out.append(f"{text}: {DEVELOPMENT_HINT}")
+    if config.has_software_nsm:
+        assert config.attestation is not None  # it says so
+        memory = make_memory(config.attestation.root)
+        stack.callback(os.close, memory)
+        listener = open_stream_socket(config.nsm_location)
+        stack.callback(listener.close)
+        opened.append((NSM_NAME, "nsm", listener))
+    _tell_of_the_module(config, machine, environment)
     tls_services = [each.service for each in config.ingress if each.tls is not None]
     if tls_services:
         require_trust("ingress[].tls")
@@ -124,19 +104,66 @@ def prepare_own_services(
     from vsockproxy.control.companion_process import EnclaveServices
     from vsockproxy.control.services import NamedListener
 
-    named = [NamedListener(*each) for each in opened]
-    has_region = wanted is not None
     return [
         EnclaveServices(
             SERVICES_MODULE,
-            named,
+            [NamedListener(*each) for each in opened],
             secret,
             environment,
-            has_region=has_region,
+            has_region=config.wanted_credentials is not None,
             tls_services=tls_services,
             memory=memory,
         )
     ]
+
+
+def _open_for_sdks(
+    config: EnclaveConfig,
+    machine: Machine,
+    environment: MutableMapping[str, str],
+    stack: ExitStack,
+    secret: str,
+    *,
+    has_streams: bool,
+) -> _Opened:
+    """Open what AWS's SDKs find by the environment: for credentials, and for KMS.
+
+    Raises:
+        ListenError, ServiceUnusable, TrustMissing: as `prepare_own_services` says.
+    """
+    wanted = config.wanted_credentials
+    if wanted is None:
+        return []
+    if not has_streams:
+        lacks = "no credentials" if config.kms is None else "neither credentials nor KMS"
+        machine.left_out.append(f"there are {lacks}, since there is no stream socket")
+        return []
+    opened = _open_for_credentials(wanted, machine, stack)
+    variables = with_credentials(environment, _bound(opened[0][2]), secret, wanted.region)
+    if config.kms is not None:
+        listener = _open_for_kms(config.kms, machine, stack)
+        opened.append((KMS_NAME, "kms", listener))
+        variables |= kms_endpoint(_bound(listener))
+    if config.shim.environment is not False:
+        variables = past_proxies(variables, [_bound(each[2]).host for each in opened])
+    environment.clear()
+    environment.update(variables)
+    machine.left_out += overriding(variables, has_kms=config.kms is not None)
+    return opened
+
+
+def _tell_of_the_module(
+    config: EnclaveConfig, machine: Machine, environment: MutableMapping[str, str]
+) -> None:
+    """Name the Nitro Secure Module to the command, and say where it is not what it should be."""
+    if config.attestation is not None:
+        environment[NSM_VARIABLE] = config.nsm_location
+        if not config.has_software_nsm and Nsm(config.nsm_location).is_software:
+            text = "is a socket, so a software NSM, whose documents prove nothing"
+            machine.left_out.append(f"attestation.device: {config.nsm_location} {text}")
+    if (users := _users_of_the_module(config)) and not has_nsm(config.nsm_location):
+        text = f"there is no {config.nsm_location}, so no documents for {' and '.join(users)}"
+        machine.left_out.append(f"{text}: {DEVELOPMENT_HINT}")
 
 
 def _users_of_the_module(config: EnclaveConfig) -> list[str]:

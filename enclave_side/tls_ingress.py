@@ -5,11 +5,11 @@ requests for an attestation document, which are answered here; all else is the s
 """
 
 import socket
-from contextlib import suppress
 from typing import Final
 
 from enclave_side.attestation_desk import AttestationDesk, NoDocument
 from enclave_side.service_identity import Identity
+from enclave_side.shim.lingering import drop_the_rest
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.closing import close_cleanly
 from vsockproxy.dataplane.first_to_speak import read_unless_readable
@@ -33,9 +33,6 @@ from vsockproxy.protocols.proxy_v2 import SocketAddress
 from vsockproxy.session import ErrorCode
 
 __all__ = ("TlsIngress",)
-
-LINGER_SECONDS: Final = 2.0
-"""How long a client may take to see why its connection ends."""
 
 MOST_DOCUMENTS: Final = 4
 """On one connection, which ends with the last of them: nobody needs more for one key."""
@@ -91,7 +88,7 @@ class TlsIngress:
             self._end.reset(ErrorCode.CUT, ENDED_TLS_TRUNCATED)
         except TlsFailed as failed:
             self._report(failed.text)
-            await self._linger()
+            await drop_the_rest(self._end.read)
             self._end.reset(ErrorCode.CUT, ENDED_TLS_FAILED)
         except OSError:  # the stream is over, or the service is
             self._end.reset(ErrorCode.CUT)
@@ -179,9 +176,9 @@ class TlsIngress:
             if error.errno is not None:  # the kernel's ETIMEDOUT, not ours
                 raise
             text = f"the request was not complete in {self._seconds:g} s"
-            raise HttpRequestError(408, "http_request_error", text) from None
+            raise HttpRequestError(408, text) from None
         if not data:
-            raise HttpRequestError(400, "http_request_error", "the request was cut off")
+            raise HttpRequestError(400, "the request was cut off")
         return data
 
     async def _read_first(self, seconds: float | None) -> bytes | None:
@@ -200,15 +197,8 @@ class TlsIngress:
         sock, self._sock = self._sock, None
         close_cleanly(sock)
         self._end.finish()
-        await self._linger()
+        await drop_the_rest(self._end.read)
         self._end.reset(ErrorCode.NONE)
-
-    async def _linger(self) -> None:
-        """Let the client see what was sent last; what it still sends is dropped."""
-        with suppress(OSError):
-            async with timeout(LINGER_SECONDS):
-                while await self._end.read():
-                    pass
 
     def _report(self, text: str) -> None:
         self._log.warning(

@@ -7,9 +7,8 @@ and what follows waits in the enclave, which drops and counts it.
 
 import json
 import signal
-import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,7 +35,7 @@ from vsockproxy.protocols.log_stream import (
 from vsockproxy.session import ErrorCode, Open, Opened
 from vsockproxy.worker_reports import EnclaveEnd
 
-__all__ = ("MOST_EXITS", "EnclaveExit", "EnclaveLogs")
+__all__ = ("MOST_EXITS", "EnclaveLogs")
 
 MOST_EXITS: Final = 16
 
@@ -62,20 +61,6 @@ GOODBYE_SECONDS: Final = 1.0
 
 _LAST_TIME_MS: Final = 253_402_300_799_999
 """The last moment of the year 9999."""
-
-
-@dataclass(frozen=True, slots=True)
-class EnclaveExit:
-    """How an enclave's side ended, as it said itself."""
-
-    cid: int
-    enclave: str | None
-    status: int
-    signal: str | None
-    uptime_seconds: float
-    last_lines: tuple[str, ...]
-    logged_at: float
-    """Seconds since the epoch, by the parent's clock."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,19 +100,12 @@ class EnclaveLogs:
     Args:
         log: where lines go.
         lines_per_second: what one enclave may have written; 0 is no limit.
-        wall_clock: seconds since the epoch.
     """
 
-    def __init__(
-        self, log: Log, lines_per_second: int, wall_clock: Callable[[], float] = time.time
-    ) -> None:
-        self.lines_written = 0
-        self.lines_dropped = 0
-        """What enclaves said that they have lost."""
-        self.exits: deque[EnclaveExit] = deque(maxlen=MOST_EXITS)
+    def __init__(self, log: Log, lines_per_second: int) -> None:
+        self.ends: deque[EnclaveEnd] = deque(maxlen=MOST_EXITS)
         """The latest exits, the last one last."""
         self._log = log
-        self._wall_clock = wall_clock
         self.lines_per_second = lines_per_second
         self._logs: OrderedDict[int, _EnclaveLog] = OrderedDict()
         self._is_draining = False
@@ -231,7 +209,6 @@ class EnclaveLogs:
             case Dropped():
                 if not self._log.has_much_room:
                     return False
-                self.lines_dropped += record.count
                 counters = self._log.activity.counters
                 counters.add(metrics.ENCLAVE_LOG_LINES, ("dropped",), record.count)
                 self._log.write(
@@ -254,7 +231,6 @@ class EnclaveLogs:
         return True
 
     def _write_line(self, life: _EnclaveLog, line: Line) -> None:
-        self.lines_written += 1
         self._log.activity.counters.add(metrics.ENCLAVE_LOG_LINES, ("written",))
         is_own = line.source is Source.VSOCKPROXY
         fields: dict[str, object] = {
@@ -274,32 +250,18 @@ class EnclaveLogs:
         if not is_own:
             life.last_lines.append(line.text)
 
-    @property
-    def ends(self) -> Iterator[EnclaveEnd]:
-        """The latest exits, for the report."""
-        for each in self.exits:
-            yield EnclaveEnd(
-                time=each.logged_at,
-                cid=each.cid,
-                enclave=each.enclave,
-                status=each.status,
-                signal=each.signal,
-                up_seconds=each.uptime_seconds,
-                last_lines=list(each.last_lines),
-            )
-
     def _write_exit(self, life: _EnclaveLog, record: Exit) -> None:
         lines = _last_lines(life.last_lines)
-        exited = EnclaveExit(
+        exited = EnclaveEnd(
+            time=self._log.wall_clock(),
             cid=life.cid,
             enclave=life.name,
             status=record.status,
             signal=_signal_name(record.signal),
-            uptime_seconds=record.uptime_ms / 1000,
+            up_seconds=record.uptime_ms / 1000,
             last_lines=lines,
-            logged_at=self._wall_clock(),
         )
-        self.exits.append(exited)
+        self.ends.append(exited)
         counters = self._log.activity.counters
         result = "failure" if exited.status else "success"
         label = counters.enclave_label(exited.cid, exited.enclave)
@@ -313,7 +275,7 @@ class EnclaveLogs:
                 "sequence": record.sequence,
                 "status": exited.status,
                 "signal": exited.signal,
-                "uptime": exited.uptime_seconds,
+                "uptime": exited.up_seconds,
                 "last_lines": "\n".join(lines),
             },
         )
@@ -336,7 +298,7 @@ def _signal_name(number: int) -> str | None:
         return f"signal {number}"
 
 
-def _last_lines(lines: Iterable[bytes]) -> tuple[str, ...]:
+def _last_lines(lines: Iterable[bytes]) -> list[str]:
     """The last of some lines that fit into one line of ours."""
     kept: list[str] = []
     room_bytes = LAST_LINES_BYTES
@@ -346,4 +308,4 @@ def _last_lines(lines: Iterable[bytes]) -> tuple[str, ...]:
         if room_bytes < 0:
             break
         kept.append(text)
-    return tuple(reversed(kept))
+    return kept[::-1]

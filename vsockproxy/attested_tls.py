@@ -21,6 +21,8 @@ from cryptography import x509
 from vsockproxy.attestation.documents import (
     MAX_DOCUMENT_BYTES,
     AttestationDocument,
+    DocumentRefused,
+    Reason,
     Requirements,
 )
 from vsockproxy.attestation.tls_verification import (
@@ -33,6 +35,7 @@ from vsockproxy.errors import VsockproxyError
 from vsockproxy.protocols.attestation_request import ATTESTATION_PATH
 from vsockproxy.protocols.errors import HttpResponseError
 from vsockproxy.protocols.http_service import AnswerReader, ServiceAnswer
+from vsockproxy.tls_files import load_authorities, load_certificate
 
 __all__ = ("AttestedConnection", "Unreachable", "client_context", "connect_attested")
 
@@ -81,7 +84,7 @@ def client_context(ca: str | None = None, client_cert: str | None = None) -> ssl
         client_cert: a PEM file with a certificate and its key, for servers that want one.
 
     Raises:
-        OSError: a file cannot be used; ssl.SSLError is one.
+        TlsFileError: a file cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -89,9 +92,9 @@ def client_context(ca: str | None = None, client_cert: str | None = None) -> ssl
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
-        context.load_verify_locations(cafile=ca)
+        load_authorities(context, ca)
     if client_cert is not None:
-        context.load_cert_chain(client_cert, password=lambda: "")
+        load_certificate(context, client_cert)
     return context
 
 
@@ -111,7 +114,7 @@ def connect_attested(
         host: a name or an address.
         port: its port.
         requirements: of the document; its nonce is made here.
-        server_name: what the server is asked for (SNI, Host), if not `host`.
+        server_name: what the server is asked for (SNI, Host), if not `host`; in normal form.
         context: of `client_context`; by default one without files.
         allow_image_key: as `verify_tls_document` says.
         seconds: for the connection, the handshake and the document.
@@ -126,7 +129,8 @@ def connect_attested(
     try:
         plain = socket.create_connection((host, port), seconds)
     except (OSError, UnicodeError) as error:
-        raise Unreachable(f"{host}:{port} cannot be connected to: {_explain(error)}") from None
+        text = f"{_authority(host, port)} cannot be connected to: {_explain(error)}"
+        raise Unreachable(text) from None
     connection: socket.socket = plain
     try:
         secured = connection = _handshake(plain, context or client_context(), name, ends_at)
@@ -134,26 +138,34 @@ def connect_attested(
         assert certificate is not None  # every handshake of TLS 1.2 and 1.3 here brings one
         public_key = _public_key(certificate)
         nonce = secrets.token_bytes(NONCE_BYTES)
-        answer = _ask(
-            secured, f"[{name}]:{port}" if ":" in name else f"{name}:{port}", nonce, ends_at
-        )
+        answer = _ask(secured, _authority(name, port), nonce, ends_at)
         if answer.status != 200:
-            said = answer.body[:_SHOWN_CHARACTERS].decode("ascii", "replace").strip()
-            shown = "".join(each if each.isprintable() else "?" for each in said)
-            text = f"the server has no document for us, it answers {answer.status}: {shown}"
+            text = (
+                f"the server has no document for us, it answers {answer.status}: {_shown(answer)}"
+            )
             raise ConnectionRefused(TlsReason.NO_DOCUMENT, text)
-        document = verify_tls_document(
-            answer.body,
-            replace(requirements, nonce=nonce),
-            public_key,
-            datetime.now(UTC),
-            allow_image_key=allow_image_key,
-        )
+        try:
+            document = verify_tls_document(
+                answer.body,
+                replace(requirements, nonce=nonce),
+                public_key,
+                datetime.now(UTC),
+                allow_image_key=allow_image_key,
+            )
+        except DocumentRefused as error:
+            if error.reason is not Reason.NOT_COSE_SIGN1:
+                raise
+            text = f"the server answers with something else than a document: {_shown(answer)}"
+            raise ConnectionRefused(TlsReason.NO_DOCUMENT, text) from None
     except BaseException:
         connection.close()
         raise
     secured.settimeout(None)
     return AttestedConnection(secured, document, public_key)
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _handshake(
@@ -167,6 +179,9 @@ def _handshake(
         raise ConnectionRefused(TlsReason.TLS_FAILED, text) from None
     except ssl.SSLError as error:
         text = f"no TLS with the server: {_reason(error)}"
+        raise ConnectionRefused(TlsReason.TLS_FAILED, text) from None
+    except TimeoutError:
+        text = "the handshake was not complete in time: is it TLS that is spoken there?"
         raise ConnectionRefused(TlsReason.TLS_FAILED, text) from None
     except (OSError, ValueError) as error:
         text = f"the connection was cut in the handshake: {_explain(error)}"
@@ -202,9 +217,18 @@ def _ask(connection: ssl.SSLSocket, host: str, nonce: bytes, ends_at: float) -> 
         # With TLS 1.3 a server says only now that it does not take our certificate.
         text = f"the server ends TLS: {_reason(error)}"
         raise ConnectionRefused(TlsReason.TLS_FAILED, text) from None
+    except TimeoutError:
+        text = "the document did not come in time"
+        raise ConnectionRefused(TlsReason.CUT, text) from None
     except OSError as error:
         text = f"the connection was cut before the document came: {_explain(error)}"
         raise ConnectionRefused(TlsReason.CUT, text) from None
+
+
+def _shown(answer: ServiceAnswer) -> str:
+    """The beginning of a body, for people's eyes."""
+    said = answer.body[:_SHOWN_CHARACTERS].decode("ascii", "replace").strip()
+    return "".join(each if each.isprintable() else "?" for each in said)
 
 
 def _left(ends_at: float) -> float:

@@ -15,8 +15,11 @@ from vsockproxy.addresses import Endpoint, TcpAddress, UnixAddress, VsockAddress
 from vsockproxy.errors import VsockproxyError
 
 __all__ = (
+    "ACCEPT_PAUSE_SECONDS",
     "BACKLOG",
     "DEFAULT_MODE",
+    "EXHAUSTED",
+    "OF_THE_LISTENER",
     "VSOCK_BUFFER_BYTES",
     "ListenError",
     "Listener",
@@ -27,9 +30,19 @@ __all__ = (
 BACKLOG: Final = 4096
 """Connections the kernel keeps for us while no worker accepts; net.core.somaxconn may cut it."""
 
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accept(2) where this process or the machine has run out of something."""
+ACCEPT_PAUSE_SECONDS: Final = 0.1
+"""The rest after one of them: to try at once would spin."""
+
+OF_THE_LISTENER: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
+"""Errors of accept(2) that are a fault of ours; all others are of one connection."""
+
 VSOCK_BUFFER_BYTES: Final = 2 * 1024 * 1024
-"""Receive buffer of a vsock connection. It is taken from the listener when a connection arrives,
-and the maximum has to be raised before the size (net/vmw_vsock/af_vsock.c)."""
+"""Receive buffer of a vsock connection: what the peer may send before we read. The kernel's 256 KiB
+is read to the end before the sender is woken, so a large buffer keeps the sender from stopping. It
+is taken from the listener when a connection arrives, and the maximum has to be raised before the
+size (net/vmw_vsock/af_vsock.c)."""
 
 DEFAULT_MODE: Final = 0o600
 """Of a unix socket whose endpoint does not say."""
@@ -74,7 +87,6 @@ def open_listener(
     endpoint: Endpoint,
     *,
     backlog: int = BACKLOG,
-    vsock_buffer_bytes: int = VSOCK_BUFFER_BYTES,
     is_of_packets: bool = False,
 ) -> Listener:
     """Bind `endpoint` and listen on it.
@@ -82,7 +94,6 @@ def open_listener(
     Args:
         endpoint: where.
         backlog: connections that wait in the kernel.
-        vsock_buffer_bytes: of each vsock connection.
         is_of_packets: whether a unix socket is of packets (SOCK_SEQPACKET), not of bytes.
 
     Raises:
@@ -91,7 +102,7 @@ def open_listener(
     try:
         match endpoint:
             case VsockAddress():
-                listening = _bind_vsock(endpoint, vsock_buffer_bytes)
+                listening = _bind_vsock(endpoint)
             case UnixAddress():
                 listening = _bind_unix(endpoint, is_of_packets=is_of_packets)
             case TcpAddress():
@@ -108,17 +119,17 @@ def open_listener(
     return Listener(endpoint, listening, identity)
 
 
-def set_vsock_buffer(listening: socket.socket, buffer_bytes: int = VSOCK_BUFFER_BYTES) -> None:
-    """Set the receive buffer of the connections that a vsock listener is going to accept.
+def set_vsock_buffer(sock: socket.socket) -> None:
+    """Set the receive buffer of a vsock connection yet to be made, or accepted by a listener.
 
     Raises:
         OSError: it is no vsock socket.
     """
     for option in (socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE, socket.SO_VM_SOCKETS_BUFFER_SIZE):
-        listening.setsockopt(socket.AF_VSOCK, option, buffer_bytes)
+        sock.setsockopt(socket.AF_VSOCK, option, VSOCK_BUFFER_BYTES)
 
 
-def _bind_vsock(endpoint: VsockAddress, buffer_bytes: int) -> socket.socket:
+def _bind_vsock(endpoint: VsockAddress) -> socket.socket:
     if not hasattr(socket, "AF_VSOCK"):
         raise ListenError(
             f"cannot listen on {endpoint}: this Python was built without AF_VSOCK: use one that "
@@ -126,7 +137,7 @@ def _bind_vsock(endpoint: VsockAddress, buffer_bytes: int) -> socket.socket:
         )
     listening = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     try:
-        set_vsock_buffer(listening, buffer_bytes)
+        set_vsock_buffer(listening)
         listening.bind((endpoint.cid, endpoint.port))
     except BaseException:
         listening.close()

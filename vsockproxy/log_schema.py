@@ -42,14 +42,14 @@ _EVERY: Final = (
     Field(
         "side",
         "string",
-        "who decided, or whose line it is",
+        "who decided; where nothing is decided, who wrote the line",
         is_always=True,
         values=("enclave", "parent"),
     ),
 )
 """What every line has."""
 
-_CID: Final = Field("cid", "integer", "the enclave's CID; absent inside it")
+_CID: Final = Field("cid", "integer", "the enclave's CID; in lines of the parent alone")
 _ENCLAVE: Final = Field("enclave", "string", "the enclave's configured name")
 _RULE: Final = Field("rule", "string", "the rule that decided: FILE:LINE")
 

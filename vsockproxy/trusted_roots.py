@@ -12,7 +12,7 @@ from vsockproxy.config.errors import ConfigError
 from vsockproxy.config.model import ParentConfig
 from vsockproxy.errors import VsockproxyError
 
-__all__ = ("RootsNotUsable", "read_trusted_roots", "trusted_roots_fault")
+__all__ = ("RootsNotUsable", "read_trusted_roots", "root_file_fault", "trusted_roots_fault")
 
 MAX_FILE_BYTES: Final = 64 * 1024
 
@@ -32,16 +32,19 @@ class RootsNotUsable(VsockproxyError):
 
 def trusted_roots_fault(document: Document) -> ConfigError | None:
     """What keeps a parent from verifying attestation documents; None if nothing, or if none are."""
-    config = document.config
-    if not isinstance(config, ParentConfig):
-        return None
-    path = next((f"enclaves[{n}].pcrs" for n, each in enumerate(config.enclaves) if each.pcrs), "")
-    if not path:
-        return None
-    if find_spec("cryptography") is None:
+    path = _demanding(document)
+    if path is not None and not _can_verify():
         what = "documents cannot be verified: the package cryptography is not installed"
         mend = "pip install 'vsockproxy[trust]'"
         return ConfigError(document.file, line_of(document.lines, path), path, what, mend)
+    return root_file_fault(document)
+
+
+def root_file_fault(document: Document) -> ConfigError | None:
+    """What is wrong with the roots that a parent needs; None too where they cannot be parsed."""
+    config = document.config
+    if _demanding(document) is None or not isinstance(config, ParentConfig) or not _can_verify():
+        return None
     try:
         read_trusted_roots(config.attestation.root)
     except RootsNotUsable as error:
@@ -49,6 +52,17 @@ def trusted_roots_fault(document: Document) -> ConfigError | None:
         mend = "write the path of a PEM file that this user may read"
         return ConfigError(document.file, line_of(document.lines, key), key, str(error), mend)
     return None
+
+
+def _demanding(document: Document) -> str | None:
+    """The path of the first entry that demands a document of an enclave."""
+    config = document.config
+    entries = config.enclaves if isinstance(config, ParentConfig) else ()
+    return next((f"enclaves[{n}].pcrs" for n, each in enumerate(entries) if each.pcrs), None)
+
+
+def _can_verify() -> bool:
+    return find_spec("cryptography") is not None
 
 
 def read_trusted_roots(path: str | None) -> tuple[bytes, ...]:

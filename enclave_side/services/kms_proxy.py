@@ -174,7 +174,7 @@ class KmsProxy:
     ) -> bytes:
         """The request as it is sent."""
         host = endpoint.authority
-        passed = passed_headers(request.headers)
+        passed = passed_headers({**request.headers, "x-amz-target": call.target})
         key = SigningKey(
             credentials.access_key_id, credentials.secret_access_key, credentials.token
         )

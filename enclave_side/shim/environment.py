@@ -1,6 +1,6 @@
 """The environment of the user's command: how programs learn of the ways in. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from vsockproxy.addresses import TcpAddress
@@ -9,7 +9,7 @@ from vsockproxy.config.model import Shim
 from vsockproxy.credentials.locations import CONTAINER_PATH, REGION_VARIABLES
 from vsockproxy.nsm_locations import NSM_VARIABLE
 
-__all__ = ("command_environment", "kms_endpoint", "overriding", "with_credentials")
+__all__ = ("command_environment", "kms_endpoint", "overriding", "past_proxies", "with_credentials")
 
 NO_PROXY: Final = "localhost,127.0.0.1,::1"
 
@@ -103,6 +103,21 @@ def with_credentials(
         "AWS_CONTAINER_AUTHORIZATION_TOKEN": secret,
         **regions,
     }
+
+
+def past_proxies(variables: Mapping[str, str], hosts: Iterable[str]) -> dict[str, str]:
+    """The variables, and by them hosts in the command's own network, which no proxy reaches.
+
+    Args:
+        variables: of the command; where there is no NO_PROXY they are returned as they are.
+        hosts: addresses, as URLs have them.
+    """
+    found = dict(variables)
+    for name in _NO_PROXY_VARIABLES:
+        if name in found:
+            named = [found[name], *hosts]
+            found[name] = ",".join(dict.fromkeys(",".join(named).split(",")))
+    return found
 
 
 def overriding(variables: Mapping[str, str], *, has_kms: bool) -> list[str]:

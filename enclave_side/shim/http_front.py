@@ -7,8 +7,14 @@ ones; when either end closes, so does the other. A refusal is an HTTP answer, as
 import socket
 from contextlib import suppress
 
-from enclave_side.opener import Opener
-from enclave_side.shim.lingering import LINGER_SECONDS, answer_and_close, linger_and_close
+from enclave_side.opener import Destined, Opener
+from enclave_side.shim.http_uploads import upload
+from enclave_side.shim.lingering import (
+    LINGER_SECONDS,
+    answer_and_close,
+    drop_the_rest,
+    linger_and_close,
+)
 from vsockproxy.addresses import Destination, normalise_host
 from vsockproxy.config.model import EnclaveForward
 from vsockproxy.dataplane.closing import reset_socket
@@ -17,13 +23,15 @@ from vsockproxy.dataplane.sockets import receive, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.dataplane.tls_client import TlsClient
 from vsockproxy.dataplane.tls_connection import TlsConnection
+from vsockproxy.dataplane.tls_failures import TlsFailed, TlsTruncated
+from vsockproxy.dataplane.tls_socket import ENDED_TLS_FAILED, ENDED_TLS_TRUNCATED
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
 from vsockproxy.protocols.errors import HttpRequestError, HttpResponseError
 from vsockproxy.protocols.http_answers import refusal, status_for
 from vsockproxy.protocols.http_exchange import ForwardedExchange
 from vsockproxy.protocols.http_front import DEFAULT_HTTPS_PORT, FrontRequestReader
-from vsockproxy.protocols.http_proxy import REQUEST_ERROR, ForwardRequest
+from vsockproxy.protocols.http_proxy import ForwardRequest
 from vsockproxy.session import ErrorCode
 
 __all__ = ("HttpFront",)
@@ -126,6 +134,7 @@ class _Connection:
         self._front = front
         self._sock = sock
         self._program = _Program(sock)
+        self._destined: Destined | None = None
         self._end: StreamEnd | None = None
         self._tls: TlsConnection | None = None
         self._asked = str(front.to)
@@ -196,7 +205,7 @@ class _Connection:
                         return None
                 return request
         except TimeoutError:
-            error = HttpRequestError(408, REQUEST_ERROR, f"no whole request in {seconds:g} s")
+            error = HttpRequestError(408, f"no whole request in {seconds:g} s")
         except HttpRequestError as caught:
             error = caught
         await self._refuse_request(error)
@@ -210,7 +219,7 @@ class _Connection:
 
     async def _open(self) -> TlsConnection:
         opener, to = self._front.opener, self._front.to
-        destined = opener.decide(to.host.text, to.port, self._front.way)
+        destined = self._destined = opener.decide(to.host.text, to.port, self._front.way)
         self._end = await opener.open(destined, is_final=False)
         self._program.stream = self._end
         return await opener.secure(destined, self._end, self._front.client)
@@ -222,22 +231,12 @@ class _Connection:
         end = self._end
         assert end is not None  # it carries `tls`
 
-        async def upload() -> None:
-            data = first_bytes
-            try:
-                while True:
-                    await tls.write(data)
-                    if exchange.request_is_complete:
-                        return
-                    received = await self._program.next()
-                    if not received:
-                        exchange.client_eof()
-                        return
-                    data = exchange.client_data(received)
-            except (OSError, HttpRequestError):
-                end.reset(ErrorCode.CUT)
+        async def receive_more() -> bytes:
+            return b"" if exchange.request_is_complete else await self._program.next()
 
-        uploading = spawn(upload(), "http front, request body")
+        uploading = spawn(
+            upload(exchange, first_bytes, receive_more, tls.write, end), "http front, request body"
+        )
         try:
             while not exchange.is_complete:
                 data = await tls.read()
@@ -248,7 +247,7 @@ class _Connection:
                     async with timeout(LINGER_SECONDS):
                         await uploading
         except (HttpResponseError, Refused) as error:
-            end.reset(ErrorCode.CUT)
+            self._give_up(end, error)
             if not exchange.may_answer:
                 raise ConnectionResetError(error.text) from None
             await self._refuse(502, error.reason, error.text)
@@ -261,6 +260,18 @@ class _Connection:
         if not (is_sent and exchange.request_is_complete):  # or it does not want the rest
             end.reset(ErrorCode.CANCELLED)
         return True
+
+    def _give_up(self, end: StreamEnd, error: Exception) -> None:
+        """Reset the stream for a reason; a fault of TLS is told in the log, as every forward's."""
+        match error:
+            case TlsTruncated():
+                end.reset(ErrorCode.CUT, ENDED_TLS_TRUNCATED)
+            case TlsFailed():
+                assert self._destined is not None  # it leads there
+                self._front.opener.report_tls(self._destined, error.text)
+                end.reset(ErrorCode.CUT, ENDED_TLS_FAILED)
+            case _:
+                end.reset(ErrorCode.CUT)
 
     async def _close(self) -> None:
         """A clean end for both."""
@@ -275,10 +286,7 @@ class _Connection:
         end.finish()
         self._front.client.remember(self._tls)
         await linger_and_close(self._sock)
-        with suppress(OSError):
-            async with timeout(LINGER_SECONDS):
-                while await end.read():
-                    pass
+        await drop_the_rest(end.read)
 
     async def _refuse_request(self, error: HttpRequestError) -> None:
         self._front.log.warning(

@@ -2,9 +2,11 @@
 
 import socket
 from contextlib import suppress
+from functools import partial
 
 from enclave_side.opener import Destined, Opener
-from enclave_side.shim.lingering import LINGER_SECONDS, answer_and_close, linger_and_close
+from enclave_side.shim.http_uploads import upload
+from enclave_side.shim.lingering import answer_and_close, drop_the_rest, linger_and_close
 from enclave_side.shim.tunnels import serve_tunnel
 from vsockproxy.dataplane.closing import close_cleanly, reset_socket
 from vsockproxy.dataplane.loop import CancelledError, spawn, timeout
@@ -16,7 +18,6 @@ from vsockproxy.protocols.errors import HttpRequestError, HttpResponseError
 from vsockproxy.protocols.http_answers import connect_established, refusal, status_for
 from vsockproxy.protocols.http_exchange import ForwardedExchange
 from vsockproxy.protocols.http_proxy import (
-    REQUEST_ERROR,
     ConnectRequest,
     ForwardRequest,
     ProxyRequestReader,
@@ -73,7 +74,7 @@ class HttpProxy:
                     if request is not None:
                         return request
         except TimeoutError:
-            error = HttpRequestError(408, REQUEST_ERROR, f"no whole request in {seconds:g} s")
+            error = HttpRequestError(408, f"no whole request in {seconds:g} s")
         except HttpRequestError as caught:
             error = caught
         await self._refuse_request(sock, "-", error)
@@ -117,20 +118,10 @@ class HttpProxy:
         first_bytes: bytes,
         destined: Destined,
     ) -> None:
-        async def upload() -> None:
-            data = first_bytes
-            try:
-                while True:
-                    await end.write(data)
-                    received = await receive(sock, READ_BYTES)
-                    if not received:
-                        exchange.client_eof()
-                        return
-                    data = exchange.client_data(received)
-            except (OSError, HttpRequestError):
-                end.reset(ErrorCode.CUT)
-
-        uploading = spawn(upload(), "http request body")
+        receive_more = partial(receive, sock, READ_BYTES)
+        uploading = spawn(
+            upload(exchange, first_bytes, receive_more, end.write, end), "http request body"
+        )
         try:
             while not exchange.is_complete:
                 data = await end.read()
@@ -142,10 +133,7 @@ class HttpProxy:
                 await uploading  # it may wait for the socket, which has one reader at a time
             await linger_and_close(sock)
             # The origin was told to close: with its end of file the stream ends cleanly.
-            with suppress(OSError):
-                async with timeout(LINGER_SECONDS):
-                    while await end.read():
-                        pass
+            await drop_the_rest(end.read)
             end.reset(ErrorCode.CANCELLED)
         except HttpResponseError as error:
             end.reset(ErrorCode.CUT)

@@ -7,13 +7,15 @@ unparsed: it was meant for a tunnel that does not stand, and a third party may h
 """
 
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 from vsockproxy.dataplane.closing import close_cleanly, finish_socket
 from vsockproxy.dataplane.loop import timeout
 from vsockproxy.dataplane.sockets import receive, send_all
 
-__all__ = ("LINGER_SECONDS", "answer_and_close", "linger_and_close")
+__all__ = ("LINGER_SECONDS", "answer_and_close", "drop_the_rest", "linger_and_close")
 
 LINGER_SECONDS = 2.0
 """How long a client may take to see the end."""
@@ -32,8 +34,13 @@ async def answer_and_close(sock: socket.socket, answer: bytes) -> None:
 async def linger_and_close(sock: socket.socket) -> None:
     """Close once the client has seen the end, or has had the time for it."""
     finish_socket(sock)
+    await drop_the_rest(partial(receive, sock, _READ_BYTES))
+    close_cleanly(sock)
+
+
+async def drop_the_rest(read: Callable[[], Awaitable[bytes]]) -> None:
+    """Let the other end see what was sent last, while what it still sends is dropped."""
     with suppress(OSError):
         async with timeout(LINGER_SECONDS):
-            while await receive(sock, _READ_BYTES):
+            while await read():
                 pass
-    close_cleanly(sock)

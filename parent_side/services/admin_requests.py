@@ -16,7 +16,6 @@ PATHS: Final = ("/", "/healthz", "/readyz", "/metrics", "/status", "/streams")
 DEFAULT_STREAMS: Final = 1000
 """Rows of /streams where the request does not say how many."""
 
-_REFUSED: Final = "http_request_denied"
 _HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(:[0-9]{1,5})?\Z")
 _LIMIT: Final = re.compile(r"limit=([0-9]{1,5})")
 
@@ -49,13 +48,12 @@ def read_admin_request(request: ServiceRequest, *, is_tcp: bool) -> AdminRequest
         HttpRequestError: 400, 403, 404 or 405, with a text for people.
     """
     if is_tcp and not _is_of_this_machine(request.headers.get("host", "")):
-        text = "Host has to be localhost, 127.0.0.1 or [::1] here"
-        raise HttpRequestError(403, _REFUSED, text)
+        raise HttpRequestError(403, "Host has to be localhost, 127.0.0.1 or [::1] here")
     path, _, query = request.target.partition("?")
     if path not in PATHS:
-        raise HttpRequestError(404, _REFUSED, f"there are {', '.join(PATHS)}")
+        raise HttpRequestError(404, f"there are {', '.join(PATHS)}")
     if request.method not in ("GET", "HEAD"):
-        raise HttpRequestError(405, _REFUSED, "GET and HEAD are answered, nothing can be changed")
+        raise HttpRequestError(405, "GET and HEAD are answered, nothing can be changed")
     limit = DEFAULT_STREAMS
     if path == "/streams" and query:
         limit = _limit(query)
@@ -65,8 +63,7 @@ def read_admin_request(request: ServiceRequest, *, is_tcp: bool) -> AdminRequest
 def _limit(query: str) -> int:
     found = _LIMIT.fullmatch(query)
     if found is None or int(found[1]) not in range(1, MAX_STREAMS_LISTED + 1):
-        text = f"the query may be limit=N, 1-{MAX_STREAMS_LISTED}"
-        raise HttpRequestError(400, _REFUSED, text)
+        raise HttpRequestError(400, f"the query may be limit=N, 1-{MAX_STREAMS_LISTED}")
     return int(found[1])
 
 

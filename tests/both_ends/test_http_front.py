@@ -24,6 +24,7 @@ LARGE_BYTES = 5_000_000
 HOST = "api.test"
 STRICT = "strict.test"
 RAW = "raw.test"
+MUTUAL = "mutual.test"
 AWAY = "away.test"
 UNLISTED = "unlisted.test"
 
@@ -79,10 +80,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         origin = stack.enter_context(Origin(authority.context(HOST)))
         strict = stack.enter_context(Origin(authority.context("other.test")))
         context = authority.context(RAW)
+        mutual = authority.context(MUTUAL)
+        mutual.verify_mode = ssl.CERT_REQUIRED
+        mutual.load_verify_locations(authority.file)
         dials = {
             HOST: origin.address,
             STRICT: strict.address,
             RAW: f"127.0.0.1:{stack.enter_context(tls_serving(context, raw.serve))}",
+            MUTUAL: f"127.0.0.1:{stack.enter_context(tls_serving(mutual, raw.serve))}",
             AWAY: f"127.0.0.1:{free_port()}",
         }
         ports = {host: free_port() for host in (*dials, UNLISTED)}
@@ -186,6 +191,21 @@ def test_an_answer_that_is_cut_short_is_no_whole_one(rig: Rig, answer: bytes) ->
     with socket.create_connection(("127.0.0.1", rig.ports[RAW]), SECONDS) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert is_reset(sock)
+
+
+def test_what_goes_wrong_behind_the_handshake_is_told_too(rig: Rig) -> None:
+    assert rig.pair.enclave is not None
+    # With TLS 1.3 a server says only then that it does not take us.
+    status, text = ask(rig.connect(MUTUAL), "/")
+    assert (status, text.split(b":")[0]) == (502, b"tls_failed")
+    failed = rig.pair.enclave.wait_for_event("tls_failed", host=MUTUAL)
+    assert (failed["text"], failed["port"]) == ("it wants a client certificate, and got none", 443)
+    rig.pair.enclave.wait_for_event("close", host=MUTUAL, ended="tls_failed")
+    rig.raw.answers.put([CUT["neither"]])
+    with socket.create_connection(("127.0.0.1", rig.ports[RAW]), SECONDS) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert is_reset(sock)
+    rig.pair.enclave.wait_for_event("close", host=RAW, ended="tls_truncated")
 
 
 def test_a_destination_that_closes_between_requests_closes_the_program(rig: Rig) -> None:

@@ -407,6 +407,20 @@ def test_curl_openssl_and_python_take_it_and_old_tls_is_refused(tmp_path: Path) 
             tls_in.enclave.wait_for(lambda line: "plain HTTP" in line.get("text", ""))
 
 
+@pytest.mark.parametrize("attestation", [True, False], ids=["looked at", "relayed"])
+def test_a_client_that_wants_to_negotiate_anew_does_not_wait_for_ever(attestation: bool) -> None:
+    with serving(http) as origin, serving_tls_in(origin, {"attestation": attestation}) as tls_in:
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{tls_in.port}", "-tls1_2"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as client:
+            assert client.stdin is not None
+            client.stdin.write(b"R\n")  # what s_client takes for this wish
+            client.stdin.flush()
+            failed = tls_in.enclave.wait_for_event("tls_failed", host="web")
+            assert failed["text"] == "it wants to negotiate anew, which is off"
+            assert client.wait(SECONDS) is not None
+
+
 def is_failure(text: str, line: Line) -> bool:
     return line["event"] == "tls_failed" and text in line["text"]
 

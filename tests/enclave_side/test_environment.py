@@ -4,6 +4,7 @@ from enclave_side.shim.environment import (
     command_environment,
     kms_endpoint,
     overriding,
+    past_proxies,
     with_credentials,
 )
 from vsockproxy.addresses import TcpAddress
@@ -139,6 +140,18 @@ def test_keys_of_the_image_are_left_alone() -> None:
     inherited = {"AWS_ACCESS_KEY_ID": "AKIA"}
     listen = TcpAddress("127.0.0.1", 3129)
     assert with_credentials(inherited, listen, "secret", None) == {**inherited, **CREDENTIALS}
+
+
+def test_what_listens_in_the_commands_network_is_reached_past_proxies() -> None:
+    hosts = ("127.0.0.1", "169.254.169.254", "127.0.0.5")
+    found = past_proxies({"PATH": "/bin", **PROXY_VARIABLES}, hosts)
+    expected = "localhost,127.0.0.1,::1,169.254.169.254,127.0.0.5"
+    assert found == {
+        "PATH": "/bin",
+        **PROXY_VARIABLES,
+        **dict.fromkeys(("NO_PROXY", "no_proxy"), expected),
+    }
+    assert past_proxies({"PATH": "/bin"}, hosts) == {"PATH": "/bin"}
 
 
 def test_sdks_are_led_to_our_endpoint_for_kms() -> None:

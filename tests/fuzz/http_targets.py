@@ -66,7 +66,7 @@ _BETWEEN = b"\xff\xff"
 _MEMORY_OF_A_HEAD = 300
 """What h11's patterns for a line use for each of its bytes, for the time they match it."""
 _TOO_LONG = "Receive buffer too long"
-"""h11's words for more framing than `http_exchange.MAX_FRAMING_BYTES`."""
+"""h11's words for more framing than `http_head.MAX_FRAMING_BYTES`."""
 
 
 def _read_request(pieces: Iterable[bytes]) -> ConnectRequest | ForwardRequest | str:

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.fuzz.target import Target
 from tests.support import kms_envelopes
-from tests.support.kms_envelopes import Form, assemble
+from tests.support.kms_envelopes import Form, assemble, oaep_label
 from vsockproxy.attestation.kms_envelope import EnvelopeError, open_envelope, parse_envelope
 from vsockproxy.protocols.errors import SignatureError
 from vsockproxy.protocols.sigv4 import authorization, parse_authorization
@@ -73,6 +73,7 @@ KMS_ENVELOPE = Target(
         _written(Form()).replace(b"\x04\x10", b"\x04\x80", 1),
         _written(Form()).replace(b"\x04\x10", b"\x04\x85", 1),
         _written(Form(after_mask=kms_envelopes.NULL)),
+        _written(Form(after_mask=oaep_label(b""))),
         _written(Form(is_der=True, after_content=kms_envelopes.NULL)),
     ),
     dictionary=(

@@ -535,7 +535,8 @@ def test_an_enclave_uses_up_its_own_turns_and_another_does_not_feel_it(server: D
                 answer = await other.resolve(Resolve(f"n{number}.alive.open.test", A))
                 assert answer.records == packed("8.8.8.8")
             assert not any(task.done() for task in held)
-            asked = [question.name for question in server.questions]
+            # Where the machine is slow, c-ares asks again for a name.
+            asked = {question.name for question in server.questions}
             assert sum(name.endswith(".held.open.test") for name in asked) == 64
             for task in held:
                 task.cancel()

@@ -85,7 +85,13 @@ LAYERS = _layers(
     Layer("vsockproxy.tls_files", _CONFIGURED),
     Layer(
         "vsockproxy.attested_tls",
-        _VALUES | {"vsockproxy.attestation", "vsockproxy.certificates", "vsockproxy.protocols"},
+        _VALUES
+        | {
+            "vsockproxy.attestation",
+            "vsockproxy.certificates",
+            "vsockproxy.protocols",
+            "vsockproxy.tls_files",
+        },
     ),
     Layer("vsockproxy.diagnosis", _VALUES | {"vsockproxy.nsm_device"}),
     Layer("vsockproxy.ingress_messages", is_pure=True),
@@ -141,6 +147,7 @@ LAYERS = _layers(
         | _LOOPS
         | {
             "vsockproxy.attested_tls",
+            "vsockproxy.client",
             "vsockproxy.diagnosis",
             "enclave_side",
             "parent_side",

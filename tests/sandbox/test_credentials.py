@@ -72,9 +72,14 @@ def write(path: Path, **content: Any) -> Path:
     return path
 
 
-def run(parent: Path, program: str, **credentials: Any) -> Done:
+def run(
+    parent: Path, program: str, *, shim: dict[str, Any] | None = None, **credentials: Any
+) -> Done:
     enclave = write(
-        parent.parent / "enclave.yaml", parent="vsock://3:5000", credentials=credentials
+        parent.parent / "enclave.yaml",
+        parent="vsock://3:5000",
+        shim=shim or {},
+        credentials=credentials,
     )
     files = ("--config-parent", str(parent), "--config-enclave", str(enclave))
     given = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
@@ -101,6 +106,13 @@ def test_it_speaks_imdsv2_and_nothing_else(parent: Path) -> None:
         "a proxy's": 403,
         "no lifetime": 400,
     }
+
+
+def test_where_programs_are_told_of_a_proxy_they_ask_there_past_it(parent: Path) -> None:
+    done = run(parent, WITH_URLLIB, shim={"environment": True}, imds=True)
+    assert done.status == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["token"], found["role"]) == (200, [200, "the-role"])
 
 
 def test_without_the_key_nobody_answers_there(parent: Path) -> None:

@@ -89,7 +89,6 @@ def attested_pair(
     module: Module | None,
     *,
     attestation: Mapping[str, Any] | None = None,
-    parent: Mapping[str, Any] | None = None,
     enclave: Mapping[str, Any] | None = None,
     is_linked: bool = True,
     kind: LinkKind = "unix",
@@ -101,7 +100,6 @@ def attested_pair(
         entries: the parent's `enclaves`.
         module: None for an enclave without one.
         attestation: further keys of the parent's section.
-        parent: further keys of parent.yaml.
         enclave: further keys of enclave.yaml.
         is_linked: whether to wait for a link.
         kind: what the link runs over; the CID on a vsock is `VSOCK_LOOPBACK_CID`.
@@ -111,7 +109,7 @@ def attested_pair(
     root = write_root(directory / "root.pem")
     content = json.loads(pair.parent_config.read_text())
     content |= {"enclaves": entries, "attestation": {"root": str(root), **(attestation or {})}}
-    pair.parent_config.write_text(json.dumps({**content, **(parent or {})}, indent=1))
+    pair.parent_config.write_text(json.dumps(content, indent=1))
     content = json.loads(pair.enclave_config.read_text())
     content |= {
         "require_tls": False,

@@ -22,6 +22,9 @@ PROGRAMS = ("chromium", "chromium-browser")
 SECONDS = 120.0
 NO_SOCKET = "-"
 
+_WAITS = "--virtual-time-budget=4000"
+"""For what the page fetches, in milliseconds."""
+
 ALWAYS = (
     "--headless",
     "--no-sandbox",
@@ -72,9 +75,9 @@ def visit(admin_socket: Path | None, *arguments: str) -> Seen:
     return Seen(done.stdout.decode(errors="replace"), console)
 
 
-def shown_text(admin_socket: Path, *, waits_ms: int = 4000) -> Seen:
+def shown_text(admin_socket: Path) -> Seen:
     """The page's document, as it is after a while."""
-    return visit(admin_socket, "--dump-dom", f"--virtual-time-budget={waits_ms}")
+    return visit(admin_socket, "--dump-dom", _WAITS)
 
 
 def picture(
@@ -83,16 +86,14 @@ def picture(
     *,
     size: tuple[int, int],
     is_dark: bool = False,
-    scale: float = 1.0,
-    waits_ms: int = 4000,
 ) -> Seen:
     """A picture of the page, as a PNG file."""
     return visit(
         admin_socket,
         f"--screenshot={file}",
         f"--window-size={size[0]},{size[1]}",
-        f"--force-device-scale-factor={scale}",
-        f"--virtual-time-budget={waits_ms}",
+        "--force-device-scale-factor=1",
+        _WAITS,
         *(("--blink-settings=preferredColorScheme=0",) if is_dark else ()),
     )
 

@@ -5,7 +5,6 @@ import threading
 from base64 import b64encode
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 
 from tests.support.pair import serving
@@ -58,12 +57,7 @@ class ConnectProxy:
         self.port = self._stack.enter_context(serving(self._serve))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def _serve(self, client: socket.socket) -> None:

@@ -42,7 +42,6 @@ def _u(value: int, size_bytes: int) -> bytes:
 def make_eif(
     sections: Sections = PLAIN,
     *,
-    magic: bytes = b".eif",
     version: int = 4,
     flags: int = 0,
     count: int | None = None,
@@ -55,7 +54,6 @@ def make_eif(
 
     Args:
         sections: types and data.
-        magic: the first bytes.
         version: of the format.
         flags: the architecture.
         count: what the header says, in place of the number of sections.
@@ -72,7 +70,7 @@ def make_eif(
             table_sizes[number] = (sizes or {}).get(number, len(data))
         body += _u(kind, 2) + _u(0, 2) + _u(len(data), 8) + data
     body += tail
-    head = magic + _u(version, 2) + _u(flags, 2) + _u(2**30, 8) + _u(2, 8) + _u(0, 2)
+    head = b".eif" + _u(version, 2) + _u(flags, 2) + _u(2**30, 8) + _u(2, 8) + _u(0, 2)
     head += _u(len(sections) if count is None else count, 2)
     head += b"".join(_u(each, 8) for each in (*table_offsets, *table_sizes)) + _u(0, 4)
     return head + _u(binascii.crc32(head + body) if crc is None else crc, 4) + body

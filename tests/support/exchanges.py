@@ -228,10 +228,10 @@ class Origin:
             self._changed.wait_for(lambda: number in self._outcomes, seconds)
             return self._outcomes.pop(number, None)
 
-    def wait_for_all(self, seconds: float = SECONDS) -> dict[int, Outcome]:
+    def wait_for_all(self) -> dict[int, Outcome]:
         """All outcomes, once every connection is over; those of before are forgotten."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self.ended == self.connections, seconds):
+            if not self._changed.wait_for(lambda: self.ended == self.connections, SECONDS):
                 raise AssertionError(f"{self.connections - self.ended} connections never ended")
             outcomes, self._outcomes = self._outcomes, {}
             return outcomes

@@ -7,7 +7,6 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any, Self
 
 import cbor2
@@ -67,12 +66,7 @@ class RawPeer(AbstractContextManager["RawPeer"]):
         sock.connect(path)
         return cls(sock, hello)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.sock.close()
 
     def greet(self) -> Self:

@@ -37,6 +37,13 @@ def indefinite(tag: int, *contents: bytes) -> bytes:
     return bytes([tag, 0x80]) + b"".join(contents) + _END
 
 
+def oaep_label(label: bytes) -> bytes:
+    """The pSourceFunc of OAEP's parameters (RFC 4055, section 4.1)."""
+    return definite(
+        0xA2, definite(0x30, bytes.fromhex("06092a864886f70d010109"), definite(4, label))
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """How an envelope is written; as it stands, as KMS does."""
@@ -96,7 +103,6 @@ def write_envelope(
     form: Form = LIKE_KMS,
     *,
     content_key: bytes | None = None,
-    vector: bytes | None = None,
 ) -> bytes:
     """An envelope for the owner of `public_key`.
 
@@ -105,10 +111,9 @@ def write_envelope(
         public_key: of the recipient.
         form: how it is written.
         content_key: 32 bytes, random by default; others make an envelope that cannot be opened.
-        vector: 16 bytes, random by default.
     """
     content_key = os.urandom(32) if content_key is None else content_key
-    vector = os.urandom(16) if vector is None else vector
+    vector = os.urandom(16)
     ciphertext = encrypt(plaintext, content_key.ljust(32, b"\0")[:32], vector)
     wrapped = public_key.encrypt(content_key, _OAEP)
     identifier = form.key_identifier

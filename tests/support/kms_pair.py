@@ -83,7 +83,6 @@ def kms_pair(
     *,
     kms: Mapping[str, Any] | None = None,
     enclave: Mapping[str, Any] | None = None,
-    rules: list[dict[str, Any]] | None = None,
     names: tuple[str, ...] = (HOST,),
 ) -> Iterator[KmsPair]:
     """Start all of it.
@@ -92,7 +91,6 @@ def kms_pair(
         authority: signs the KMS's certificate.
         kms: further keys of the section, or in place of those.
         enclave: further keys of enclave.yaml.
-        rules: in place of those that lead to the KMS.
         names: of its certificate.
     """
     with ExitStack() as stack:
@@ -106,11 +104,10 @@ def kms_pair(
         root = stack.enter_context(software_root())
         rule = {"address": HOST, "port": server.port, "private": True}
         port, credentials = free_port(), free_port()
-        allowed = [rule] if rules is None else rules
         pair = Pair(
             "unix",
-            allowed,
-            parent_rules=[{**each, "dial": f"127.0.0.1:{server.port}"} for each in allowed],
+            [rule],
+            parent_rules=[{**rule, "dial": f"127.0.0.1:{server.port}"}],
             parent={
                 "credentials": {
                     "imds": f"http://127.0.0.1:{metadata.port}",

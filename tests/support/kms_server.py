@@ -97,7 +97,6 @@ class KmsServer:
         roots: the certificates under which attestation documents have to be, DER; None to
             believe every document.
         hosts: what the Host header may name, the port aside; its usual name by default.
-        clock: the time.
     """
 
     def __init__(
@@ -107,7 +106,6 @@ class KmsServer:
         credentials: Mapping[str, KnownKey] | FindKey,
         roots: Sequence[bytes] | None,
         hosts: Sequence[str] = (),
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.region = region
         self.store = KeyStore(region)
@@ -118,7 +116,7 @@ class KmsServer:
         """The latest ones."""
         self.slow_seconds = 1.0
         self.port = 0
-        self.clock = clock
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         self._find_key: FindKey = credentials if callable(credentials) else credentials.get
         self._names = tuple(hosts) or (f"kms.{region}.amazonaws.com",)
         self._envelopes = Envelopes.new()

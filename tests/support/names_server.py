@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable
 from ipaddress import IPv4Network
-from types import TracebackType
 from typing import Self, TypeVar
 
 from enclave_side.shim.names.dns_server import DnsServer
@@ -89,12 +88,7 @@ class NamesServer:
             raise TimeoutError("the names server did not start")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._wake_write)
         self._thread.join(SECONDS)
         os.close(self._wake_read)

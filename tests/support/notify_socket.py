@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 MOST_DESCRIPTORS = 64
@@ -54,9 +53,9 @@ class FakeNotifySocket:
             if wanted(message):
                 return message
 
-    def wait_for_key(self, key: str, seconds: float = SECONDS) -> dict[str, str]:
+    def wait_for_key(self, key: str) -> dict[str, str]:
         """The next message that has `key`."""
-        return self.wait_for(lambda message: key in message, seconds)
+        return self.wait_for(lambda message: key in message)
 
     def drop_waiting(self) -> None:
         """Take what has arrived."""
@@ -67,10 +66,5 @@ class FakeNotifySocket:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()

@@ -42,11 +42,11 @@ class Pebble:
     lines: list[str] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def wait_for(self, words: str, *, times: int = 1, seconds: float = 60.0) -> None:
-        """Wait until that many lines of its log hold `words`."""
+    def wait_for(self, words: str, *, seconds: float = 60.0) -> None:
+        """Wait until a line of its log holds `words`."""
         deadline = time.monotonic() + seconds
         with self.changed:
-            while sum(words in line for line in self.lines) < times:
+            while not any(words in line for line in self.lines):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise AssertionError(f"no {words!r} in:\n" + "\n".join(self.lines))
@@ -63,7 +63,6 @@ def pebble(
     authority: Authority | None = None,
     valid_seconds: int = 3600,
     refused_nonces: int = 0,
-    reused_authorizations: int = 0,
 ) -> Iterator[Pebble]:
     """Run it.
 
@@ -75,7 +74,6 @@ def pebble(
         authority: issues its own certificate; one in `path` by default.
         valid_seconds: how long its certificates hold.
         refused_nonces: of good ones, in percent.
-        reused_authorizations: of valid ones, in percent.
     """
     assert PEBBLE is not None
     authority = authority or Authority(path)
@@ -109,7 +107,7 @@ def pebble(
                 **os.environ,
                 "PEBBLE_VA_NOSLEEP": "1",
                 "PEBBLE_WFE_NONCEREJECT": str(refused_nonces),
-                "PEBBLE_AUTHZREUSE": str(reused_authorizations),
+                "PEBBLE_AUTHZREUSE": "0",
             },
         )
         server = Pebble(f"https://{HOST}:{port}/dir", port, authority.file, dns)

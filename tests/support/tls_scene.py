@@ -42,9 +42,7 @@ class TlsScene:
     Args:
         ours: our context.
         server_side: whether our end is the server.
-        server_name: whom we ask for as a client.
         carrier: sizes of the links.
-        seconds: for our handshake.
     """
 
     def __init__(
@@ -52,14 +50,11 @@ class TlsScene:
         ours: ssl.SSLContext,
         *,
         server_side: bool = False,
-        server_name: str | None = "peer.test",
         carrier: Carrier = UNIX,
-        seconds: float = SECONDS,
     ) -> None:
         self._ours = ours
         self._server_side = server_side
-        self._server_name = None if server_side else server_name
-        self._seconds = seconds
+        self._server_name = None if server_side else "peer.test"
         self._streams = LinkedStreams(carrier)
         self.program, self.local = tcp_pair()
         self.raw_peer, self._destination = tcp_pair()
@@ -88,7 +83,7 @@ class TlsScene:
     async def handshake(self) -> None:
         """Our handshake, as soon as the stream is open."""
         await self._is_open.wait()
-        await self.connection.handshake(self._seconds)
+        await self.connection.handshake(SECONDS)
 
     def attach(self) -> None:
         """Relay to the program."""

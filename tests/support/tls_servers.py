@@ -11,18 +11,12 @@ SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def tls_serving(
-    context: ssl.SSLContext,
-    handler: Callable[[ssl.SSLSocket], None],
-    *,
-    failed: Callable[[str], None] | None = None,
-) -> Iterator[int]:
+def tls_serving(context: ssl.SSLContext, handler: Callable[[ssl.SSLSocket], None]) -> Iterator[int]:
     """A server that gives each connection to `handler` once its handshake is complete; its port.
 
     Args:
         context: the server's.
         handler: says close_notify itself, with `unwrap`, where it wants a clean end.
-        failed: called with the reason of a handshake that was not completed.
     """
 
     def serve(connection: socket.socket) -> None:
@@ -36,9 +30,7 @@ def tls_serving(
         with tls:
             try:
                 tls.do_handshake()
-            except ssl.SSLError as error:
-                if failed is not None:
-                    failed(error.reason or str(error))
+            except ssl.SSLError:
                 # A close with bytes unread is a reset, which may overtake the alert.
                 with socket.socket(fileno=tls.detach()) as raw, contextlib.suppress(OSError):
                     raw.shutdown(socket.SHUT_WR)

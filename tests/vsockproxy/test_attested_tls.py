@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[Callable[[], Answer], tuple[str, ...], str]] = {
     "no document at all": (
         lambda: lambda head, key: http_answer(b"hello"),
         WITH_PCR,
-        "not_cose_sign1",
+        "no_document",
     ),
     "an empty answer": (lambda: lambda head, key: http_answer(b""), WITH_PCR, "truncated"),
     "a server without": (
@@ -232,12 +232,21 @@ UNUSABLE = {
     "a root that is not there": ((*WITH_PCR, "--root", "/nonexistent"), "cannot read"),
     "authorities that are not there": (
         (*WITH_PCR, "--ca", "/nonexistent"),
-        "--ca '/nonexistent' cannot be used: No such file or directory",
+        "--ca: /nonexistent cannot be read: no such file or directory",
     ),
-    "authorities that are none": ((*WITH_PCR, "--ca", "/dev/null"), "--ca '/dev/null' cannot be"),
+    "authorities that are none": (
+        (*WITH_PCR, "--ca", "/dev/null"),
+        "--ca: /dev/null holds no certificate",
+    ),
     "a certificate that is not there": (
         (*WITH_PCR, "--client-cert", "/nonexistent"),
-        "--client-cert '/nonexistent' cannot be used: No such file or directory",
+        "--client-cert: /nonexistent cannot be read: no such file or directory",
+    ),
+    "no name of a server": ((*WITH_PCR, "--server-name", "a b"), "has a space"),
+    "an empty name": ((*WITH_PCR, "--server-name", ""), "--server-name"),
+    "a certificate that is none": (
+        (*WITH_PCR, "--client-cert", "/dev/null"),
+        "--client-cert: /dev/null holds no certificate",
     ),
 }
 
@@ -258,6 +267,19 @@ def test_nobody_is_there(root: Path) -> None:
     assert done.output.count("\n") == 1
     arguments = ["attestation", "verify-tls", "localhost", *WITH_PCR]
     assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+def test_a_server_may_be_asked_for_by_a_name_in_any_script(root: Path) -> None:
+    asked = []
+
+    def answer(head: bytes, key: bytes) -> bytes:
+        asked.append(head)
+        return true_enclave(head, key)
+
+    with serving_tls(answer) as port:
+        done = verify(port, root, *WITH_PCR, "--server-name", "Bücher.example")
+    assert done.exit_code == 0, done.output
+    assert f"\r\nHost: xn--bcher-kva.example:{port}\r\n".encode() in asked[0]
 
 
 def test_a_server_without_tls(root: Path) -> None:
@@ -291,7 +313,7 @@ def test_time_is_bounded(root: Path) -> None:
     with serving(never) as port:
         done = verify(port, root, *WITH_PCR, "--timeout", "0.5")
     assert done.exit_code == 1
-    assert done.output.startswith("refused: tls_failed: the connection was cut")
+    assert done.output.startswith("refused: tls_failed: the handshake was not complete in time")
     assert time.monotonic() - began < 20
 
 

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.nsm_server import module_root
 from tests.vsockproxy.policy.files import document_of
 from vsockproxy.attestation.documents import AWS_ROOT
+from vsockproxy.cli.main import main
 from vsockproxy.trusted_roots import read_trusted_roots, trusted_roots_fault
 
 PCR = "ab" * 48
@@ -54,6 +56,18 @@ def test_a_file_that_is_none(make: Callable[[Path], object], text: str, tmp_path
     fault = str(trusted_roots_fault(document_of(parent(path))))
     assert f"parent.yaml:2: attestation.root: {path}: {text}" in fault
     assert fault.endswith(": write the path of a PEM file that this user may read")
+
+
+def test_check_finds_what_a_start_would_find(tmp_path: Path) -> None:
+    file = tmp_path / "parent.yaml"
+    file.write_text(parent(tmp_path / "root.pem"))
+    done = CliRunner().invoke(main, ["check", str(file)])
+    assert done.exit_code == 1
+    assert done.stdout.startswith(f"{file}:2: attestation.root: {tmp_path}/root.pem: cannot be ")
+    started = CliRunner().invoke(main, ["parent", "--config", str(file)])
+    assert (started.exit_code, started.stderr) == (2, done.stdout)
+    (tmp_path / "root.pem").write_bytes(module_root().certificate.public_bytes(Encoding.PEM))
+    assert CliRunner().invoke(main, ["check", str(file)]).exit_code == 0
 
 
 @pytest.mark.parametrize(

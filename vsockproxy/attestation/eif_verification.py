@@ -1,5 +1,7 @@
 """Verifies the signature of an enclave image file; needs cryptography."""
 
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,6 +16,9 @@ from vsockproxy.attestation.eif_signature import parse_cose
 from vsockproxy.errors import VsockproxyError
 
 __all__ = ("SignatureRefused", "verify_signature")
+
+# The library warns of odd certificates on stderr; what is wrong with one is the caller's to say.
+warnings.filterwarnings("ignore", category=UserWarning, module=re.escape(__name__))
 
 _HASHES: Final[Mapping[int, hashes.HashAlgorithm]] = {
     -7: hashes.SHA256(),

@@ -43,6 +43,7 @@ _CHANGES_NOTHING: Final = frozenset(PLAINTEXT_FIELDS) | {
 
 _BY_LOWER_CASE: Final = {name.lower(): name for name in PLAINTEXT_FIELDS}
 
+_TARGET_PREFIX: Final = "TrentService."
 _TARGET = re.compile(r"TrentService\.([A-Za-z][A-Za-z0-9]{0,63})", re.ASCII | re.IGNORECASE)
 _BEGINNING = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*(\}?)")
 
@@ -65,6 +66,11 @@ class KmsCall:
 
     operation: str
     region: str
+
+    @property
+    def target(self) -> str:
+        """X-Amz-Target in KMS's own spelling, however the program has written it."""
+        return _TARGET_PREFIX + self.operation
 
     @property
     def takes_recipient(self) -> bool:

@@ -44,12 +44,14 @@ _OID: Final = 0x06
 _CONTEXT_0: Final = 0x80
 _CONTEXT_0_CONSTRUCTED: Final = 0xA0
 _CONTEXT_1_CONSTRUCTED: Final = 0xA1
+_CONTEXT_2_CONSTRUCTED: Final = 0xA2
 
 _VERSION_2: Final = b"\x02"
 _ENVELOPED_DATA: Final = bytes.fromhex("2a864886f70d010703")  # 1.2.840.113549.1.7.3
 _DATA: Final = bytes.fromhex("2a864886f70d010701")  # 1.2.840.113549.1.7.1
 _RSAES_OAEP: Final = bytes.fromhex("2a864886f70d010107")  # 1.2.840.113549.1.1.7
 _MGF1: Final = bytes.fromhex("2a864886f70d010108")  # 1.2.840.113549.1.1.8
+_P_SPECIFIED: Final = bytes.fromhex("2a864886f70d010109")  # 1.2.840.113549.1.1.9
 _SHA_256: Final = bytes.fromhex("608648016503040201")  # 2.16.840.1.101.3.4.2.1
 _AES_256_CBC: Final = bytes.fromhex("60864801650304012a")  # 2.16.840.1.101.3.4.1.42
 
@@ -150,7 +152,14 @@ def _read_recipient(reader: BerReader) -> tuple[bytes, bytes]:
     _read_sha_256(reader)
     reader.leave("the mask of OAEP")
     reader.leave("the mask of OAEP")
-    reader.leave("the parameters of OAEP")  # a label would follow
+    if reader.next_is(_CONTEXT_2_CONSTRUCTED):  # no label, said explicitly (RFC 4055, section 4.1)
+        reader.enter(_CONTEXT_2_CONSTRUCTED, "the label of OAEP")
+        reader.enter(_SEQUENCE, "the label of OAEP")
+        _expect(reader, _OID, _P_SPECIFIED, "the label of OAEP")
+        _expect(reader, _OCTET_STRING, b"", "the label of OAEP")
+        reader.leave("the label of OAEP")
+        reader.leave("the label of OAEP")
+    reader.leave("the parameters of OAEP")
     reader.leave("the key's encryption")
     encrypted_key = reader.primitive(_OCTET_STRING, "the encrypted key")
     reader.leave("the recipient")

@@ -160,7 +160,7 @@ def parse_describe_pcr(response: bytes) -> PcrState:
     is_locked = fields.get("lock")
     if not isinstance(is_locked, bool):
         raise fields.wrong("lock")
-    return PcrState(fields.pcr_value("data"), is_locked)
+    return PcrState(fields.pcr_value(), is_locked)
 
 
 def encode_extend_pcr(index: int, data: bytes) -> bytes:
@@ -179,7 +179,7 @@ def encode_extend_pcr(index: int, data: bytes) -> bytes:
 
 def parse_extend_pcr(response: bytes) -> bytes:
     """The register's new value. Raises what `parse_describe_nsm` does."""
-    return _Fields(_parse(response, _EXTEND_PCR), _EXTEND_PCR).pcr_value("data")
+    return _Fields(_parse(response, _EXTEND_PCR), _EXTEND_PCR).pcr_value()
 
 
 def encode_lock_pcr(index: int) -> bytes:
@@ -310,8 +310,8 @@ class _Fields:
             raise self.wrong(name)
         return value
 
-    def pcr_value(self, name: str) -> bytes:
-        value = self.get(name)
+    def pcr_value(self) -> bytes:
+        value = self.get("data")
         if not isinstance(value, bytes) or len(value) not in _PCR_LENGTHS:
-            raise self.wrong(name)
+            raise self.wrong("data")
         return value

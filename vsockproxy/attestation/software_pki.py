@@ -64,6 +64,12 @@ _AUTHORITIES: Final = (
 )
 """Those between root and leaf: which, for how long, and their path length."""
 
+_USES: Final = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
+_ALL_OF_AN_AUTHORITY: Final = ("digital_signature", "key_cert_sign", "crl_sign")
+
 _SERIAL_BYTES: Final = 16
 _HALF: Final = 2
 
@@ -124,7 +130,7 @@ def issue_root(key: PrivateKey, at: datetime) -> SoftwareRoot:
     certificate = (
         builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(_key_identifier(key), critical=False)
-        .add_extension(_usage(signs_all=True), critical=True)
+        .add_extension(_usage(*_ALL_OF_AN_AUTHORITY), critical=True)
         .sign(key, SHA384())
     )
     return SoftwareRoot(certificate, key)
@@ -179,8 +185,10 @@ def issue_chain(root: SoftwareRoot, keys: ModuleKeys, module_id: str, at: dateti
     for key, (kind, validity, path_length) in zip(of_authorities, _AUTHORITIES, strict=True):
         if kind == "instance":
             name = _name(f"{instance_id}.{DOMAIN}")
+            uses: tuple[str, ...] = ("key_cert_sign",)
         else:
             name = _name(f"{_fingerprint(_spki(key))}.{kind}.{DOMAIN}")
+            uses = _ALL_OF_AN_AUTHORITY
         begin = at - validity / _HALF
         certificate = (
             _builder(name, issuer, key, begin, begin + validity)
@@ -190,7 +198,7 @@ def issue_chain(root: SoftwareRoot, keys: ModuleKeys, module_id: str, at: dateti
                 critical=False,
             )
             .add_extension(_key_identifier(key), critical=False)
-            .add_extension(_usage(signs_all=kind != "instance"), critical=True)
+            .add_extension(_usage(*uses), critical=True)
             .sign(issuer_key, SHA384())
         )
         cabundle.append(certificate.public_bytes(Encoding.DER))
@@ -204,7 +212,7 @@ def issue_chain(root: SoftwareRoot, keys: ModuleKeys, module_id: str, at: dateti
             at + LEAF_VALIDITY,
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_leaf_usage(), critical=False)
+        .add_extension(_usage("digital_signature", "content_commitment"), critical=False)
         .sign(issuer_key, SHA384())
     )
     return Chain(leaf.public_bytes(Encoding.DER), tuple(cabundle), at)
@@ -248,30 +256,5 @@ def _key_identifier(key: PrivateKey) -> x509.SubjectKeyIdentifier:
     return x509.SubjectKeyIdentifier.from_public_key(key.public_key())
 
 
-def _usage(*, signs_all: bool) -> x509.KeyUsage:
-    """Of an authority: certificates alone, or documents and lists of revoked ones too."""
-    return x509.KeyUsage(
-        digital_signature=signs_all,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=signs_all,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _leaf_usage() -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=True,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+def _usage(*uses: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{each: each in uses for each in _USES})

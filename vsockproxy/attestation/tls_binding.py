@@ -6,16 +6,15 @@ document of ours has one that begins so, and the parent chooses no byte of it.
 """
 
 import hashlib
-from typing import Final, Literal
+from typing import Literal
 
-__all__ = ("MAX_FIELD_BYTES", "KeyOrigin", "bound_fields", "bound_user_data")
+from vsockproxy.attestation.nsm_messages import MAX_FIELD_BYTES
+
+__all__ = ("KeyOrigin", "bound_fields", "bound_user_data")
 
 KeyOrigin = Literal["generated", "image"]
 """`generated`: in the enclave, which it never left. `image`: from a file of the image, which
 whoever has the image may read; such a document proves where the file is, not who has the key."""
-
-MAX_FIELD_BYTES: Final = 1024
-"""The longest public_key, user_data or nonce that the NSM takes."""
 
 
 def bound_user_data(public_key: bytes, origin: KeyOrigin) -> bytes:

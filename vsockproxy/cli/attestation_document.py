@@ -4,18 +4,22 @@ import binascii
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
-from typing import Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import click
 
 __all__ = (
     "Unusable",
+    "allow_debug_option",
     "check_extra",
     "end_refused",
+    "json_option",
+    "max_age_option",
     "parse_pcrs",
+    "pcrs_option",
     "print_document",
     "root_option",
     "show",
@@ -26,6 +30,8 @@ __all__ = (
 
 EXIT_REFUSED = 1
 
+_Command = Callable[..., Any]
+
 _MOST_FILE_BYTES: Final = 64 * 1024
 """More than the longest document in base64; of a file with more, no more is read."""
 _MOST_ROOTS_BYTES: Final = 1024 * 1024
@@ -33,6 +39,8 @@ _MOST_ROOTS_BYTES: Final = 1024 * 1024
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+", re.IGNORECASE)
 _PCR: Final = re.compile(r"([0-9]{1,2})=(.+)", re.DOTALL)
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}")
+_HEX_DIGITS: Final = re.compile(rb"[0-9A-Fa-f\s]+")
+"""Base64 by their looks, but no document in base64 has no other characters."""
 
 _IN_FIRST_LINE: Final = frozenset({"verified", "reason"})
 _OF_BYTES: Final = frozenset({"public_key", "user_data", "nonce"})
@@ -101,12 +109,44 @@ root_option = click.option(
     show_default="AWS's",
     help="The root certificates to trust in place of AWS's. Example: --root test-root.pem",
 )
-"""Of every command that verifies."""
+
+allow_debug_option = click.option(
+    "--allow-debug", is_flag=True, help="Take documents of enclaves in debug mode."
+)
+
+max_age_option = click.option(
+    "--max-age",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    show_default="none",
+    help="How far the document's timestamp may be from the time of verification. "
+    "Example: --max-age 300",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def pcrs_option(without: str) -> Callable[[_Command], _Command]:
+    """The option `--pcr`, for a decorator.
+
+    Args:
+        without: what holds where it is not given.
+    """
+    return click.option(
+        "--pcr",
+        "pcrs",
+        metavar="N=HEX",
+        multiple=True,
+        callback=parse_pcrs,
+        show_default=without,
+        help="A measurement that the enclave must have; may be given several times. "
+        "Example: --pcr 0=3aa0e6…",
+    )
 
 
 @click.command("show")
 @click.argument("file", metavar="FILE|-")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def show(file: str, as_json: bool) -> None:
     """Show what an attestation document says, unverified.
 
@@ -144,16 +184,8 @@ def show(file: str, as_json: bool) -> None:
     help="Verify at the document's own time: proves that it was good then, not that it is fresh.",
 )
 @root_option
-@click.option("--allow-debug", is_flag=True, help="Take documents of enclaves in debug mode.")
-@click.option(
-    "--pcr",
-    "pcrs",
-    metavar="N=HEX",
-    multiple=True,
-    callback=parse_pcrs,
-    show_default="any",
-    help="A measurement that it must have; may be given several times. Example: --pcr 0=3aa0e6…",
-)
+@allow_debug_option
+@pcrs_option("any")
 @click.option(
     "--nonce",
     metavar="HEX",
@@ -161,14 +193,8 @@ def show(file: str, as_json: bool) -> None:
     show_default="any",
     help="The nonce that it must hold. Example: --nonce 00112233445566778899aabbccddeeff",
 )
-@click.option(
-    "--max-age",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    show_default="none",
-    help="How far its timestamp may be from the time of verification. Example: --max-age 300",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@max_age_option
+@json_option
 def verify(
     file: str,
     at: datetime | None,
@@ -279,7 +305,7 @@ def _read_file(file: str, most: int, option: str = "") -> bytes:
 def _read_document(file: str) -> bytes:
     """The bytes of a document, which begin above 0x7f; so what is base64 can be nothing else."""
     content = _read_file(file, _MOST_FILE_BYTES)
-    if _BASE64.fullmatch(content.strip()):
+    if _BASE64.fullmatch(content.strip()) and not _HEX_DIGITS.fullmatch(content):
         try:
             return binascii.a2b_base64(b"".join(content.split()), strict_mode=True)
         except binascii.Error:

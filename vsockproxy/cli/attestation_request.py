@@ -84,12 +84,15 @@ def request(
     cannot be used.
     """
     from vsockproxy.attestation.nsm_errors import NsmError, NsmMissing, NsmRequestError
+    from vsockproxy.client.blocking import attestation_document
     from vsockproxy.nsm_device import Nsm, nsm_location
     from vsockproxy.nsm_locations import DEVELOPMENT_HINT
 
     nsm = Nsm(nsm_location())
     try:
-        document = nsm.attest(user_data, nonce, public_key)
+        document = attestation_document(
+            user_data=user_data, nonce=nonce, public_key=public_key, device=nsm.location
+        )
     except NsmRequestError as error:
         raise click.UsageError(str(error)) from None
     except NsmError as error:
@@ -107,4 +110,7 @@ def request(
         else:
             sys.stdout.buffer.write(document)
     except OSError as error:
-        raise click.FileError(str(output or "standard output"), error.strerror) from None
+        if output is None:
+            raise click.FileError("standard output", error.strerror) from None
+        text = f"{output} cannot be written: {error.strerror}"
+        raise click.BadParameter(text, param_hint="--output") from None

@@ -18,6 +18,7 @@ from vsockproxy.config.load import (
     read_file,
 )
 from vsockproxy.tls_files import check_tls_files
+from vsockproxy.trusted_roots import root_file_fault
 
 __all__ = ("command",)
 
@@ -38,7 +39,8 @@ class _Files:
             content = read_file(file)
             if not is_enclave_run(content):
                 document = parse(content, file)
-                errors = list(check_tls_files(document))
+                roots = root_file_fault(document)
+                errors = [*check_tls_files(document), *([roots] if roots else [])]
                 if errors:
                     raise ConfigErrors(errors)
                 return document

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import click
+import msgspec
 
 from vsockproxy.addresses import AddressError, Host, IpAddress, normalise_host
 from vsockproxy.cli.attestation_document import parse_pcrs
 from vsockproxy.config.errors import ConfigErrors, FileNotReadable
+from vsockproxy.config.field_types import PcrIndex, PcrValue
 from vsockproxy.config.load import Document, load
 from vsockproxy.config.model import EnclaveConfig, ParentConfig
 from vsockproxy.errors import Refused
@@ -23,6 +25,20 @@ EXIT_UNUSABLE = 2
 
 # glibc has both; musl has no EAI_NODATA.
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+
+
+def _pcrs(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> dict[int, bytes]:
+    """Measurements that a file could have; a click callback."""
+    pcrs = parse_pcrs(context, option, texts)
+    for index, value in pcrs.items():
+        try:
+            msgspec.convert({str(index): value.hex()}, dict[PcrIndex, PcrValue])
+        except msgspec.ValidationError:
+            text = f"PCR{index} with {len(value)} bytes: there are PCR0 to PCR31, of 48 bytes"
+            raise click.BadParameter(text) from None
+    return pcrs
 
 
 @click.command("explain")
@@ -47,7 +63,7 @@ _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", sock
 @click.option(
     "--pcr",
     "pcrs",
-    callback=parse_pcrs,
+    callback=_pcrs,
     metavar="N=HEX",
     multiple=True,
     show_default="it attests nothing",

@@ -14,15 +14,17 @@ EXIT_INVALID = 2
 def load_or_exit(context: click.Context, file: str, kind: Literal["parent", "enclave"]) -> Document:
     """Load a file; if it is not valid, print what `check` prints to stderr, and exit with 2.
 
-    So with the files for TLS that it names.
+    So with the files for TLS, and of trusted roots, that it names.
     """
     # Imported here: a sandbox without files starts faster without YAML.
     from vsockproxy.config.load import ConfigErrors, FileNotReadable, load
     from vsockproxy.tls_files import check_tls_files
+    from vsockproxy.trusted_roots import root_file_fault
 
     try:
         document = load(file, kind)
-        errors = list(check_tls_files(document))
+        roots = root_file_fault(document)
+        errors = [*check_tls_files(document), *([roots] if roots else [])]
         if errors:
             raise ConfigErrors(errors)
         return document

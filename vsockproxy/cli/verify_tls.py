@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vsockproxy.addresses import AddressError, parse_destination
+from vsockproxy.addresses import AddressError, normalise_host, parse_destination
 from vsockproxy.cli.attestation_document import (
     Unusable,
+    allow_debug_option,
     check_extra,
     end_refused,
-    parse_pcrs,
+    json_option,
+    max_age_option,
+    pcrs_option,
     print_document,
     root_option,
     trusted_roots,
@@ -24,41 +27,37 @@ if TYPE_CHECKING:
 __all__ = ("verify_tls",)
 
 
+def _host(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """A host in normal form; a click callback."""
+    del context, option
+    if text is None:
+        return None
+    try:
+        return normalise_host(text).text
+    except AddressError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command("verify-tls")
 @click.argument("address", metavar="HOST:PORT")
-@click.option(
-    "--pcr",
-    "pcrs",
-    metavar="N=HEX",
-    multiple=True,
-    callback=parse_pcrs,
-    show_default="none, which is refused",
-    help="A measurement that the enclave must have; may be given several times. "
-    "Example: --pcr 0=3aa0e6…",
-)
+@pcrs_option("none, which is refused")
 @click.option(
     "--any-pcr",
     is_flag=True,
     help="Take any enclave, as anybody with an AWS account can start one: proves next to nothing.",
 )
 @root_option
-@click.option("--allow-debug", is_flag=True, help="Take enclaves in debug mode.")
+@allow_debug_option
 @click.option(
     "--allow-image-key",
     is_flag=True,
     help="Take a key that is a file of the image, which the parent can read.",
 )
-@click.option(
-    "--max-age",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    show_default="none",
-    help="How far the document's timestamp may be from our clock; that it is fresh, its nonce says "
-    "already. Example: --max-age 60",
-)
+@max_age_option
 @click.option(
     "--server-name",
     metavar="NAME",
+    callback=_host,
     show_default="HOST",
     help="The name to ask the server for. Example: --server-name api.example.com",
 )
@@ -82,7 +81,7 @@ __all__ = ("verify_tls",)
     show_default=True,
     help="For the connection, the handshake and the document. Example: --timeout 3",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def verify_tls(
     address: str,
     pcrs: Mapping[int, bytes],
@@ -162,13 +161,13 @@ def verify_tls(
 def _context(ca: str | None, client_cert: str | None) -> "ssl.SSLContext":
     """What to connect with; a file that cannot be used is named with its option."""
     from vsockproxy.attested_tls import client_context
+    from vsockproxy.tls_files import TlsFileError
 
     try:
         client_context(ca)
-    except OSError as error:
-        raise Unusable(f"--ca {ca!r} cannot be used: {error.strerror or error}") from None
+    except TlsFileError as error:
+        raise Unusable(f"--ca: {error}") from None
     try:
         return client_context(ca, client_cert)
-    except OSError as error:
-        text = f"--client-cert {client_cert!r} cannot be used: {error.strerror or error}"
-        raise Unusable(text) from None
+    except TlsFileError as error:
+        raise Unusable(f"--client-cert: {error}") from None

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+from vsockproxy.attestation.nsm_errors import NsmRequestError
 from vsockproxy.client import kms_calls
 from vsockproxy.client.kms_calls import Call
 from vsockproxy.client.kms_errors import KmsError
 from vsockproxy.client.kms_exchange import CALL_SECONDS, READ_BYTES, Exchange, begin
 from vsockproxy.nsm_device import Nsm, nsm_location
+from vsockproxy.session.attesting import SESSION_LABEL
 
 __all__ = ("Kms", "attestation_document", "kms")
 
@@ -38,9 +40,15 @@ def attestation_document(
     Raises:
         NsmMissing: there is no module, or this process may not use it.
         NsmRefused: it said no.
-        NsmRequestError: an argument is too long.
+        NsmRequestError: an argument is too long, or the user data are those of a session's document
+            (`vsockproxy.session.attesting`), which no program has a use for.
         NsmTimedOut, NsmFailed, NsmResponseError: it did not answer, or not properly.
     """
+    if user_data is not None and user_data.startswith(SESSION_LABEL):
+        raise NsmRequestError(
+            f"user data that begin with {SESSION_LABEL!r} are for sessions with the parent alone: "
+            "begin them otherwise"
+        )
     return Nsm(device or nsm_location()).attest(user_data, nonce, public_key)
 
 

@@ -138,7 +138,7 @@ AccountId = Annotated[
     str,
     msgspec.Meta(
         pattern=r"^[0-9]{12}(?![\s\S])",
-        description='the 12 digits of an AWS account in quotes, as "111122223333"',
+        description='the 12 digits of an AWS account, as "111122223333"',
     ),
 ]
 ProxyProtocol = Literal["none", "v2"]

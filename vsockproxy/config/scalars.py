@@ -68,6 +68,8 @@ class Scalar(ABC):
     """What to write, for a value of another kind."""
     examples: ClassVar[tuple[str | int, ...]]
     """For the JSON Schema."""
+    values: ClassVar[tuple[type, ...]] = (str,)
+    """What `parse` makes of the text."""
     may_be_integer: ClassVar[bool] = False
     """Whether an integer stands for the same digits as text."""
 
@@ -262,6 +264,7 @@ else:
 
         wanted = "vsock://CID:PORT, unix:///PATH or tcp://ADDRESS:PORT"
         examples = ("vsock://any:5000", "unix:///run/app.sock?mode=0660", "tcp://127.0.0.1:8080")
+        values = (VsockAddress, UnixAddress, TcpAddress)
         parse = staticmethod(parse_endpoint)
 
     class TcpAddressText(Scalar):
@@ -269,6 +272,7 @@ else:
 
         wanted = "ADDRESS:PORT"
         examples = ("127.0.0.1:3128", "tcp://[::1]:3128")
+        values = (TcpAddress,)
         parse = staticmethod(parse_tcp_address)
 
     class UnixSocketText(Scalar):
@@ -276,6 +280,7 @@ else:
 
         wanted = "unix:///PATH"
         examples = ("unix:///run/app.sock",)
+        values = (VsockAddress, UnixAddress, TcpAddress)
         parse = staticmethod(_parse_unix_socket)
 
     class DestinationText(Scalar):
@@ -283,6 +288,7 @@ else:
 
         wanted = "HOST:PORT"
         examples = ("db.example:5432", "[2001:db8::1]:443")
+        values = (Destination,)
         parse = staticmethod(_parse_destination)
 
     class PatternText(Scalar):
@@ -339,6 +345,7 @@ else:
 
         wanted = "tcp://127.0.0.1:PORT, unix:///PATH, streams or acme"
         examples = ("tcp://127.0.0.1:8080", "unix:///run/app.sock", "streams", "acme")
+        values = (VsockAddress, UnixAddress, TcpAddress, str)
         parse = staticmethod(_parse_service_target)
 
     class NetworkText(Scalar):
@@ -361,24 +368,9 @@ else:
         wanted = "a number of bytes, or one with KiB or MiB"
         examples = ("512MiB", "16KiB", 1048576)
         may_be_integer = True
+        values = (int,)
         parse = staticmethod(_parse_size)
 
-    for scalar, values in {
-        EndpointText: (VsockAddress, UnixAddress, TcpAddress),
-        TcpAddressText: (TcpAddress,),
-        UnixSocketText: (VsockAddress, UnixAddress, TcpAddress),
-        DestinationText: (Destination,),
-        PatternText: (str,),
-        HostText: (str,),
-        MetadataUrlText: (str,),
-        EndpointUrlText: (str,),
-        AddressText: (str,),
-        SourceAddressText: (str,),
-        NameServerText: (str,),
-        ServiceTargetText: (VsockAddress, UnixAddress, TcpAddress, str),
-        NetworkText: (str,),
-        CapabilityText: (str,),
-        Size: (int,),
-    }.items():
-        for value in values:
+    for scalar in Scalar.__subclasses__():
+        for value in scalar.values:
             scalar.register(value)

@@ -144,14 +144,6 @@ class Limits(Section, frozen=True):
     rate: Rate | None = None
     """How fast streams may be opened and names asked for; without it, as fast as it goes."""
 
-    def share_of(self, workers: int) -> "Limits":
-        """What one of several workers may use of an enclave's streams and budget, rounded up."""
-        return msgspec.structs.replace(
-            self,
-            streams=-(-self.streams // workers),
-            receive_budget=-(-self.receive_budget // workers),
-        )
-
 
 class EnclaveLimits(Section, frozen=True):
     """Limits that differ for one enclave; the file's hold for what is not written here."""

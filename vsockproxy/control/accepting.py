@@ -1,6 +1,5 @@
 """The parent's supervisor accepts connections and decides which worker gets each one."""
 
-import errno
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import trio
 from vsockproxy.addresses import TcpAddress, UnixAddress, VsockAddress
 from vsockproxy.control.logs import EventLog
 from vsockproxy.control.supervisor import AcceptedConnection, Supervisor
-from vsockproxy.listening import Listener
+from vsockproxy.listening import ACCEPT_PAUSE_SECONDS, EXHAUSTED, OF_THE_LISTENER, Listener
 from vsockproxy.policy.reasons import Reason
 from vsockproxy.worker_messages import Connection
 
@@ -23,10 +22,6 @@ DEFAULT_UNIX_CID: Final = 4
 NO_CID: Final = 0
 """In the place of a CID, for connections that come from outside."""
 
-PAUSE_SECONDS: Final = 0.1
-"""After an accept that failed for want of descriptors or memory: trying at once would spin."""
-
-_WANTS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _AT_ONCE: Final = 64
 """Connections accepted from one listener before other tasks have their turn."""
 
@@ -117,20 +112,15 @@ async def accept_connections(
         except BlockingIOError:
             pass
         except OSError as error:
-            if error.errno in _WANTS:
+            if error.errno in EXHAUSTED:
                 if not is_in_want:
                     text = os.strerror(error.errno or 0)
                     fields: dict[str, object] = {"listener": str(listener.endpoint), "text": text}
                     log.write("error", "accept_failed", fields)
                 is_in_want = True
-                await trio.sleep(PAUSE_SECONDS)
-            elif not _is_of_the_connection(error):
+                await trio.sleep(ACCEPT_PAUSE_SECONDS)
+            elif error.errno in OF_THE_LISTENER:
                 raise
-
-
-def _is_of_the_connection(error: OSError) -> bool:
-    """Whether accept reports what happened to one connection, not to the listener (accept(2))."""
-    return error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP)
 
 
 def _log_refusal(log: EventLog, listener: Listener, cid: int) -> None:

@@ -11,20 +11,11 @@ import trio
 
 from vsockproxy.control.certificate_holder import CertificateHolder
 from vsockproxy.control.logs import EventLog, Relay
-from vsockproxy.control.services import NamedListener, Service
+from vsockproxy.control.services import NamedListener, Service, run_service_process
 from vsockproxy.control.supervisor import Supervisor
-from vsockproxy.control.worker_process import ExecutedWorker
-from vsockproxy.control.worker_start import start_worker
 from vsockproxy.credentials.locations import REGION_VARIABLES
 from vsockproxy.log import Log
-from vsockproxy.passed_memory import document_descriptor
-from vsockproxy.worker_messages import (
-    INSTANCE_BYTES,
-    Configure,
-    FromWorker,
-    RegionKnown,
-    RegionMissing,
-)
+from vsockproxy.worker_messages import FromWorker, RegionKnown, RegionMissing
 
 __all__ = ("CompanionProcess", "EnclaveServices")
 
@@ -64,39 +55,20 @@ class CompanionProcess:
         """Keep it running until the workers have ended."""
         if service.side == "parent":
             log.info("services_share_user", uid=os.getuid(), text=ONE_USER_TEXT)
-        document = document_descriptor(service.document)
-        process = Supervisor(
-            launch=lambda: ExecutedWorker(start_worker(self._module), relay),
-            configurations=[
-                Configure(
-                    0,
-                    bytes(INSTANCE_BYTES),
-                    service.line_format,
-                    service.log.level,
-                    [named.summary for named in self._listeners],
-                    listeners_follow=True,
-                    secret=self._secret.encode("ascii"),
-                )
-            ],
-            document=document,
-            listeners=[named.listener.socket.fileno() for named in self._listeners],
-            memory=self._memory,
-            log=log,
+        await run_service_process(
+            service,
+            workers,
+            relay,
+            log,
+            module=self._module,
+            listeners=self._listeners,
             observer=self,
-            kind="service",
+            begin=lambda nursery, process: self._begin(nursery, workers, process),
+            secret=self._secret,
+            memory=self._memory,
         )
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(process.run)
-                self._start(nursery, workers, process)
-                await workers.has_ended.wait()
-                process.stop()
-                await process.has_ended.wait()
-                nursery.cancel_scope.cancel()
-        finally:
-            os.close(document)
 
-    def _start(self, nursery: trio.Nursery, workers: Supervisor, process: Supervisor) -> None:
+    def _begin(self, nursery: trio.Nursery, workers: Supervisor, process: Supervisor) -> None:
         """Nothing runs beside the process."""
 
     async def ready(self, log: Log) -> None:
@@ -158,7 +130,7 @@ class EnclaveServices(CompanionProcess):
         finally:
             self._certificates.close()
 
-    def _start(self, nursery: trio.Nursery, workers: Supervisor, process: Supervisor) -> None:
+    def _begin(self, nursery: trio.Nursery, workers: Supervisor, process: Supervisor) -> None:
         workers.observe(self._certificates)
         self._certificates.attach(workers, process)
         nursery.start_soon(self._certificates.run)

@@ -14,6 +14,7 @@ from vsockproxy.config.document import Document
 from vsockproxy.control.ingress_relay import IngressRelay
 from vsockproxy.control.listeners import NamedListener
 from vsockproxy.control.logs import STDERR, Relay, Tap, open_log
+from vsockproxy.control.observing import Observer
 from vsockproxy.control.supervisor import Answer, MakeSockets, Supervisor
 from vsockproxy.control.watching import ServicesObserver, Watching
 from vsockproxy.control.worker_process import ExecutedWorker
@@ -29,6 +30,7 @@ __all__ = (
     "NamedListener",
     "Service",
     "announce_ready",
+    "run_service_process",
     "run_services",
     "supervision",
 )
@@ -164,13 +166,55 @@ async def supervision(
 async def run_services(
     service: Service, workers: Supervisor, watching: Watching, relay: Relay, log: Log
 ) -> None:
-    """Keep the process of services running until the workers have ended."""
-    module = service.services_module
-    assert module is not None  # or there is nothing to run
+    """Keep the process of services that watches the workers running until they have ended."""
+    assert service.services_module is not None  # or there is nothing to run
     log.info("services_share_user", uid=os.getuid(), text=ONE_USER_TEXT)
+
+    def begin(nursery: trio.Nursery, services: Supervisor) -> None:
+        watching.attach(workers, services)
+        nursery.start_soon(watching.run)
+
+    await run_service_process(
+        service,
+        workers,
+        relay,
+        log,
+        module=service.services_module,
+        listeners=service.services_listeners,
+        observer=ServicesObserver(watching),
+        begin=begin,
+    )
+
+
+async def run_service_process(
+    service: Service,
+    workers: Supervisor,
+    relay: Relay,
+    log: Log,
+    *,
+    module: str,
+    listeners: Sequence[NamedListener],
+    observer: Observer,
+    begin: Callable[[trio.Nursery, Supervisor], None],
+    secret: str = "",
+    memory: int | None = None,
+) -> None:
+    """Keep a process of services running until the workers have ended.
+
+    Args:
+        service: what it serves beside.
+        workers: those that it ends after.
+        relay: takes what it writes.
+        log: gets a line for each death.
+        module: what is executed.
+        listeners: its listening sockets.
+        observer: gets what it says.
+        begin: starts what runs for as long as it does, given its supervisor.
+        secret: what requests have to show; empty for nothing.
+        memory: the descriptor of what a process leaves to the one that replaces it, if it does.
+    """
     document = document_descriptor(service.document)
-    listeners = service.services_listeners
-    services = Supervisor(
+    process = Supervisor(
         launch=lambda: ExecutedWorker(start_worker(module), relay),
         configurations=[
             Configure(
@@ -180,22 +224,23 @@ async def run_services(
                 service.log.level,
                 [named.summary for named in listeners],
                 listeners_follow=bool(listeners),
+                secret=secret.encode("ascii"),
             )
         ],
         document=document,
         listeners=[named.listener.socket.fileno() for named in listeners],
+        memory=memory,
         log=log,
-        observer=ServicesObserver(watching),
+        observer=observer,
         kind="service",
     )
-    watching.attach(workers, services)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(watching.run)
-            nursery.start_soon(services.run)
+            begin(nursery, process)
+            nursery.start_soon(process.run)
             await workers.has_ended.wait()
-            services.stop()
-            await services.has_ended.wait()
+            process.stop()
+            await process.has_ended.wait()
             nursery.cancel_scope.cancel()
     finally:
         os.close(document)

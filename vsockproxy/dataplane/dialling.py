@@ -28,6 +28,7 @@ from vsockproxy.addresses import (
     format_ip,
 )
 from vsockproxy.errors import VsockproxyError
+from vsockproxy.listening import set_vsock_buffer
 
 __all__ = (
     "DialError",
@@ -46,10 +47,6 @@ STAGGER_SECONDS: Final = 0.25
 
 MOST_ATTEMPTS_AT_ONCE: Final = 8
 """Descriptors that one dial may hold; the oldest attempt gives way to the next address."""
-
-VSOCK_BUFFER_BYTES: Final = 2 * 1024 * 1024
-"""SO_VM_SOCKETS_BUFFER_SIZE: what the peer may send before we read. The kernel's 256 KiB is read
-to the end before the sender is woken, so a large buffer keeps the sender from stopping."""
 
 KEEPALIVE_IDLE_SECONDS: Final = 60
 KEEPALIVE_INTERVAL_SECONDS: Final = 30
@@ -114,12 +111,10 @@ class DialResult:
     address: IpAddress
 
 
-async def connect(
-    endpoint: Endpoint, *, timeout_seconds: float, vsock_buffer_bytes: int = VSOCK_BUFFER_BYTES
-) -> Socket:
+async def connect(endpoint: Endpoint, *, timeout_seconds: float) -> Socket:
     """Connect to one endpoint and give the socket, non-blocking, to the caller.
 
-    TCP sockets come tuned (`tune_tcp`), vsock sockets with a buffer of `vsock_buffer_bytes`.
+    TCP sockets come tuned (`tune_tcp`), vsock sockets with their buffer (`set_vsock_buffer`).
 
     Raises:
         DialError: the endpoint did not accept within `timeout_seconds`.
@@ -130,16 +125,14 @@ async def connect(
         return (await dial(addresses, endpoint.port, timeout_seconds=timeout_seconds)).socket
     sock: Socket | None = None
     try:
-        sock, socket_address = _open(endpoint, vsock_buffer_bytes)
+        sock, socket_address = _open(endpoint)
         await _establish(sock, socket_address, timeout_seconds)
     except BaseException as error:
         if sock is not None:
             sock.close()
         if not isinstance(error, OSError):
             raise
-        if error.errno is None:  # TimeoutError is an OSError; ours, not the kernel's ETIMEDOUT
-            raise DialError("timed_out", f"{endpoint}: {_silence(timeout_seconds)}") from None
-        raise DialError(_kind(error.errno), f"{endpoint}: {_error_text(error.errno)}") from None
+        raise _failure(endpoint, error, timeout_seconds) from None
     return sock
 
 
@@ -156,11 +149,7 @@ async def connect_socket(
         tune_tcp(sock)
         await _establish(sock, (format_ip(address), port), timeout_seconds)
     except OSError as error:
-        if error.errno is None:  # as in `connect`
-            text = f"{destination}: {_silence(timeout_seconds)}"
-            raise DialError("timed_out", text) from None
-        text = f"{destination}: {_error_text(error.errno)}"
-        raise DialError(_kind(error.errno), text) from None
+        raise _failure(destination, error, timeout_seconds) from None
     if fault := peer_fault(sock, address, port):
         raise DialError("refused", f"{destination}: {fault}")
 
@@ -358,11 +347,9 @@ class _Race:
         return DialError(kind, text or f"port {self._port}: there is no address to dial")
 
 
-def _open(
-    endpoint: UnixAddress | VsockAddress, vsock_buffer_bytes: int
-) -> tuple[Socket, SocketAddress]:
+def _open(endpoint: UnixAddress | VsockAddress) -> tuple[Socket, SocketAddress]:
     if isinstance(endpoint, VsockAddress):
-        return _open_vsock(vsock_buffer_bytes), (endpoint.cid, endpoint.port)
+        return _open_vsock(), (endpoint.cid, endpoint.port)
     return socket.socket(socket.AF_UNIX, _STREAM), endpoint.path
 
 
@@ -394,14 +381,12 @@ def _bind(sock: Socket, source: IpAddress) -> None:
         raise _SourceError(text) from None
 
 
-def _open_vsock(buffer_bytes: int) -> Socket:
+def _open_vsock() -> Socket:
     if not hasattr(socket, "AF_VSOCK"):  # some builds of Python were compiled without it
         raise OSError(errno.EAFNOSUPPORT, "")
     sock = socket.socket(socket.AF_VSOCK, _STREAM)
     try:
-        # Before connect, and the maximum first: the size is clamped to it.
-        for option in (socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE, socket.SO_VM_SOCKETS_BUFFER_SIZE):
-            sock.setsockopt(socket.AF_VSOCK, option, buffer_bytes)
+        set_vsock_buffer(sock)  # before connect
     except BaseException:
         sock.close()
         raise
@@ -439,6 +424,12 @@ async def _writable(descriptor: int) -> None:
         await ready.wait()
     finally:
         loop.remove_writer(descriptor)
+
+
+def _failure(whom: Endpoint | Destination, error: OSError, timeout_seconds: float) -> DialError:
+    if error.errno is None:  # TimeoutError is an OSError; ours, not the kernel's ETIMEDOUT
+        return DialError("timed_out", f"{whom}: {_silence(timeout_seconds)}")
+    return DialError(_kind(error.errno), f"{whom}: {_error_text(error.errno)}")
 
 
 def _kind(code: int | None) -> Kind:

@@ -1,18 +1,14 @@
 """Sockets by hand for coroutines, on any family: uvloop's transports do not take AF_VSOCK."""
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable
 
 from vsockproxy.dataplane.closing import arm_reset
 from vsockproxy.dataplane.dialling import tune_tcp
+from vsockproxy.listening import ACCEPT_PAUSE_SECONDS, EXHAUSTED
 
 ACCEPTS_PER_EVENT = 64
-ACCEPT_PAUSE_SECONDS = 0.1
-"""Rest after the process or the machine ran out of descriptors or memory."""
-
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 async def receive(sock: socket.socket, most_bytes: int) -> bytes:
@@ -117,7 +113,7 @@ class Acceptor:
             except (InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in _EXHAUSTED:
+                if error.errno not in EXHAUSTED:
                     raise
                 self._loop.remove_reader(self._listener.fileno())
                 self._timer = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._start)

@@ -20,7 +20,7 @@ from typing import Final
 
 from vsockproxy.dataplane.loop import now, timeout
 from vsockproxy.dataplane.stream_end import StreamEnd
-from vsockproxy.dataplane.tls_failures import TlsFailed
+from vsockproxy.dataplane.tls_failures import TlsFailed, TlsTruncated
 from vsockproxy.dataplane.tls_records import CHUNK_BYTES, RECORD_BYTES, TlsRecords
 from vsockproxy.dataplane.tls_socket import TlsSocket
 from vsockproxy.protocols.client_hello import ClientHelloReader
@@ -111,7 +111,7 @@ class TlsConnection:
         try:
             async with timeout(seconds):
                 while not await self._step():
-                    await self._feed("it closed before the handshake was complete")
+                    await self._feed(TlsFailed("it closed before the handshake was complete"))
         except TimeoutError as error:
             if error.errno is not None:  # the kernel's ETIMEDOUT, not ours
                 raise TlsFailed(f"the connection failed in the handshake: {error}") from None
@@ -145,7 +145,7 @@ class TlsConnection:
         """Plaintext that has arrived, waiting for some; empty at the peer's close_notify.
 
         Raises:
-            TlsFailed: the peer broke off, or broke the rules.
+            TlsFailed: the peer broke the rules; TlsTruncated: it broke off.
             OSError: as from what carries the records.
         """
         while not self.records.has_peer_ended:
@@ -153,7 +153,7 @@ class TlsConnection:
             if length:
                 return bytes(_decrypted[:length])
             if not self.records.has_peer_ended:
-                await self._feed("it closed without close_notify: something may be missing")
+                await self._feed(TlsTruncated())
         return b""
 
     async def write(self, data: bytes) -> None:
@@ -216,11 +216,11 @@ class TlsConnection:
         local, rest = self.local_socket(sock, failed, closed, end.remote_ended_above)
         end.attach(local, to_local=rest)
 
-    async def _feed(self, text_at_end: str) -> None:
+    async def _feed(self, at_end: TlsFailed) -> None:
         if not self._backlog:
             self._backlog = memoryview(await self._read())
             if not self._backlog:
-                raise TlsFailed(text_at_end)
+                raise at_end
         chunk, self._backlog = self._backlog[:CHUNK_BYTES], self._backlog[CHUNK_BYTES:]
         if self.records.tls.server_side and len(self._first_bytes) < MAX_HELLO_BYTES:
             self._first_bytes += chunk[:MAX_HELLO_BYTES]

@@ -7,7 +7,7 @@ from typing import Final
 from vsockproxy.errors import Refused
 from vsockproxy.policy.reasons import Reason
 
-__all__ = ("TlsFailed", "describe")
+__all__ = ("TlsFailed", "TlsTruncated", "describe")
 
 MOST_TEXT: Final = 200
 
@@ -17,6 +17,13 @@ class TlsFailed(Refused):
 
     def __init__(self, text: str) -> None:
         super().__init__(Reason.TLS_FAILED, text)
+
+
+class TlsTruncated(TlsFailed):
+    """The other end closed without close_notify."""
+
+    def __init__(self) -> None:
+        super().__init__("it closed without close_notify: something may be missing")
 
 
 _VERIFY: Final[Mapping[int, str]] = {

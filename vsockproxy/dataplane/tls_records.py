@@ -111,6 +111,7 @@ class TlsRecords:
             TlsFailed: a record is not what the peer would send.
         """
         length = 0
+        to_be_sent = self._outgoing.pending
         read: Callable[[int, memoryview], int] = self.tls.read  # type: ignore[assignment]  # a count, where a buffer is given
         try:
             while count := read(CHUNK_BYTES, into[length:]):
@@ -122,11 +123,21 @@ class TlsRecords:
             self.has_peer_ended = True
         except ssl.SSLError as error:
             raise TlsFailed(describe(error)) from None
+        if self._outgoing.pending > to_be_sent and self._is_asked_anew:
+            raise TlsFailed("it wants to negotiate anew, which is off")
         if length:
             self._barren = 0
         if self.has_peer_ended:
             self._incoming.read()
         return length
+
+    @property
+    def _is_asked_anew(self) -> bool:
+        """Of a server whose reading has made a record: whether that is a `no_renegotiation`.
+
+        With TLS 1.2 nothing else is. A client waits for it, and takes it for the end.
+        """
+        return self.tls.server_side and self.tls.version() == "TLSv1.2"
 
     def encrypt(self, data: memoryview) -> None:
         """Make records of plaintext, at most `CHUNK_BYTES`; `take` has them.

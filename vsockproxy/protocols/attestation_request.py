@@ -13,8 +13,8 @@ from typing import Final
 
 import h11
 
-from vsockproxy.protocols.errors import HeadError, HttpRequestError
-from vsockproxy.protocols.http_head import HeadReader, without_quotes
+from vsockproxy.protocols.errors import HttpRequestError
+from vsockproxy.protocols.http_head import HeadReader, is_kept_alive, receive_request
 
 __all__ = (
     "ATTESTATION_PATH",
@@ -43,8 +43,6 @@ _ENDS_PATH: Final = b" ?"
 """What has to follow the path; with anything else it is a longer one, and not ours."""
 
 _NONCE: Final = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z", re.ASCII)
-
-_REASON: Final = "http_request_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,38 +110,17 @@ class AttestationRequestReader:
         return self._read(seen)
 
     def _read(self, data: bytes) -> AttestationRequest | None:
-        try:
-            parts = self._head.receive(data)
-        except HeadError as error:
-            status = 431 if error.is_too_large else 400
-            raise HttpRequestError(status, _REASON, error.text) from None
-        if parts is None:
+        received = receive_request(self._head, data)
+        if received is None:
             return None
-        head, following = parts
-        request = _parse(head)
+        request, _, following = received
         has_body = any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
             for name, value in request.headers
         )
         if has_body:
-            raise HttpRequestError(400, _REASON, "a request with a body: send it without")
-        closes = any(
-            name == b"connection" and b"close" in value.lower().replace(b" ", b"").split(b",")
-            for name, value in request.headers
-        )
-        keeps_alive = request.http_version == b"1.1" and not closes
-        return AttestationRequest(_nonce_of(request), keeps_alive, following)
-
-
-def _parse(head: bytes) -> h11.Request:
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-    try:
-        connection.receive_data(head)
-        request = connection.next_event()
-    except h11.RemoteProtocolError as error:
-        raise HttpRequestError(400, _REASON, without_quotes(error)) from None
-    assert isinstance(request, h11.Request), "a whole head"
-    return request
+            raise HttpRequestError(400, "a request with a body: send it without")
+        return AttestationRequest(_nonce_of(request), is_kept_alive(request), following)
 
 
 def _nonce_of(request: h11.Request) -> bytes:
@@ -151,12 +128,12 @@ def _nonce_of(request: h11.Request) -> bytes:
     name, _, value = query.partition("=")
     mend = f"write {ATTESTATION_PATH}?nonce=HEX and nothing else"
     if name != "nonce" or "&" in query:
-        raise HttpRequestError(400, _REASON, f"the query is not one nonce: {mend}")
+        raise HttpRequestError(400, f"the query is not one nonce: {mend}")
     if not _NONCE.match(value):
-        raise HttpRequestError(400, _REASON, f"the nonce is not bytes in hex: {mend}")
+        raise HttpRequestError(400, f"the nonce is not bytes in hex: {mend}")
     if len(value) > 2 * MAX_NONCE_BYTES:
         text = f"the nonce has more than {MAX_NONCE_BYTES} bytes"
-        raise HttpRequestError(400, _REASON, text)
+        raise HttpRequestError(400, text)
     return bytes.fromhex(value)
 
 

@@ -19,7 +19,7 @@ ProtocolError
 Texts never quote what was sent, beyond names: heads carry credentials, and texts are logged.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from vsockproxy.errors import VsockproxyError
 
@@ -56,11 +56,32 @@ class HttpError(ProtocolError):
 
 
 class HttpRequestError(HttpError):
-    """The client sent what this proxy does not take."""
+    """The client sent what is not taken from it.
+
+    Args:
+        status: the HTTP status of the answer.
+        text: one line: what is wrong and what to do.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, "http_request_error", text)
+
+
+MALFORMED: Final = "http_protocol_error"
+INCOMPLETE: Final = "http_response_incomplete"
+"""The reasons of an HttpResponseError."""
 
 
 class HttpResponseError(HttpError):
-    """The origin sent, or left out, what the client must not take for an answer."""
+    """The origin sent, or left out, what the client must not take for an answer.
+
+    Args:
+        reason: `MALFORMED` or `INCOMPLETE`.
+        text: one line: what is wrong.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(502, reason, text)
 
 
 class SocksError(ProtocolError):

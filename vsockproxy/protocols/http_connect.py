@@ -12,8 +12,7 @@ from typing import Final
 import h11
 
 from vsockproxy.addresses import Destination
-from vsockproxy.protocols.errors import HeadError, HttpResponseError
-from vsockproxy.protocols.http_exchange import INCOMPLETE, MALFORMED
+from vsockproxy.protocols.errors import INCOMPLETE, MALFORMED, HeadError, HttpResponseError
 from vsockproxy.protocols.http_head import HeadReader, without_quotes
 
 __all__ = ("ConnectAnswer", "ConnectExchange")
@@ -111,15 +110,15 @@ class ConnectExchange:
                     raise HeadError(f"more than {MAX_INTERIM_HEADS} heads of status 1xx")
                 self._head = _head_reader()
         except HeadError as error:
-            raise HttpResponseError(502, MALFORMED, f"sent {error.text}") from None
+            raise HttpResponseError(MALFORMED, f"sent {error.text}") from None
         except h11.RemoteProtocolError as error:
             text = f"sent a malformed response: {without_quotes(error)}"
-            raise HttpResponseError(502, MALFORMED, text) from None
+            raise HttpResponseError(MALFORMED, text) from None
         return None
 
     def eof(self) -> HttpResponseError:
         """What it means that the proxy closed before its answer was complete."""
-        return HttpResponseError(502, INCOMPLETE, "closed before it had answered")
+        return HttpResponseError(INCOMPLETE, "closed before it had answered")
 
 
 def _head_reader() -> HeadReader:

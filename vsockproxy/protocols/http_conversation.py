@@ -13,17 +13,21 @@ from typing import Final
 import h11
 
 from vsockproxy.protocols.errors import HeadError, HttpRequestError
-from vsockproxy.protocols.http_head import HeadReader, header, without_quotes
-from vsockproxy.protocols.http_service import (
+from vsockproxy.protocols.http_head import (
     MAX_FRAMING_BYTES,
+    HeadReader,
+    head_refused,
+    header,
+    is_kept_alive,
+    without_quotes,
+)
+from vsockproxy.protocols.http_service import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
     ServiceAnswer,
 )
 
 __all__ = ("BodyRequest", "Conversation")
-
-_REQUEST_ERROR: Final = "http_request_error"
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -115,11 +119,10 @@ class Conversation:
                     return self._whole()
         except HeadError as error:
             self.is_over = True
-            status = 431 if error.is_too_large else 400
-            raise HttpRequestError(status, _REQUEST_ERROR, error.text) from None
+            raise head_refused(error) from None
         except h11.RemoteProtocolError as error:
             self.is_over = True
-            raise HttpRequestError(400, _REQUEST_ERROR, without_quotes(error)) from None
+            raise HttpRequestError(400, without_quotes(error)) from None
         except HttpRequestError:
             self.is_over = True
             raise
@@ -129,11 +132,10 @@ class Conversation:
         self._connection.receive_data(head)
         request = self._connection.next_event()
         if not isinstance(request, h11.Request):
-            raise HttpRequestError(400, _REQUEST_ERROR, "no whole request")
+            raise HttpRequestError(400, "no whole request")
         self._request = request
         if not request.target.startswith(b"/"):
-            text = "the target is no path: this is no proxy"
-            raise HttpRequestError(400, _REQUEST_ERROR, text)
+            raise HttpRequestError(400, "the target is no path: this is no proxy")
         # h11 has checked that it is a number, of at most 20 digits.
         length = header(request, b"content-length")
         if length is not None and int(length) > self._max_body_bytes:
@@ -155,20 +157,13 @@ class Conversation:
 
     def _too_long(self) -> HttpRequestError:
         text = f"a body of more than {self._max_body_bytes} bytes"
-        return HttpRequestError(413, _REQUEST_ERROR, text)
+        return HttpRequestError(413, text)
 
     def _whole(self) -> BodyRequest:
         request = self._request
         assert request is not None  # `receive` has seen it
         self.interim = b""
-        named = {
-            option.strip().lower()
-            for name, value in request.headers
-            if name == b"connection"
-            for option in value.split(b",")
-        }
-        if b"close" in named or request.http_version != b"1.1":
-            self.is_over = True
+        self.is_over = not is_kept_alive(request)
         return BodyRequest(
             request.method.decode("ascii"),
             request.target.decode("ascii"),

@@ -14,9 +14,22 @@ from typing import Final
 
 import h11
 
-from vsockproxy.protocols.errors import HeadError, HttpRequestError, HttpResponseError
-from vsockproxy.protocols.http_head import HeadReader, header, without_quotes
-from vsockproxy.protocols.http_proxy import DEFAULT_HTTP_PORT, REQUEST_ERROR, ForwardRequest
+from vsockproxy.protocols.errors import (
+    INCOMPLETE,
+    MALFORMED,
+    HeadError,
+    HttpRequestError,
+    HttpResponseError,
+)
+from vsockproxy.protocols.http_head import (
+    MAX_FRAMING_BYTES,
+    HeadReader,
+    connection_options,
+    header,
+    is_kept_alive,
+    without_quotes,
+)
+from vsockproxy.protocols.http_proxy import DEFAULT_HTTP_PORT, ForwardRequest
 
 __all__ = ("ForwardedExchange",)
 
@@ -24,13 +37,6 @@ MAX_RESPONSE_HEAD_BYTES: Final = 32 * 1024
 """Twice a request's head: cookies and policies make them long. Node takes 16 KiB, Go 1 MiB. While
 h11 reads one it uses up to 280 times its size, which makes 9 MiB, for a moment."""
 MAX_RESPONSE_HEADERS: Final = 256
-
-MAX_FRAMING_BYTES: Final = 2048
-"""Of one chunk header or trailer section that h11 waits for, and of the pieces it is fed in.
-
-h11 takes time quadratic in their length to refuse some of them. Together the two bound it at 4 KiB,
-which is 50 ms; a piece of 64 KiB would block everybody for 15 s. Between 2 and 4 KiB it depends on
-the pieces whether they are taken; real ones have tens of bytes."""
 
 _HOP_BY_HOP = frozenset(
     (
@@ -46,10 +52,6 @@ _HOP_BY_HOP = frozenset(
 )
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 """Not removed because a Connection header names them: h11 writes the body that they announce."""
-
-INCOMPLETE: Final = "http_response_incomplete"
-MALFORMED: Final = "http_protocol_error"
-"""The reasons of an HttpResponseError: error types of RFC 9209, section 2.3."""
 
 
 class ForwardedExchange:
@@ -164,7 +166,7 @@ class ForwardedExchange:
         try:
             payload, rest = _read_body(self._client, data, self._client_step)
         except h11.RemoteProtocolError as error:
-            raise HttpRequestError(400, REQUEST_ERROR, without_quotes(error)) from None
+            raise HttpRequestError(400, without_quotes(error)) from None
         if rest is not None:
             self._request_is_complete = True
             self._surplus = rest
@@ -177,7 +179,7 @@ class ForwardedExchange:
             HttpRequestError: the request's body was not complete.
         """
         if not self._request_is_complete and not self._is_complete:
-            raise HttpRequestError(400, REQUEST_ERROR, "the client closed inside its body")
+            raise HttpRequestError(400, "the client closed inside its body")
 
     def origin_data(self, data: bytes) -> bytes:
         """Take bytes from the origin, return bytes for the client.
@@ -199,10 +201,10 @@ class ForwardedExchange:
                 interim += self._pass_head(head)
             return interim + self._pass_body(data)
         except HeadError as error:
-            raise HttpResponseError(502, MALFORMED, f"the origin sent {error.text}") from None
+            raise HttpResponseError(MALFORMED, f"the origin sent {error.text}") from None
         except h11.RemoteProtocolError as error:
             text = f"the origin's response: {without_quotes(error)}"
-            raise HttpResponseError(502, MALFORMED, text) from None
+            raise HttpResponseError(MALFORMED, text) from None
 
     def origin_eof(self) -> bytes:
         """Take the origin's clean end, return the last bytes for the client.
@@ -215,13 +217,13 @@ class ForwardedExchange:
         if self._is_complete:
             return b""
         if self.may_answer:
-            raise HttpResponseError(502, INCOMPLETE, "the origin closed before it had answered")
+            raise HttpResponseError(INCOMPLETE, "the origin closed before it had answered")
         self._origin.receive_data(b"")
         try:
             return self._pass_body(b"")
         except h11.RemoteProtocolError:
             text = "the origin closed inside its response"
-            raise HttpResponseError(502, INCOMPLETE, text) from None
+            raise HttpResponseError(INCOMPLETE, text) from None
 
     def _pass_head(self, head: bytes) -> bytes:
         self._origin.receive_data(head)
@@ -259,21 +261,10 @@ class ForwardedExchange:
     def _our_own(self, message: h11.Request | h11.Response) -> list[tuple[bytes, bytes]]:
         """What an intermediary adds (RFC 9110, section 7.6.3), and whether nothing follows."""
         via = (b"Via", message.http_version + b" vsockproxy")
-        if self._may_persist and _is_kept_alive(message):
+        if self._may_persist and is_kept_alive(message):
             return [via]
         self._may_persist = False
         return [via, (b"Connection", b"close")]
-
-
-def _is_kept_alive(message: h11.Request | h11.Response) -> bool:
-    """Whether its sender will take, or make, another exchange (RFC 9112, section 9.3)."""
-    options = {
-        option.strip().lower()
-        for name, value in message.headers
-        if name == b"connection"
-        for option in value.split(b",")
-    }
-    return message.http_version == b"1.1" and b"close" not in options
 
 
 def _response_head_reader() -> HeadReader:
@@ -297,13 +288,7 @@ def _end_to_end(
     message: h11.Request | h11.InformationalResponse | h11.Response,
 ) -> list[tuple[bytes, bytes]]:
     """The headers that are meant for more than the next hop, as they were written."""
-    named = {
-        option.strip().lower()
-        for name, value in message.headers
-        if name == b"connection"
-        for option in value.split(b",")
-    }
-    dropped = _HOP_BY_HOP | (named - _FRAMING)
+    dropped = _HOP_BY_HOP | (connection_options(message) - _FRAMING)
     return [item for item in message.headers.raw_items() if item[0].lower() not in dropped]
 
 

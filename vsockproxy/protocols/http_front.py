@@ -7,15 +7,13 @@ import re
 from typing import Final
 
 from vsockproxy.addresses import Destination
-from vsockproxy.protocols.errors import HeadError
-from vsockproxy.protocols.http_head import HeadReader
+from vsockproxy.protocols.errors import HttpRequestError
+from vsockproxy.protocols.http_head import HeadReader, receive_request
 from vsockproxy.protocols.http_proxy import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
     ForwardRequest,
     check_framing,
-    parse_request,
-    request_refused,
 )
 
 __all__ = ("DEFAULT_HTTPS_PORT", "FrontRequestReader")
@@ -46,16 +44,12 @@ class FrontRequestReader:
         Raises:
             HttpRequestError: to be answered with `http_answers.refusal`; then close.
         """
-        try:
-            parts = self._head.receive(data)
-        except HeadError as error:
-            raise request_refused(error.text, 431 if error.is_too_large else 400) from None
-        if parts is None:
+        received = receive_request(self._head, data)
+        if received is None:
             return None
-        head, trailing = parts
-        request = parse_request(head)
+        request, head, trailing = received
         if request.method == b"CONNECT":
-            raise request_refused("this is no proxy: CONNECT leads nowhere", 501)
+            raise HttpRequestError(501, "this is no proxy: CONNECT leads nowhere")
         check_framing(request)
         target = _origin_form(request.target.decode("ascii"), request.method)
         method = request.method.decode("ascii")
@@ -72,4 +66,4 @@ def _origin_form(target: str, method: bytes) -> str:
             target = f"/{target}"
     if target.startswith("/") or (target == "*" and method == b"OPTIONS"):
         return target
-    raise request_refused("the target of the request is no path")
+    raise HttpRequestError(400, "the target of the request is no path")

@@ -9,10 +9,18 @@ Whatever the pieces, the outcome is the one that the first offending byte decide
 """
 
 import re
+from typing import Final
 
 import h11
 
-from vsockproxy.protocols.errors import HeadError
+from vsockproxy.protocols.errors import HeadError, HttpRequestError
+
+MAX_FRAMING_BYTES: Final = 2048
+"""Of one chunk header or trailer section that h11 waits for, and of the pieces it is fed in.
+
+h11 takes time quadratic in their length to refuse some of them. Together the two bound it at 4 KiB,
+which is 50 ms; a piece of 64 KiB would block everybody for 15 s. Between 2 and 4 KiB it depends on
+the pieces whether they are taken; real ones have tens of bytes."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _FORBIDDEN = re.compile(rb"[\x00\x0b\x0c]|(?<!\r)\n|\r(?!\n|\Z)|\n[ \t]")
@@ -65,9 +73,68 @@ class HeadReader:
         return None
 
 
+def receive_request(reader: HeadReader, data: bytes) -> tuple[h11.Request, bytes, bytes] | None:
+    """Take the next bytes of a request; None while its head is incomplete.
+
+    Returns:
+        The request, its head as it came, and what follows that.
+
+    Raises:
+        HttpRequestError: it is no request of HTTP/1; the reader is of no further use.
+    """
+    try:
+        parts = reader.receive(data)
+    except HeadError as error:
+        raise head_refused(error) from None
+    if parts is None:
+        return None
+    head, following = parts
+    return parse_request(head), head, following
+
+
+def parse_request(head: bytes) -> h11.Request:
+    """Parse a head that a `HeadReader` has let pass.
+
+    Raises:
+        HttpRequestError: it is no request of HTTP/1.
+    """
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(head)
+    try:
+        request = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise HttpRequestError(error.error_status_hint, without_quotes(error)) from None
+    assert isinstance(request, h11.Request), "a whole head is a request or an error"
+    if request.http_version not in (b"1.0", b"1.1"):
+        raise HttpRequestError(505, "only HTTP/1.1 is spoken here")
+    return request
+
+
+def head_refused(error: HeadError) -> HttpRequestError:
+    """What a client is told whose request has such a head."""
+    return HttpRequestError(431 if error.is_too_large else 400, error.text)
+
+
 def header(message: h11.Request | h11.Response, name: bytes) -> bytes | None:
     """The value of the first header `name` (lower case), None without one."""
     return next((value for found, value in message.headers if found == name), None)
+
+
+def connection_options(
+    message: h11.Request | h11.InformationalResponse | h11.Response,
+) -> set[bytes]:
+    """What its Connection headers name, in lower case (RFC 9110, section 7.6.1)."""
+    return {
+        option.strip().lower()
+        for name, value in message.headers
+        if name == b"connection"
+        for option in value.split(b",")
+    }
+
+
+def is_kept_alive(message: h11.Request | h11.Response) -> bool:
+    """Whether its sender will take, or make, another exchange (RFC 9112, section 9.3)."""
+    return message.http_version == b"1.1" and b"close" not in connection_options(message)
 
 
 def without_quotes(error: h11.ProtocolError) -> str:

@@ -18,8 +18,8 @@ from typing import Final
 import h11
 
 from vsockproxy.addresses import AddressError, Destination, normalise_host, parse_destination
-from vsockproxy.protocols.errors import HeadError, HttpRequestError
-from vsockproxy.protocols.http_head import HeadReader, header, without_quotes
+from vsockproxy.protocols.errors import HttpRequestError
+from vsockproxy.protocols.http_head import HeadReader, header, receive_request
 
 __all__ = ("ConnectRequest", "ForwardRequest", "ProxyRequestReader")
 
@@ -28,9 +28,6 @@ MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_HEADERS: Final = 100
 """As in Apache and HAProxy."""
 DEFAULT_HTTP_PORT: Final = 80
-
-REQUEST_ERROR: Final = "http_request_error"
-"""The reason of every HttpRequestError: the error type of RFC 9209, section 2.3, for a 4xx."""
 
 _TOKEN_CHARACTERS = frozenset(
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -99,14 +96,10 @@ class ProxyRequestReader:
         if self._is_empty and data:
             self._is_empty = False
             _check_first_byte(data[0])
-        try:
-            parts = self._head.receive(data)
-        except HeadError as error:
-            raise request_refused(error.text, 431 if error.is_too_large else 400) from None
-        if parts is None:
+        received = receive_request(self._head, data)
+        if received is None:
             return None
-        head, trailing = parts
-        request = parse_request(head)
+        request, head, trailing = received
         if request.method == b"CONNECT":
             return self._read_connect(request, trailing)
         return self._read_forward(request, head, trailing)
@@ -115,12 +108,14 @@ class ProxyRequestReader:
         try:
             destination = _parse_authority(request.target.decode("ascii"), None)
         except AddressError as error:
-            raise request_refused(f"CONNECT wants HOST:PORT: {error}") from None
+            raise HttpRequestError(400, f"CONNECT wants HOST:PORT: {error}") from None
         if header(request, b"transfer-encoding") or header(request, b"content-length") not in (
             None,
             b"0",
         ):
-            raise request_refused("CONNECT has no body: send neither length nor Transfer-Encoding")
+            raise HttpRequestError(
+                400, "CONNECT has no body: send neither length nor Transfer-Encoding"
+            )
         self._check_host(request, destination, destination.port)
         return ConnectRequest(destination, trailing)
 
@@ -140,9 +135,9 @@ class ProxyRequestReader:
         try:
             named = _parse_authority(value.decode("latin-1"), default_port)
         except AddressError as error:
-            raise request_refused(f"the Host header is malformed: {error}") from None
+            raise HttpRequestError(400, f"the Host header is malformed: {error}") from None
         if named != destination and named.host.text not in self._own_hosts:
-            raise request_refused(f"the Host header names {named}, the request {destination}")
+            raise HttpRequestError(400, f"the Host header names {named}, the request {destination}")
 
 
 def check_framing(request: h11.Request) -> None:
@@ -153,53 +148,34 @@ def check_framing(request: h11.Request) -> None:
     """
     if header(request, b"transfer-encoding"):
         if header(request, b"content-length"):
-            raise request_refused("both Content-Length and Transfer-Encoding")
+            raise HttpRequestError(400, "both Content-Length and Transfer-Encoding")
         if request.http_version == b"1.0":
-            raise request_refused("Transfer-Encoding in HTTP/1.0")
-
-
-def request_refused(text: str, status: int = 400) -> HttpRequestError:
-    """The error for a request that is not taken."""
-    return HttpRequestError(status, REQUEST_ERROR, text)
+            raise HttpRequestError(400, "Transfer-Encoding in HTTP/1.0")
 
 
 def _check_first_byte(first: int) -> None:
     if first == _TLS_HANDSHAKE:
-        raise request_refused("this proxy speaks HTTP, TLS arrived: write its URL with http://")
+        raise HttpRequestError(
+            400, "this proxy speaks HTTP, TLS arrived: write its URL with http://"
+        )
     if first not in _TOKEN_CHARACTERS:
-        raise request_refused("this proxy speaks HTTP, something else arrived")
-
-
-def parse_request(head: bytes) -> h11.Request:
-    """Parse a head that a `HeadReader` has let pass.
-
-    Raises:
-        HttpRequestError: it is no request of HTTP/1.
-    """
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-    connection.receive_data(head)
-    try:
-        request = connection.next_event()
-    except h11.RemoteProtocolError as error:
-        raise request_refused(without_quotes(error), error.error_status_hint) from None
-    assert isinstance(request, h11.Request), "a whole head is a request or an error"
-    if request.http_version not in (b"1.0", b"1.1"):
-        raise request_refused("this proxy speaks HTTP/1.1", 505)
-    return request
+        raise HttpRequestError(400, "this proxy speaks HTTP, something else arrived")
 
 
 def _split_target(request: h11.Request) -> tuple[Destination, str]:
     parts = _ABSOLUTE_FORM.fullmatch(request.target.decode("ascii"))
     if parts is None:
-        raise request_refused(
-            "this is a proxy: ask for http://HOST/PATH, or for a tunnel with CONNECT HOST:PORT"
+        raise HttpRequestError(
+            400, "this is a proxy: ask for http://HOST/PATH, or for a tunnel with CONNECT HOST:PORT"
         )
     if parts["scheme"].lower() != "http":
-        raise request_refused("only http:// is passed on: ask for a tunnel with CONNECT HOST:PORT")
+        raise HttpRequestError(
+            400, "only http:// is passed on: ask for a tunnel with CONNECT HOST:PORT"
+        )
     try:
         destination = _parse_authority(parts["authority"], DEFAULT_HTTP_PORT)
     except AddressError as error:
-        raise request_refused(f"the URL's host is malformed: {error}") from None
+        raise HttpRequestError(400, f"the URL's host is malformed: {error}") from None
     query = parts["query"] or ""
     if not parts["path"] and not query and request.method == b"OPTIONS":
         return destination, "*"  # RFC 9112, section 3.2.4

@@ -15,8 +15,19 @@ from typing import Final
 
 import h11
 
-from vsockproxy.protocols.errors import HeadError, HttpRequestError, HttpResponseError
-from vsockproxy.protocols.http_head import HeadReader, without_quotes
+from vsockproxy.protocols.errors import (
+    INCOMPLETE,
+    MALFORMED,
+    HeadError,
+    HttpRequestError,
+    HttpResponseError,
+)
+from vsockproxy.protocols.http_head import (
+    MAX_FRAMING_BYTES,
+    HeadReader,
+    parse_request,
+    without_quotes,
+)
 
 __all__ = (
     "MAX_HEADERS",
@@ -33,13 +44,6 @@ __all__ = (
 MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_HEADERS: Final = 64
 
-MAX_FRAMING_BYTES: Final = 2048
-"""Of one chunk header that h11 waits for, and of the pieces it is fed in: `http_exchange` says
-why."""
-
-_REQUEST_ERROR: Final = "http_request_error"
-_MALFORMED: Final = "http_protocol_error"
-_INCOMPLETE: Final = "http_response_incomplete"
 _HTTP: Final = b"HTTP/"
 
 
@@ -79,20 +83,13 @@ def read_request(head: bytes) -> ServiceRequest:
     Raises:
         HttpRequestError: it is no request of these services.
     """
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-    try:
-        connection.receive_data(head)
-        request = connection.next_event()
-    except h11.RemoteProtocolError as error:
-        raise HttpRequestError(400, _REQUEST_ERROR, without_quotes(error)) from None
-    if not isinstance(request, h11.Request):
-        raise HttpRequestError(400, _REQUEST_ERROR, "no whole request")
+    request = parse_request(head)
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise HttpRequestError(413, _REQUEST_ERROR, "a request with a body: send it without")
+        raise HttpRequestError(413, "a request with a body: send it without")
     target = request.target.decode("ascii")
     if not target.startswith("/"):
-        raise HttpRequestError(400, _REQUEST_ERROR, "the target is no path: this is no proxy")
+        raise HttpRequestError(400, "the target is no path: this is no proxy")
     return ServiceRequest(request.method.decode("ascii"), target, headers)
 
 
@@ -213,11 +210,11 @@ class AnswerReader:
         if len(self._beginning) < len(_HTTP):
             self._beginning += data[: len(_HTTP) - len(self._beginning)]
             if not _HTTP.startswith(self._beginning):  # whose head would be waited for in vain
-                raise HttpResponseError(502, _MALFORMED, "the answer is no HTTP")
+                raise HttpResponseError(MALFORMED, "the answer is no HTTP")
         try:
             while self._head is not None:
                 if not data:
-                    raise HttpResponseError(502, _INCOMPLETE, "the answer was cut off")
+                    raise HttpResponseError(INCOMPLETE, "the answer was cut off")
                 parts = self._head.receive(data)
                 if parts is None:
                     return None
@@ -235,9 +232,9 @@ class AnswerReader:
                 if self._take_events():
                     return self._answer(data[end:])
         except HeadError as error:
-            raise HttpResponseError(502, _MALFORMED, f"the answer has {error.text}") from None
+            raise HttpResponseError(MALFORMED, f"the answer has {error.text}") from None
         except h11.RemoteProtocolError as error:
-            raise HttpResponseError(502, _MALFORMED, without_quotes(error)) from None
+            raise HttpResponseError(MALFORMED, without_quotes(error)) from None
         return None
 
     def _take_events(self) -> bool:
@@ -245,7 +242,7 @@ class AnswerReader:
             match self._connection.next_event():
                 case h11.InformationalResponse():
                     if not self._takes_interim:
-                        raise HttpResponseError(502, _MALFORMED, "an interim answer")
+                        raise HttpResponseError(MALFORMED, "an interim answer")
                     self._head = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
                 case h11.Response() as response:
                     self._status = response.status_code
@@ -257,7 +254,7 @@ class AnswerReader:
                     self._body += part.data
                     if len(self._body) > self._max_body_bytes:
                         text = f"an answer of more than {self._max_body_bytes} bytes"
-                        raise HttpResponseError(502, _MALFORMED, text)
+                        raise HttpResponseError(MALFORMED, text)
                 case h11.EndOfMessage():
                     return True
                 case _:

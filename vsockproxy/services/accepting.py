@@ -1,25 +1,18 @@
 """Accepts connections on a socket that somebody else has made, a bounded number at once."""
 
-import errno
 import os
 from collections.abc import Awaitable, Callable
 from socket import socket
-from typing import Final
 
 import trio
 
 from vsockproxy.control.logs import EventLog
+from vsockproxy.listening import ACCEPT_PAUSE_SECONDS, EXHAUSTED, OF_THE_LISTENER
 
 __all__ = ("ServeConnection", "accept_connections")
 
 ServeConnection = Callable[[trio.socket.SocketType], Awaitable[None]]
 """Serves one connection, and closes it."""
-
-PAUSE_SECONDS: Final = 0.1
-"""After an accept that failed for want of descriptors or memory."""
-
-_WANTS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_OF_THE_LISTENER: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 
 
 async def accept_connections(
@@ -60,14 +53,14 @@ async def accept_connections(
                     connection, _ = await accepting.accept()
                 except OSError as error:
                     room.release()
-                    if error.errno in _OF_THE_LISTENER:
+                    if error.errno in OF_THE_LISTENER:
                         raise
-                    if error.errno in _WANTS:
+                    if error.errno in EXHAUSTED:
                         if not is_in_want:
                             text = os.strerror(error.errno or 0)
                             log.write("error", "accept_failed", {"text": text})
                         is_in_want = True
-                        await trio.sleep(PAUSE_SECONDS)
+                        await trio.sleep(ACCEPT_PAUSE_SECONDS)
                     continue
                 is_in_want = False
                 nursery.start_soon(run, connection)

@@ -10,7 +10,7 @@ import trio
 
 from vsockproxy.control.logs import EventLog
 from vsockproxy.protocols.errors import HeadError, HttpRequestError
-from vsockproxy.protocols.http_head import HeadReader
+from vsockproxy.protocols.http_head import HeadReader, head_refused
 from vsockproxy.protocols.http_service import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -70,8 +70,7 @@ class _Asking:
         """Wait for a request; None if none came.
 
         Raises:
-            HeadError: what came is no head.
-            HttpRequestError: it is a request that is not served.
+            HttpRequestError: what came is no request, or none that is served.
         """
         reader = HeadReader(MAX_HEAD_BYTES, MAX_HEADERS)
         with trio.move_on_after(self._seconds) as scope:
@@ -80,6 +79,8 @@ class _Asking:
                 while data := await stream.receive_some(READ_BYTES):
                     if parts := reader.receive(bytes(data)):
                         return read_request(parts[0])
+            except HeadError as error:
+                raise head_refused(error) from None
             finally:
                 del self._scopes[scope]
         return None
@@ -107,8 +108,5 @@ async def _exchange(stream: trio.SocketStream, answering: Answering, asking: _As
         if not isinstance(answer, ServiceAnswer):
             answer = await answer
         return write_answer(answer, has_body=request.method != "HEAD")
-    except HeadError as error:
-        status = 431 if error.is_too_large else 400
-        return write_answer(ServiceAnswer(status, f"{error.text}\n".encode()))
     except HttpRequestError as error:
         return write_answer(ServiceAnswer(error.status, f"{error.text}\n".encode()))

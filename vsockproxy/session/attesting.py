@@ -24,6 +24,7 @@ __all__ = (
     "ATTESTATION_REQUIRED",
     "MAX_EVIDENCE_BYTES",
     "MAX_RESULT_BYTES",
+    "SESSION_LABEL",
     "Evidence",
     "MapReader",
     "Result",
@@ -40,9 +41,10 @@ MAX_RESULT_BYTES: Final = 1024
 ATTESTATION_REQUIRED: Final = "attestation_required"
 """The reason of an acceptor that demands what its peer cannot or does not do."""
 
-LABEL: Final = b"vsockproxy session\n"
+SESSION_LABEL: Final = b"vsockproxy session\n"
 """Begins the user data, so that a document that was made for anything else attests no session: a
-web server's document for whoever asks has a nonce that the asker chose."""
+web server's document for whoever asks has a nonce that the asker chose. Our API for programs gives
+no document that begins so."""
 
 NO_CID: Final = 0xFFFF_FFFF
 """VMADDR_CID_ANY of linux/vm_sockets.h, in the user data: the link is no vsock."""
@@ -72,7 +74,7 @@ def session_nonce(initiator_hello: bytes, acceptor_hello: bytes) -> bytes:
         initiator_hello: as it was sent, from its magic to the end of its map.
         acceptor_hello: likewise.
     """
-    return hashlib.sha256(LABEL + initiator_hello + acceptor_hello).digest()
+    return hashlib.sha256(SESSION_LABEL + initiator_hello + acceptor_hello).digest()
 
 
 def session_user_data(cid: int | None) -> bytes:
@@ -81,7 +83,7 @@ def session_user_data(cid: int | None) -> bytes:
     Args:
         cid: what the initiator's own machine says; None where the link is no vsock.
     """
-    return LABEL + _CID.pack(NO_CID if cid is None else cid)
+    return SESSION_LABEL + _CID.pack(NO_CID if cid is None else cid)
 
 
 @dataclass(frozen=True, slots=True)

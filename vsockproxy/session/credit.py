@@ -141,11 +141,6 @@ class SendWindow:
         self.stalls = 0
         """Times that the driver had something to send, and no credit."""
 
-    @property
-    def available_bytes(self) -> int:
-        """Bytes that may be sent now."""
-        return self.limit - self.sent
-
     def raise_to(self, limit: int) -> bool:
         """Take a grant; False when it grants nothing new (it is then ignored)."""
         if limit <= self.limit:

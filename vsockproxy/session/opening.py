@@ -32,7 +32,6 @@ HIGHEST_VERSION = 1
 FEATURE_CRC32 = "crc32"
 FEATURE_ATTESTATION = "attestation"
 """The initiator can attest, or the acceptor demands it (`attesting`)."""
-KNOWN_FEATURES = frozenset({FEATURE_CRC32, FEATURE_ATTESTATION})
 MAX_FEATURES = 64
 MAX_FEATURE_BYTES = 32
 MAX_ATTESTATION_BYTES = 12 * 1024

@@ -135,9 +135,6 @@ class LookupCounts:
     answered: int = 0
     """Every answer but those to garbage. Those that repeat an answer to the very same question, for
     at most its lifetime, count here alone."""
-    refused: int = 0
-    """NXDOMAIN for a reason of policy, of either side."""
-    no_such_name: int = 0
     without_address: int = 0
     """NXDOMAIN because no address was left, or the supervisor gave none."""
     unverified: int = 0
@@ -300,7 +297,6 @@ class Lookups:
     def _refuse(
         self, name: str, reason: str, text: str, rule: str | None = None, side: str | None = None
     ) -> Answer:
-        self.counts.refused += 1
         self.log.decision(name, reason, self._now(), rule=rule, text=text, side=side)
         words = f"{reason}: {text}" if side is None else f"{reason}: {side}: {text}"
         return _brief(no_such_name(ExtendedError(ErrorCode.PROHIBITED, words)))
@@ -409,7 +405,6 @@ class Lookups:
         """What a found name is answered with, which has an `address` if it needs one."""
         name, record_type = key
         if found.reason == Reason.NO_SUCH_NAME:
-            self.counts.no_such_name += 1
             self.log.decision(name, found.reason, self._now(), text=found.text, side=_PARENT)
             return Answer(no_such_name(), lifetime_seconds)
         if found.refuses:

@@ -7,7 +7,6 @@ numbers, and need no help.
 
 import errno
 import select
-from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self
 from weakref import WeakValueDictionary
 
@@ -100,12 +99,7 @@ class Epoll:
         self._native.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

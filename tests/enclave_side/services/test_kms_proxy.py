@@ -108,6 +108,14 @@ def kind_of(found: ServiceAnswer) -> tuple[int, str, str]:
 SEALED = json.dumps({"CiphertextForRecipient": b64encode(b"321").decode()}).encode()
 
 
+async def test_kms_gets_its_own_spelling_of_the_target() -> None:
+    kms = FakeKms([answer(SEALED)])
+    async with proxy_to(kms, RecordingLog()) as proxy:
+        found = await proxy.answer(request("generateRANDOM"))
+    assert found.status == 200
+    assert b"\r\nx-amz-target: TrentService.GenerateRandom\r\n" in kms.heard[0]
+
+
 async def test_the_answer_to_an_attested_call_keeps_what_is_still_true() -> None:
     kms = FakeKms([answer(SEALED, **{"x-amz-crc32": "1", "Date": "now", "Server": "x"})])
     log = RecordingLog()

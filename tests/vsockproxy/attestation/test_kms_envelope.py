@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import kms_envelopes
-from tests.support.kms_envelopes import LIKE_KMS, Form, assemble, definite, write_envelope
+from tests.support.kms_envelopes import (
+    LIKE_KMS,
+    Form,
+    assemble,
+    definite,
+    oaep_label,
+    write_envelope,
+)
 from vsockproxy.attestation.kms_envelope import (
     MAX_ENVELOPE_BYTES,
     Envelope,
@@ -48,6 +55,7 @@ FORMS = {
     "in pieces of a block": Form(piece_bytes=16),
     "in pieces that are no blocks": Form(piece_bytes=7),
     "without NULL": Form(has_nulls=False),
+    "an empty label, said explicitly": Form(after_mask=oaep_label(b"")),
     "without NULL, primitive": Form(has_nulls=False, is_primitive=True),
     "DER": Form(is_der=True),
     "DER, primitive, without NULL": Form(is_der=True, is_primitive=True, has_nulls=False),
@@ -273,12 +281,8 @@ MALFORMED = {
     "OAEP with SHA-1": Form(oaep_hash=bytes.fromhex("06052b0e03021a")),
     "OAEP with SHA-512": Form(oaep_hash=bytes.fromhex("0609608648016503040203")),
     "MGF1 with SHA-1": Form(mask_hash=bytes.fromhex("06052b0e03021a")),
-    "a label": Form(
-        after_mask=definite(
-            0xA2,
-            definite(0x30, bytes.fromhex("06092a864886f70d010109"), definite(4, b"label")),
-        )
-    ),
+    "a label": Form(after_mask=oaep_label(b"label")),
+    "two empty labels": Form(after_mask=oaep_label(b"") * 2),
     "AES-128": Form(cipher=bytes.fromhex("0609608648016503040102")),
     "AES-256-GCM": Form(cipher=bytes.fromhex("060960864801650304012e")),
 }

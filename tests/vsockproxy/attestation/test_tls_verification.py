@@ -7,9 +7,9 @@ import pytest
 
 from tests.support.nsm_server import attested, module_root
 from vsockproxy.attestation.documents import DocumentRefused, Requirements
+from vsockproxy.attestation.nsm_messages import MAX_FIELD_BYTES
 from vsockproxy.attestation.software_nsm import SOFTWARE_PCRS
 from vsockproxy.attestation.tls_binding import (
-    MAX_FIELD_BYTES,
     KeyOrigin,
     bound_fields,
     bound_user_data,

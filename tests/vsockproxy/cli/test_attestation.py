@@ -297,6 +297,26 @@ def test_what_is_no_document_is_refused(case: str, command: tuple[str, ...], as_
         assert result.stdout.startswith(f"refused: {reason}: ")
 
 
+def test_a_document_in_hexadecimal_digits_is_told_from_other_bytes() -> None:
+    result = run("verify", "-", stdin=VERACRUZ.data.hex().encode() + b"\n")
+    assert "these are hexadecimal digits: write the bytes, as xxd -r -p does" in result.stdout
+
+
+def test_odd_certificates_bring_no_warnings_of_the_library(tmp_path: Path) -> None:
+    data = bytearray(VERACRUZ.data)
+    serial = data.index(b"\x02\x10", data.index(b"certificate")) + 2
+    data[serial] |= 0x80  # a negative number
+    file = tmp_path / "document.cbor"
+    file.write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-m", "vsockproxy", "attestation", "verify", str(file), *SIGNED],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "refused: malformed_certificate: certificate: no DER certificate\n"
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 D = str(VERACRUZ.path)
 UNUSABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "no file": ((), "Missing argument 'FILE|-'"),

@@ -14,6 +14,7 @@ from tests.support.nsm_server import document_fields, nsm_socket
 from tests.support.terminal import Shell
 from vsockproxy.cli.main import main
 from vsockproxy.nsm_locations import DEVELOPMENT_HINT, NSM_VARIABLE
+from vsockproxy.session.attesting import session_user_data
 
 
 @pytest.fixture
@@ -87,6 +88,10 @@ WRONG = {
     "neither hex nor a file": (("--nonce", "xyz"), "'xyz' is no hex, and no file that can be read"),
     "half of a byte": (("--nonce", "abc"), "'abc' is no hex, and no file"),
     "too long in hex": (("--nonce", "00" * 1025), "nonce of 1025 bytes, over 1024"),
+    "a session's user data": (
+        ("--user-data", session_user_data(16).hex()),
+        "are for sessions with the parent alone",
+    ),
     "an empty key": (("--public-key", ""), "an empty public_key: leave it out"),
 }
 
@@ -117,5 +122,5 @@ def test_without_a_module_there_is_no_document(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written(module: Path, tmp_path: Path) -> None:
     done = run(module, "--output", str(tmp_path / "none" / "document.cbor"))
-    assert done.exit_code == 1
-    assert "No such file or directory" in done.stderr
+    assert done.exit_code == 2
+    assert "cannot be written: No such file or directory" in " ".join(done.stderr.split())

@@ -182,6 +182,8 @@ def test_the_enclave_comes_first_whatever_the_order_of_files() -> None:
             (*E, "--pcr", f"0={PCR0}", "public.test", "443"), "--pcr", id="PCRs in an enclave"
         ),
         pytest.param((*A, "--pcr", "0", "web.test", "443"), "--pcr", id="a PCR without value"),
+        pytest.param((*A, "--pcr", f"32={PCR0}", "web.test", "443"), "PCR32", id="PCR32"),
+        pytest.param((*A, "--pcr", "0=abcd", "web.test", "443"), "2 bytes", id="a short PCR"),
         pytest.param(("--config", "no.yaml", "a.test", "443"), "no.yaml", id="no such file"),
         pytest.param(
             ("--config", "bad.yaml", "a.test", "443"),

@@ -13,6 +13,7 @@ from tests.support.nsm_server import Respond, document_fields, nsm_socket
 from vsockproxy.client import blocking, for_asyncio, for_trio
 from vsockproxy.client.errors import NsmError, NsmMissing, NsmRequestError
 from vsockproxy.nsm_locations import NSM_VARIABLE
+from vsockproxy.session.attesting import SESSION_LABEL, session_user_data
 
 SECONDS = 30.0
 
@@ -76,6 +77,19 @@ def test_errors_are_raised_by_their_class(
     with pytest.raises(NsmRequestError, match="nonce of 1025 bytes, over 1024"):
         ask(nonce=bytes(1025), device=str(directory))
     assert issubclass(NsmMissing, NsmError)
+
+
+@each_program
+def test_no_document_looks_like_that_of_a_session(ask: Asks, directory: Path) -> None:
+    of_session = session_user_data(16)
+    with nsm_socket(directory / "nsm.sock") as path:
+        for user_data in (of_session, SESSION_LABEL, SESSION_LABEL + bytes(1000)):
+            with pytest.raises(NsmRequestError, match="for sessions with the parent alone"):
+                ask(user_data=user_data, nonce=b"nonce", device=str(path))
+        for user_data in (SESSION_LABEL[:-1], b" " + of_session, SESSION_LABEL.upper()):
+            assert document_fields(ask(user_data=user_data, device=str(path)))["user_data"] == (
+                user_data
+            )
 
 
 def _slow(is_over: threading.Event) -> Respond:

@@ -10,9 +10,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.supervision import ProcesslessWorker, RecordingLog
 from vsockproxy.addresses import TcpAddress, UnixAddress, VsockAddress
-from vsockproxy.control.accepting import PAUSE_SECONDS, Assignment, accept_connections, peer_of
+from vsockproxy.control.accepting import Assignment, accept_connections, peer_of
 from vsockproxy.control.supervisor import Supervisor
-from vsockproxy.listening import Listener, open_listener
+from vsockproxy.listening import ACCEPT_PAUSE_SECONDS, Listener, open_listener
 from vsockproxy.worker_messages import Configure, Connection, ListenerSummary
 
 
@@ -167,7 +167,7 @@ async def accept_from(wanting: WantingSocket) -> RecordingLog:
 async def test_want_pauses_and_is_logged_once(number: int, autojump_clock: MockClock) -> None:
     wanting = WantingSocket([number] * 5)
     log = await accept_from(wanting)
-    assert wanting.tried_at == [pytest.approx(PAUSE_SECONDS * i) for i in range(6)]
+    assert wanting.tried_at == [pytest.approx(ACCEPT_PAUSE_SECONDS * i) for i in range(6)]
     (failed,) = log.events("accept_failed")
     assert failed["text"] == os.strerror(number)
 

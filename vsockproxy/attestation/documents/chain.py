@@ -5,6 +5,8 @@ instance, enclave. The order is fixed here: the library behind `cryptography.x50
 would look for a path among shuffled and surplus ones.
 """
 
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +39,10 @@ _MAX_SUBJECT: Final = 200
 
 _UNDERSTOOD: Final = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 """Extensions that may be critical, since they are looked at here."""
+
+# The library warns of certificates that are not quite right, on stderr and with the line here that
+# reads them: what a stranger has written would stand in the log, which is to be JSON.
+warnings.filterwarnings("ignore", category=UserWarning, module=re.escape(__name__))
 
 _AnyExtension = TypeVar("_AnyExtension", bound=x509.ExtensionType)
 

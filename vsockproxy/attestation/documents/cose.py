@@ -22,6 +22,9 @@ _COSE_SIGN1_TAG: Final = b"\xd2"
 _PEM: Final = b"-----BEGIN "
 """What certificates and keys in text begin with (RFC 7468)."""
 
+_HEX: Final = (b"84", b"d284", b"D284")
+"""What a document in hexadecimal digits begins with."""
+
 _ARRAY: Final = 4
 _TAG: Final = 6
 """Major types, RFC 8949 section 3.1."""
@@ -63,9 +66,12 @@ def parse_cose_sign1(data: bytes) -> CoseSign1:
             "in front of it is another tag than 18, that of COSE_Sign1, or more than one",
         )
     if major not in (_ARRAY, None):
-        is_pem = data.startswith(_PEM)
         text = f"byte {data[start]:#04x} begins no document, 0x84 does"
-        raise DocumentRefused(Reason.NOT_COSE_SIGN1, "this is PEM, no document" if is_pem else text)
+        if data.startswith(_PEM):
+            text = "this is PEM, no document"
+        elif data.startswith(_HEX):
+            text = "these are hexadecimal digits: write the bytes, as xxd -r -p does"
+        raise DocumentRefused(Reason.NOT_COSE_SIGN1, text)
     items = decode(data, "document", start=start)
     if type(items) is not list or [type(item) for item in items] != [bytes, dict, bytes, bytes]:
         raise DocumentRefused(
