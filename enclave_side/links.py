@@ -194,8 +194,8 @@ class Links:
         return sock, carrier_of(sock)
 
     def _best(self) -> Link | None:
-        candidates = [link for link in self._links if link.may_open]
-        return min(candidates, key=lambda link: len(link.session.streams), default=None)
+        by_load = sorted(self._links, key=lambda link: len(link.session.streams))
+        return next((link for link in by_load if link.may_open), None)
 
     async def _keep(self, slot: _Slot) -> None:
         pause = FIRST_PAUSE_SECONDS

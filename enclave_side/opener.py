@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Never
 
@@ -10,8 +9,8 @@ from enclave_side.links import Links
 from vsockproxy.addresses import AddressError, Host, parse_destination
 from vsockproxy.dataplane.audit import StreamRecord
 from vsockproxy.dataplane.dedicated import DedicatedRelay
-from vsockproxy.dataplane.loop import now, timeout
-from vsockproxy.dataplane.sockets import receive, send_all
+from vsockproxy.dataplane.loop import now
+from vsockproxy.dataplane.sockets import receive, receive_at_once, send_all
 from vsockproxy.dataplane.stream_end import ENDED_LINK_LOST, StreamEnd
 from vsockproxy.dataplane.tls_client import TlsClient
 from vsockproxy.dataplane.tls_connection import Read, TlsConnection, Write
@@ -139,21 +138,20 @@ class Opener:
     async def _open(
         self, record: StreamRecord | None, request: Open, place: Place
     ) -> tuple[StreamEnd, Opened]:
-        with ExitStack() as undo:
-            undo.callback(place.leave)
-            try:
-                link = await self._links.pick()
-                end = link.open(request, self._closed(record, place))
-                if record is not None:
-                    record.stream = end.stream.id
-                    record.follow(end, is_in_enclave=True)
-                link.flush()
-            except Refused as refused:
-                self._refuse(record, refused.reason, refused.text)
-            undo.pop_all()
         try:
-            async with timeout(self.limits.connect + ANSWER_MARGIN_SECONDS):
-                answer = await end.opened()
+            link = await self._links.pick()
+            end = link.open(request, self._closed(record, place))
+            if record is not None:
+                record.stream = end.stream.id
+                record.follow(end, is_in_enclave=True)
+            link.flush()
+        except BaseException as error:
+            place.leave()
+            if isinstance(error, Refused):
+                self._refuse(record, error.reason, error.text)
+            raise
+        try:
+            answer = await end.opened(self.limits.connect + ANSWER_MARGIN_SECONDS)
         except Refused as refused:
             self._refuse(record, refused.reason, refused.text, decided_by="parent")
         except ConnectionResetError:
@@ -269,7 +267,7 @@ class Opener:
         """
 
         async def read() -> bytes:
-            data = await receive(sock, READ_BYTES)
+            data = await receive_at_once(sock, READ_BYTES)
             if not data:
                 raise ConnectionResetError("the program closed before a ClientHello")
             return data

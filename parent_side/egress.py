@@ -112,20 +112,20 @@ class Egress:
                 end.refuse(refused.reason, refused.text)
                 return
             sock = reached.socket
-            arm_reset(sock)
             text = str(reached.target)
             needs_tls = enclave.policy.requires_tls(reached.decision.rule)
             if not needs_tls:
                 record.confirm(self._log)
-            check = partial(self._read_client_hello, end, reached, record)
+            check = partial(self._read_client_hello, end, reached, record) if needs_tls else None
             if end.stream.is_dedicated:
                 local, sock = sock, None
-                enclave.expect(
-                    end, local, text, self.handshake_seconds, check if needs_tls else None
-                )
+                enclave.expect(end, local, text, self.handshake_seconds, check)
                 return
             end.accept(Opened(address=text))
-            first_bytes = await check(end.read) if needs_tls else b""
+            first_bytes = b""
+            if check is not None:
+                arm_reset(sock)
+                first_bytes = await check(end.read)
             local, sock = sock, None
             end.attach(local, to_local=first_bytes)
         except (CancelledError, ConnectionResetError):

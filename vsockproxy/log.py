@@ -75,10 +75,10 @@ class Log:
         if not passes(level, self.threshold):
             return
         if self._unreported and self._put(
-            "warning", {"event": "log_lines_dropped", "lines": self._unreported}
+            "warning", "log_lines_dropped", {"lines": self._unreported}
         ):
             self._unreported = 0
-        if not self._put(level, {"event": event, **fields}):
+        if not self._put(level, event, fields):
             self.dropped_lines += 1
             self._unreported += 1
 
@@ -99,8 +99,8 @@ class Log:
         waiting = fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(_INTEGER.size))
         return bool(_INTEGER.unpack(waiting)[0] <= self._pipe_bytes // 4)
 
-    def _put(self, level: Level, fields: Fields) -> bool:
-        values = {"event": fields["event"], "side": self._side, **fields}
+    def _put(self, level: Level, event: str, fields: Fields) -> bool:
+        values = {"event": event, "side": self._side, **fields}
         now = self.wall_clock()
         line = format_line(self._format, now, level, values)
         while len(line) > MAX_LINE_BYTES:

@@ -46,6 +46,7 @@ class Forward:
     def __init__(self, opener: Opener, forward: EnclaveForward) -> None:
         self._opener = opener
         self._forward = forward
+        self._name = f"forward to {forward.to}"
         self._client = TlsClient.for_forward(forward) if forward.tls else None
 
     def accepted(self, sock: socket.socket, address: object) -> None:
@@ -62,5 +63,5 @@ class Forward:
                 is_dedicated=self._forward.carrier == "dedicated",
                 client=self._client,
             ),
-            f"forward to {to}",
+            self._name,
         )

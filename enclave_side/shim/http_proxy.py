@@ -10,7 +10,7 @@ from enclave_side.shim.lingering import answer_and_close, drop_the_rest, linger_
 from enclave_side.shim.tunnels import serve_tunnel
 from vsockproxy.dataplane.closing import close_cleanly, reset_socket
 from vsockproxy.dataplane.loop import CancelledError, spawn, timeout
-from vsockproxy.dataplane.sockets import receive, send_all
+from vsockproxy.dataplane.sockets import receive, receive_at_once, send_all
 from vsockproxy.dataplane.stream_end import StreamEnd
 from vsockproxy.errors import Refused
 from vsockproxy.log import Log
@@ -66,7 +66,7 @@ class HttpProxy:
         try:
             async with timeout(seconds):
                 while True:
-                    data = await receive(sock, READ_BYTES)
+                    data = await receive_at_once(sock, READ_BYTES)
                     if not data:
                         close_cleanly(sock)
                         return None

@@ -401,8 +401,7 @@ class Ingress:
         """
         seconds = self._limits.connect + ANSWER_MARGIN_SECONDS
         try:
-            async with timeout(seconds):
-                return (await end.opened()).address
+            return (await end.opened(seconds)).address
         except Refused:
             record.decided_by = "enclave"
             raise

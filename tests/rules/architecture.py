@@ -191,6 +191,7 @@ HOMES = {
         "vsockproxy.ingress_messages",
         "vsockproxy.certificate_messages",
         "vsockproxy.certificates",
+        "vsockproxy.log_lines",
         "vsockproxy.passed_memory",
         "vsockproxy.worker_messages",
         "vsockproxy.worker_reports",

@@ -68,7 +68,7 @@ class LinkedStreams:
         owner.arrived = new_future()
         near = self.links[0].open(Open("peer.test", 443), lambda end: None)
         self.links[0].flush()
-        await near.opened()
+        await near.opened(10)
         far: StreamEnd = await owner.arrived
         return near, far
 

@@ -111,7 +111,8 @@ class ProcesslessWorker:
             self.die(0)
 
     def try_send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> bool:
-        if self._ended.is_set():
+        is_held = isinstance(message, Connection) and not self.may_take.is_set()
+        if is_held or self._ended.is_set():
             return False
         self.received.append(message)
         self._arrived.set()

@@ -1,4 +1,6 @@
 import json
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import get_args
 
 import pytest
@@ -54,6 +56,23 @@ def test_no_value_breaks_out_of_its_line(form: str, fields: dict[str, object]) -
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert not any(byte < 0x20 for byte in line[:-1])
+
+
+@given(
+    st.floats(0, 2**32),
+    st.dictionaries(st.text(), st.text() | st.integers(-(2**63), 2**63 - 1) | st.booleans()),
+)
+def test_json_is_printable_ascii_as_the_standard_library_writes_it(
+    now_seconds: float, fields: dict[str, object]
+) -> None:
+    time = datetime.fromtimestamp(now_seconds, UTC).isoformat(timespec="milliseconds")
+    values = {"time": time.replace("+00:00", "Z"), "level": "info", **fields}
+    assert format_line("json", now_seconds, "info", fields) == json.dumps(values).encode() + b"\n"
+
+
+def test_what_json_cannot_say_is_written_as_text() -> None:
+    line = format_line("json", NOW_SECONDS, "info", {"address": ip_address("192.0.2.1")})
+    assert json.loads(line)["address"] == "192.0.2.1"
 
 
 def test_levels() -> None:

@@ -126,8 +126,7 @@ async def connect(endpoint: Endpoint, *, timeout_seconds: float) -> Socket:
     sock: Socket | None = None
     try:
         sock, socket_address = _open(endpoint)
-        async with asyncio.timeout(timeout_seconds):
-            await _establish(sock, socket_address)
+        await _establish(sock, socket_address, timeout_seconds)
     except BaseException as error:
         if sock is not None:
             sock.close()
@@ -148,8 +147,7 @@ async def connect_socket(
     destination = Destination(Host(format_ip(address), address), port)
     try:
         tune_tcp(sock)
-        async with asyncio.timeout(timeout_seconds):
-            await _establish(sock, (format_ip(address), port))
+        await _establish(sock, (format_ip(address), port), timeout_seconds)
     except OSError as error:
         raise _failure(destination, error, timeout_seconds) from None
     if fault := peer_fault(sock, address, port):
@@ -181,11 +179,7 @@ async def dial(
     """
     race = _Race(port, source_addresses)
     try:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await race.run(interleave(addresses), stagger_seconds)
-        except TimeoutError:
-            race.expire(timeout_seconds)
+        await race.run(interleave(addresses), stagger_seconds, timeout_seconds)
         return race.take()
     finally:
         race.close()
@@ -193,7 +187,10 @@ async def dial(
 
 def interleave(addresses: Iterable[IpAddress]) -> list[IpAddress]:
     """Order addresses for `dial`: no address twice, families alternating, IPv6 first."""
-    unique = dict.fromkeys(addresses)
+    given = list(addresses)
+    if len(given) < 2:
+        return given
+    unique = dict.fromkeys(given)
     families = (
         deque(address for address in unique if address.version == 6),
         deque(address for address in unique if address.version == 4),
@@ -225,7 +222,7 @@ def peer_fault(sock: Socket, address: IpAddress, port: int) -> str | None:
         own = sock.getsockname()
     except OSError as error:
         return _error_text(error.errno)
-    if (ip_address(peer[0]), peer[1]) != (address, port):
+    if peer[1] != port or (peer[0] != str(address) and ip_address(peer[0]) != address):
         return f"connected to {peer[0]} port {peer[1]} instead"
     if own == peer:
         return "connected to itself: nothing listens there"
@@ -239,29 +236,44 @@ class _Race:
         self._port = port
         self._source_addresses = source_addresses
         self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Future[None] = self._loop.create_future()
+        self._waiting: deque[IpAddress] = deque()
         self._pending: dict[Socket, IpAddress] = {}
         self._failures: dict[IpAddress, tuple[Kind, str]] = {}
         self._winner: DialResult | None = None
 
-    async def run(self, addresses: Iterable[IpAddress], stagger_seconds: float) -> None:
-        waiting = deque(addresses)
-        while self._winner is None and (waiting or self._pending):
-            self._changed.clear()
-            timer: asyncio.TimerHandle | None = None
-            if waiting:
-                self._start(waiting.popleft())
-                timer = self._loop.call_later(stagger_seconds, self._changed.set)
-            try:
-                await self._changed.wait()
-            finally:
-                if timer is not None:
-                    timer.cancel()
+    async def run(
+        self, addresses: Iterable[IpAddress], stagger_seconds: float, timeout_seconds: float
+    ) -> None:
+        self._waiting.extend(addresses)
+        deadline = self._loop.call_later(timeout_seconds, self._expire, timeout_seconds)
+        try:
+            while self._winner is None and (self._waiting or self._pending):
+                if self._waiting:
+                    self._start(self._waiting.popleft())
+                timer: asyncio.TimerHandle | None = None
+                if self._waiting:
+                    timer = self._loop.call_later(stagger_seconds, self._wake)
+                try:
+                    await self._changed
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+                self._changed = self._loop.create_future()
+        finally:
+            deadline.cancel()
 
-    def expire(self, timeout_seconds: float) -> None:
-        """Give up the attempts under way."""
-        for sock in list(self._pending):
-            self._drop(sock, "timed_out", _silence(timeout_seconds))
+    def _wake(self) -> None:
+        if not self._changed.done():
+            self._changed.set_result(None)
+
+    def _expire(self, timeout_seconds: float) -> None:
+        """Give up the attempts under way, and those to come."""
+        if self._winner is None:
+            self._waiting.clear()
+            for sock in list(self._pending):
+                self._drop(sock, "timed_out", _silence(timeout_seconds))
+            self._wake()
 
     def take(self) -> DialResult:
         """Hand over the connected socket, or raise what went wrong."""
@@ -288,11 +300,11 @@ class _Race:
             sock = _open_tcp(address, self._source_addresses)
         except _SourceError as error:
             self._failures[address] = ("unreachable", str(error))
-            self._changed.set()
+            self._wake()
             return
         except OSError as error:
             self._failures[address] = (_kind(error.errno), _error_text(error.errno))
-            self._changed.set()
+            self._wake()
             return
         self._pending[sock] = address
         code = sock.connect_ex((format_ip(address), self._port))
@@ -314,11 +326,11 @@ class _Race:
             self._loop.remove_writer(sock.fileno())
             del self._pending[sock]
             self._winner = DialResult(sock, address)
-            self._changed.set()
+            self._wake()
 
     def _fail(self, sock: Socket, kind: Kind, text: str) -> None:
         self._drop(sock, kind, text)
-        self._changed.set()
+        self._wake()
 
     def _drop(self, sock: Socket, kind: Kind, text: str) -> None:
         self._loop.remove_writer(sock.fileno())
@@ -381,17 +393,27 @@ def _open_vsock() -> Socket:
     return sock
 
 
-async def _establish(sock: Socket, address: SocketAddress) -> None:
+async def _establish(sock: Socket, address: SocketAddress, timeout_seconds: float) -> None:
+    code = sock.connect_ex(address)
+    if code in (errno.EAGAIN, errno.EINPROGRESS):
+        async with asyncio.timeout(timeout_seconds):
+            code = await _connected(sock, address, code)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+async def _connected(sock: Socket, address: SocketAddress, code: int) -> int:
+    """Wait for the end of an attempt to connect; its error, 0 if there was none."""
     delay_seconds = _UNIX_RETRY_SECONDS
     # A unix socket whose listener has a full backlog cannot be waited for: connect says EAGAIN.
-    while (code := sock.connect_ex(address)) == errno.EAGAIN:
+    while code == errno.EAGAIN:
         await asyncio.sleep(delay_seconds)
         delay_seconds = min(2 * delay_seconds, _UNIX_RETRY_MOST_SECONDS)
+        code = sock.connect_ex(address)
     if code == errno.EINPROGRESS:
         await _writable(sock.fileno())
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
+    return code
 
 
 async def _writable(descriptor: int) -> None:

@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 
 from vsockproxy.dataplane.carriers import UNIX, VSOCK, Carrier
-from vsockproxy.dataplane.sockets import receive, send_all
+from vsockproxy.dataplane.sockets import receive_at_once, send_all
 from vsockproxy.session import DedicatedPreface, Hello, PrefaceReader, agree_on_version
 from vsockproxy.session.attesting import (
     MAX_EVIDENCE_BYTES,
@@ -152,7 +152,7 @@ async def _read_map(sock: socket.socket, reader: MapReader, received: bytes) -> 
 
 
 async def _receive(sock: socket.socket) -> bytes:
-    data = await receive(sock, READ_BYTES)
+    data = await receive_at_once(sock, READ_BYTES)
     if not data:
         raise ConnectionResetError("the connection ended within the opening exchange")
     return data

@@ -7,10 +7,11 @@ reader looks once more a little later, once for all the short reads until then.
 """
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary
 
 SECOND_LOOK_SECONDS = 0.02
-"""How much later a reset that came together with bytes is seen."""
+"""How much later, at most, a reset that came together with bytes is seen."""
 
 
 class Reader(Protocol):
@@ -22,13 +23,32 @@ class Reader(Protocol):
         """Read until the kernel has no more, if the socket is still read."""
 
 
+_due: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, list[Reader]]] = WeakKeyDictionary()
+"""Of each loop, those that are to look again: with one timer for all, as most streams are short."""
+
+
 def look_again(reader: Reader) -> None:
     """Have `reader` look again a little later, unless it is about to."""
-    if not reader.has_look_due:
-        reader.has_look_due = True
-        asyncio.get_running_loop().call_later(SECOND_LOOK_SECONDS, _look, reader)
+    if reader.has_look_due:
+        return
+    reader.has_look_due = True
+    loop = asyncio.get_running_loop()
+    due = _due.get(loop)
+    if due is None:
+        due = _due[loop] = []
+    if not due:
+        loop.call_later(SECOND_LOOK_SECONDS, _look, loop, due)
+    due.append(reader)
 
 
-def _look(reader: Reader) -> None:
-    reader.has_look_due = False
-    reader.look_again()
+def _look(loop: asyncio.AbstractEventLoop, due: list[Reader]) -> None:
+    done = 0
+    try:
+        for reader in due.copy():
+            done += 1
+            reader.has_look_due = False
+            reader.look_again()
+    finally:  # whatever a reader raises, the others still look
+        del due[:done]
+        if due:
+            loop.call_later(SECOND_LOOK_SECONDS, _look, loop, due)

@@ -81,7 +81,9 @@ class Direction:
     def start(self) -> None:
         """Begin to copy."""
         if self._pending:
-            self._loop.add_writer(self._target_fd, self._on_writable)
+            self._on_writable()
+            if self._pending:
+                self._loop.add_writer(self._target_fd, self._on_writable)
         else:
             self._read_on()
 

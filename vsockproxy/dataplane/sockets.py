@@ -20,16 +20,31 @@ async def receive(sock: socket.socket, most_bytes: int) -> bytes:
     return await asyncio.get_running_loop().sock_recv(sock, most_bytes)
 
 
-async def peek(sock: socket.socket, most_bytes: int) -> bytes:
-    """As `receive`, but the bytes stay in the socket.
+async def receive_at_once(sock: socket.socket, most_bytes: int) -> bytes:
+    """As `receive`, without a turn of the loop where bytes are there already.
+
+    For what has an end, as a hello or a request: one who repeats it may keep all others waiting.
 
     Raises:
         OSError: when the connection failed.
     """
+    return await _receive(sock, most_bytes, 0)
+
+
+async def peek(sock: socket.socket, most_bytes: int) -> bytes:
+    """As `receive_at_once`, but the bytes stay in the socket.
+
+    Raises:
+        OSError: when the connection failed.
+    """
+    return await _receive(sock, most_bytes, socket.MSG_PEEK)
+
+
+async def _receive(sock: socket.socket, most_bytes: int, flags: int) -> bytes:
     loop = asyncio.get_running_loop()
     while True:
         try:
-            return sock.recv(most_bytes, socket.MSG_PEEK)
+            return sock.recv(most_bytes, flags)
         except (BlockingIOError, InterruptedError):
             readable = loop.create_future()
             loop.add_reader(sock.fileno(), _wake, readable)
@@ -76,6 +91,10 @@ class Acceptor:
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._is_resting = False
+        self._has_heirs = False
+        """Whether all that are still to be accepted came after the listener was given its options,
+        which a connection begins with (sk_clone_lock in net/core/sock.c)."""
+        _prepare(listener)
         self._start()
 
     def _start(self) -> None:
@@ -88,7 +107,10 @@ class Acceptor:
                 return
             try:
                 sock, address = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except BlockingIOError:
+                self._has_heirs = True
+                return
+            except (InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 if error.errno not in EXHAUSTED:
@@ -101,9 +123,8 @@ class Acceptor:
                 return
             self._is_resting = False
             sock.setblocking(False)
-            arm_reset(sock)  # whoever means well with it closes it cleanly
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                tune_tcp(sock)
+            if not self._has_heirs:
+                _prepare(sock)
             self._accepted(sock, address)
 
     def close(self) -> None:
@@ -115,3 +136,9 @@ class Acceptor:
             else:
                 self._loop.remove_reader(self._listener.fileno())
             self._listener.close()
+
+
+def _prepare(sock: socket.socket) -> None:
+    arm_reset(sock)  # whoever means well with it closes it cleanly
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        tune_tcp(sock)

@@ -59,6 +59,9 @@ class Turn(Enum):
     """No credit, the end of file, or a failure: nothing is to be read until told otherwise."""
 
 
+_MORE, _LAST, _EMPTY, _HALTED = Turn  # to look a member up costs as much as a call
+
+
 class DedicatedOwner(Protocol):
     """What relays the connection of a dedicated stream; see `dedicated.DedicatedRelay`."""
 
@@ -189,18 +192,25 @@ class StreamEnd:
 
     # ------------------------------------------------------------------ opening
 
-    async def opened(self) -> Opened:
-        """Wait for the peer's answer to OPEN.
+    async def opened(self, seconds: float) -> Opened:
+        """Wait for the peer's answer to OPEN, for so long.
 
         Raises:
             Refused: with the peer's reason.
             ConnectionResetError: when the stream or its link ended before the answer.
+            TimeoutError: there was no answer; nothing else has happened.
         """
+        loop = asyncio.get_running_loop()
         if self._answer is None:
-            self._answer = asyncio.get_running_loop().create_future()
+            self._answer = loop.create_future()
             if self.ended:
                 raise ConnectionResetError("the stream ended before it was answered")
-        answer = await self._answer
+        # Each stream waits here once, and a context manager would cost three times as much.
+        timer = loop.call_later(seconds, self._fail_answer, TimeoutError())
+        try:
+            answer = await self._answer
+        finally:
+            timer.cancel()
         if self.ended:  # since the answer came, and before its reader ran
             raise ConnectionResetError(f"the stream ended: {self.ended}")
         return answer
@@ -332,8 +342,8 @@ class StreamEnd:
         while turns and not self.link.is_blocked:
             turns -= 1
             turn = self._turn()
-            if turn is not Turn.MORE:
-                if turn is Turn.LAST:
+            if turn is not _MORE:
+                if turn is _LAST:
                     look_again(self)
                 return
         self._pause_reading()
@@ -351,9 +361,9 @@ class StreamEnd:
         has_source = self._prefix or (self._sock is not None and not self._is_reading)
         if has_source and not self.is_local_finished:
             turn = self._turn()
-            if turn is Turn.MORE:
+            if turn is _MORE:
                 self.link.queue(self)
-            elif turn is not Turn.HALTED:
+            elif turn is not _HALTED:
                 self._resume_reading()
 
     def _turn(self) -> Turn:
@@ -364,7 +374,7 @@ class StreamEnd:
             stream.send.stalls += 1
             self._pause_reading()
             self._is_waiting_for_credit = True
-            return Turn.HALTED
+            return _HALTED
         link = self.link
         if self._prefix:
             length = min(room, link.turn_bytes, len(self._prefix))
@@ -373,24 +383,24 @@ class StreamEnd:
             self._prefix = self._prefix[length:]
             if not self._prefix and self._write_waiter is not None:
                 self._wake()
-            return Turn.MORE
+            return _MORE
         assert self._sock is not None
         try:
             length = link.receive_turn(self._sock, room)
         except (BlockingIOError, InterruptedError):
-            return Turn.EMPTY
+            return _EMPTY
         except OSError as error:
             self._cut(error)
-            return Turn.HALTED
+            return _HALTED
         if length:
             link.send_turn(stream, length)
-            return Turn.MORE if length >= min(room, link.turn_bytes) else Turn.LAST
+            return _MORE if length >= min(room, link.turn_bytes) else _LAST
         if self._is_cut:
             self.reset(ErrorCode.CUT, ENDED_LOCAL_RESET)
-            return Turn.HALTED
+            return _HALTED
         self._pause_reading()
         self.finish()
-        return Turn.HALTED
+        return _HALTED
 
     def deliver(self, now: float) -> None:
         """The link: hand the payloads in `views` to the local socket."""
@@ -612,9 +622,12 @@ class StreamEnd:
             self.dedicated.stream_closed(ended)
         self._pending = bytearray()
         self._prefix = b""
-        self._fail_answer(ConnectionResetError(f"the stream ended: {ended}"))
+        if self._answer is not None:
+            self._fail_answer(ConnectionResetError(f"the stream ended: {ended}"))
         self._wake()
         if not self._holds:
             self.link.session.release(self.stream)
-        if self._closed is not None:
-            self._closed(self)
+        # Once, and not kept: it refers to this end, and would wait for the garbage collector.
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed(self)

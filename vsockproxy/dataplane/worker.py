@@ -1,5 +1,6 @@
 """What the workers of both sides have in common: the channel to the supervisor, and their life."""
 
+import gc
 import os
 import signal
 import socket
@@ -187,6 +188,8 @@ class Worker:
             self._side = self._make_side(
                 configure, self._document, self._listeners, self._questions
             )
+            # What is there now stays: not to be looked through for garbage, again and again.
+            gc.freeze()
             self._say(Ready())
             if configure.reports:
                 spawn(self._report_on(self._side), "reports")

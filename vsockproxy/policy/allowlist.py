@@ -10,6 +10,7 @@ A question for a name has no port. It is allowed where some port is: `Policy.dec
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, Self
 
 from vsockproxy.addresses import AddressError, Destination, Host, IpAddress, normalise_host
@@ -29,6 +30,9 @@ __all__ = ("Policy",)
 MOST_ERROR_CHARACTERS: Final = 400
 """What a refusal quotes of a host that cannot be read."""
 
+MOST_REMEMBERED: Final = 256
+"""Decisions that are kept for the next stream to the same host; each has some 2 KiB at most."""
+
 
 class Policy:
     """Decides about streams; immutable, and quick however many rules there are.
@@ -37,12 +41,13 @@ class Policy:
         lists: the rules and settings to decide by.
     """
 
-    __slots__ = ("_allow", "_deny", "lists")
+    __slots__ = ("_allow", "_decided", "_deny", "lists")
 
     def __init__(self, lists: Lists) -> None:
         self.lists = lists
         self._allow = RuleTable(lists.allow)
         self._deny = RuleTable(lists.deny)
+        self._decided = lru_cache(MOST_REMEMBERED)(self._decide_text)
 
     @classmethod
     def compile(
@@ -66,6 +71,9 @@ class Policy:
 
         A host that cannot be read is refused as not listed, in every mode.
         """
+        return self._decided(host_text, port)
+
+    def _decide_text(self, host_text: str, port: int) -> tuple[Decision, Host | None]:
         try:
             host = normalise_host(host_text)
         except AddressError as error:
@@ -244,6 +252,8 @@ class Policy:
         return found[1] if found is not None else None
 
     def _denied_part(self, address: IpAddress, port: int) -> tuple[IpAddress, Rule] | None:
+        if not self._deny.rules:
+            return None
         for part in (address, *embedded_ipv4(address)):
             rule = self._deny.match_address(part, port)
             if rule is not None:

@@ -9,6 +9,7 @@ address space, and the Amazon EC2 user guide for the instance's own services (16
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Address, ip_network
 from typing import Final
 
@@ -122,6 +123,7 @@ def findings(address: IpAddress) -> tuple[Finding, ...]:
     return tuple(Finding(part, _class_of(part)) for part in judged)
 
 
+@lru_cache(1024)
 def closed(address: IpAddress, *, private: bool, metadata: bool) -> tuple[Finding, ...]:
     """What forbids dialling `address`, most severe first; empty if it may be dialled.
 

@@ -7,7 +7,8 @@ which the decoder lets pass, are refused too. Keys are unsigned integers; unknow
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Never
+from functools import lru_cache
+from typing import Any, Final, Never
 
 import cbor2
 
@@ -27,6 +28,9 @@ MAX_RECORD_BYTES = 1024
 TOKEN_BYTES = 16
 MAX_TTL_SECONDS = 2**31 - 1
 """RFC 2181 §8."""
+
+REMEMBERED: Final = 256
+"""Payloads of each kind that are kept, as most streams lead where others have led; under 1 KiB."""
 
 
 class _NoTags(dict[int, Any]):
@@ -59,7 +63,7 @@ def decode_map(data: bytes, what: str) -> dict[Any, Any]:
     """
     try:
         value = cbor2.loads(data, max_depth=MAX_DEPTH, semantic_decoders=_NO_TAGS)
-        is_deterministic = _is_plain(value) and cbor2.dumps(value, canonical=True) == data
+        is_deterministic = _is_plain(value) and cbor2.dumps(value) == data
     except (cbor2.CBORError, ValueError, TypeError) as error:
         raise PeerProtocolError(ErrorCode.PROTOCOL, f"{what} is no CBOR: {error}") from error
     if not is_deterministic or not isinstance(value, dict):
@@ -70,12 +74,17 @@ def decode_map(data: bytes, what: str) -> dict[Any, Any]:
 
 
 def _is_plain(value: object, depth: int = MAX_DEPTH) -> bool:
+    """Whether there are none but plain values, and keys that are unsigned integers in order."""
     if isinstance(value, dict):
-        # With unsigned keys alone, the order of RFC 8949 is that of RFC 7049, which cbor2 writes.
-        return depth > 0 and all(
-            type(key) is int and 0 <= key <= MAX_INTEGER and _is_plain(item, depth - 1)
-            for key, item in value.items()
-        )
+        highest = -1
+        for key, item in value.items():
+            # Unsigned keys in order are the order of RFC 8949, byte by byte.
+            if type(key) is not int or not highest < key <= MAX_INTEGER:
+                return False
+            if not _is_plain(item, depth - 1):
+                return False
+            highest = key
+        return depth > 0
     if isinstance(value, list):
         return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
     return value is None or isinstance(value, int | str | bytes)
@@ -170,6 +179,7 @@ class Open:
     server: str = ""
     """For a service: the address that the client connected to, likewise."""
 
+    @lru_cache(REMEMBERED)  # noqa: B019  # what it keeps are values, and few
     def encode(self) -> bytes:
         """The payload of OPEN.
 
@@ -191,6 +201,7 @@ class Open:
         return encode_map(fields)
 
     @classmethod
+    @lru_cache(REMEMBERED)
     def decode(cls, data: bytes) -> "Open":
         """The value of an OPEN payload."""
         fields = Fields(data, "OPEN")
@@ -223,6 +234,7 @@ class Opened:
     """Credit from the start, instead of the hello's: bytes that may be sent to the sender of
     OPENED. Whoever accepts asks for it; on the wire stands what the budget had left."""
 
+    @lru_cache(REMEMBERED)  # noqa: B019  # what it keeps are values, and few
     def encode(self) -> bytes:
         """The payload of OPENED.
 
@@ -239,6 +251,7 @@ class Opened:
         return encode_map(fields)
 
     @classmethod
+    @lru_cache(REMEMBERED)
     def decode(cls, data: bytes) -> "Opened":
         """The value of an OPENED payload."""
         fields = Fields(data, "OPENED")

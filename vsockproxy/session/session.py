@@ -63,12 +63,12 @@ from vsockproxy.session.limits import (
 from vsockproxy.session.messages import Open, Opened, Refusal, printable
 from vsockproxy.session.opening import Hello
 from vsockproxy.session.states import (
+    CLOSED,
     MAY_RECEIVE_DATA,
     MAY_SEND_DATA,
     REMOTE_OPENING_STATES,
     TRANSITIONS,
     StreamInput,
-    StreamState,
 )
 from vsockproxy.session.stream import Stream
 from vsockproxy.session.verbs import SessionVerbs
@@ -355,7 +355,7 @@ class Session(SessionVerbs):
         if state is None:
             self._forbid(stream, stream_input.name)
         stream.state = state
-        if state is StreamState.CLOSED:
+        if state is CLOSED:
             del self.streams[stream.id]
 
     @staticmethod
@@ -374,7 +374,7 @@ class Session(SessionVerbs):
         streams = list(self.streams.values())
         self.streams.clear()
         for stream in streams:
-            stream.state = StreamState.CLOSED
+            stream.state = CLOSED
         self._outbox.end(code, text, is_told=is_told)
         events.append(SessionEnded(code, text, code == ErrorCode.NONE and not streams, streams))
 

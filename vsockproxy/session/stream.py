@@ -3,7 +3,7 @@
 from vsockproxy.session.credit import ReceiveWindow, SendWindow
 from vsockproxy.session.errors import LocalProtocolError
 from vsockproxy.session.frames import FrameType
-from vsockproxy.session.states import TRANSITIONS, StreamInput, StreamState
+from vsockproxy.session.states import CLOSED, TRANSITIONS, StreamInput, StreamState
 
 
 class Stream:
@@ -72,7 +72,7 @@ class Stream:
     @property
     def is_closed(self) -> bool:
         """Both directions have ended, or the stream was refused or reset."""
-        return self.state is StreamState.CLOSED
+        return self.state is CLOSED
 
     def send_input(self, stream_input: StreamInput) -> None:
         """Step the state for something this end sends.
