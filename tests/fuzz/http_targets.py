@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import h11
 
-from tests.fuzz.target import Cut, Target, in_pieces, same_however_cut, whole
+from tests.fuzz.target import MEMORY_OF_A_HEAD, Cut, Target, in_pieces, same_however_cut, whole
 from tests.vsockproxy.protocols.recorded_requests import CONNECTS, FORWARDS
 from tests.vsockproxy.protocols.refused_requests import REFUSED
 from vsockproxy.addresses import parse_destination
@@ -63,8 +63,6 @@ _DICTIONARY = (
 
 _BETWEEN = b"\xff\xff"
 """In an input for an exchange: the client's bytes, this, the origin's bytes."""
-_MEMORY_OF_A_HEAD = 300
-"""What h11's patterns for a line use for each of its bytes, for the time they match it."""
 _TOO_LONG = "Receive buffer too long"
 """h11's words for more framing than `http_head.MAX_FRAMING_BYTES`."""
 
@@ -218,7 +216,7 @@ HTTP_PROXY = Target(
         *(request for request, _, _ in REFUSED.values()),
     ),
     dictionary=_DICTIONARY,
-    most_memory_factor=_MEMORY_OF_A_HEAD,
+    most_memory_factor=MEMORY_OF_A_HEAD,
 )
 
 
@@ -252,7 +250,7 @@ SERVICE_REQUEST = Target(
         b"GET / HTTP/1.1\r\n\r\n",
     ),
     dictionary=_DICTIONARY,
-    most_memory_factor=_MEMORY_OF_A_HEAD,
+    most_memory_factor=MEMORY_OF_A_HEAD,
 )
 
 HTTP_EXCHANGE = Target(
@@ -264,7 +262,7 @@ HTTP_EXCHANGE = Target(
         for response in _RESPONSES
     ),
     dictionary=(*_DICTIONARY, _BETWEEN),
-    most_memory_factor=_MEMORY_OF_A_HEAD,
+    most_memory_factor=MEMORY_OF_A_HEAD,
 )
 
 HTTP_FRONT = Target(
@@ -283,7 +281,7 @@ HTTP_FRONT = Target(
         b"GET x HTTP/1.1\r\nHost: x\r\n\r\n",
     ),
     dictionary=(*_DICTIONARY, _BETWEEN, b"OPTIONS * ", b"/"),
-    most_memory_factor=_MEMORY_OF_A_HEAD,
+    most_memory_factor=MEMORY_OF_A_HEAD,
 )
 
 HTTP_CONNECT = Target(
@@ -296,5 +294,5 @@ HTTP_CONNECT = Target(
         b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     ),
     dictionary=_DICTIONARY,
-    most_memory_factor=_MEMORY_OF_A_HEAD,
+    most_memory_factor=MEMORY_OF_A_HEAD,
 )

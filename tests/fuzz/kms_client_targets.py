@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from tests.fuzz.target import Target, same_however_cut
+from tests.fuzz.target import MEMORY_OF_A_HEAD, Target, same_however_cut
 from tests.support.kms_answers import ANSWERS, as_http
 from tests.vsockproxy.client.test_kms import BROKEN, REFUSALS
 from tests.vsockproxy.client.test_kms_calls import RESULTS
@@ -82,4 +82,5 @@ KMS_CLIENT = Target(
         ),
     ),
     most_memory_bytes=1024 * 1024,
+    most_memory_factor=MEMORY_OF_A_HEAD,
 )

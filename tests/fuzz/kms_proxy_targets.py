@@ -3,7 +3,7 @@
 import base64
 import json
 
-from tests.fuzz.target import Cut, Target, same_however_cut
+from tests.fuzz.target import MEMORY_OF_A_HEAD, Cut, Target, same_however_cut
 from vsockproxy.attestation.kms_answers import check_account, open_answer
 from vsockproxy.attestation.kms_calls import (
     AttestedCall,
@@ -20,8 +20,6 @@ from vsockproxy.protocols.http_conversation import BodyRequest, Conversation
 from vsockproxy.protocols.http_service import AnswerReader, ServiceAnswer
 
 _MOST_BODY = 4096
-_MEMORY_OF_A_HEAD = 300
-"""What h11's patterns for a line use for each of its bytes, for the time they match it."""
 
 _AUTHORIZATION = (
     b"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/kms/aws4_request, "
@@ -113,7 +111,7 @@ KMS_CONVERSATION = Target(
         b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
     dictionary=_HTTP,
-    most_memory_factor=_MEMORY_OF_A_HEAD,
+    most_memory_factor=MEMORY_OF_A_HEAD,
 )
 
 
@@ -154,7 +152,7 @@ KMS_ANSWER_HEAD = Target(
         b"SSH-2.0-OpenSSH\r\n",
     ),
     dictionary=(*_HTTP, b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 Early\r\n\r\n"),
-    most_memory_factor=_MEMORY_OF_A_HEAD,
+    most_memory_factor=MEMORY_OF_A_HEAD,
 )
 
 

@@ -12,6 +12,9 @@ from typing import TypeVar
 
 KIBIBYTE = 1024
 
+MEMORY_OF_A_HEAD = 300
+"""What h11's patterns for a line use for each of its bytes, for the time they match it."""
+
 Result = TypeVar("Result")
 
 Execute = Callable[[bytes], str]
