@@ -89,6 +89,8 @@ ATTESTATION_DOCUMENT = Target(
         cbor2.dumps([b"\xa0", {}, b"\xa0", b""]),
         cbor2.dumps([b"\x80", {}, b"", bytes(96)]),
         b"\x80",
+        b"-----BEGIN CERTIFICATE-----",
+        cbor2.dumps([PROTECTED, {}, b"", bytes(96)]).hex().encode(),
         cbor2.dumps([PROTECTED, {4: b""}, b"", bytes(96)]),
         cbor2.dumps([PROTECTED, {}, b"", bytes(95)]),
     ),

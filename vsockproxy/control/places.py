@@ -107,6 +107,20 @@ class Place:
         """How long nothing may be heard of the worker, in seconds."""
         return HUNG_SECONDS if self.is_ready else START_SECONDS
 
+    def deliver_at_once(self, connection: AcceptedConnection) -> bool:
+        """Send it where nothing waits before it: a task for each would cost as much again.
+
+        Returns:
+            Whether it is done with, and its socket may be closed.
+        """
+        process = self.process
+        if process is None or not self.is_ready:
+            return False
+        if self.waiting or not self.may_deliver.is_set():
+            return False
+        message = self.named_now(connection)
+        return message is None or process.try_send(message, [connection.socket.fileno()])
+
     def named_now(self, connection: AcceptedConnection) -> Connection | Routed | None:
         """The message for a connection, with its listener's name of now; None if that is gone."""
         if connection.endpoint is None:

@@ -334,7 +334,7 @@ class Supervisor:
     def hand_over(self, worker: int, connection: AcceptedConnection) -> None:
         """Give a connection to a worker, or to its replacement; too many are closed and counted."""
         place = self._places[worker]
-        if self._delivers_at_once(place, connection):
+        if place.deliver_at_once(connection):
             connection.socket.close()
             return
         if len(place.waiting) >= MAX_WAITING_CONNECTIONS:
@@ -346,17 +346,6 @@ class Supervisor:
             return
         place.waiting.append(connection)
         place.arrived.set()
-
-    @staticmethod
-    def _delivers_at_once(place: Place, connection: AcceptedConnection) -> bool:
-        """Send what nothing else waits before: another task for each would cost as much again."""
-        process = place.process
-        if process is None or not place.is_ready:
-            return False
-        if place.waiting or not place.may_deliver.is_set():
-            return False
-        message = place.named_now(connection)
-        return message is None or process.try_send(message, [connection.socket.fileno()])
 
     async def _keep_running(self, place: Place) -> None:
         delay = RestartDelay()

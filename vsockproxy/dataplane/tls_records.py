@@ -123,21 +123,27 @@ class TlsRecords:
             self.has_peer_ended = True
         except ssl.SSLError as error:
             raise TlsFailed(describe(error)) from None
-        if self._outgoing.pending > to_be_sent and self._is_asked_anew:
-            raise TlsFailed("it wants to negotiate anew, which is off")
+        self._check_answer(to_be_sent)
         if length:
             self._barren = 0
         if self.has_peer_ended:
             self._incoming.read()
         return length
 
-    @property
-    def _is_asked_anew(self) -> bool:
-        """Of a server whose reading has made a record: whether that is a `no_renegotiation`.
+    def _check_answer(self, to_be_sent: int) -> None:
+        """Look whether reading has made a record: as a server of TLS 1.2, a `no_renegotiation`.
 
-        With TLS 1.2 nothing else is. A client waits for it, and takes it for the end.
+        A client that gets it waits for more, or takes it for the end.
+
+        Args:
+            to_be_sent: how many bytes were to be sent before.
+
+        Raises:
+            TlsFailed: it has.
         """
-        return self.tls.server_side and self.tls.version() == "TLSv1.2"
+        has_answered = self._outgoing.pending > to_be_sent
+        if has_answered and self.tls.server_side and self.tls.version() == "TLSv1.2":
+            raise TlsFailed("it wants to negotiate anew, which is off")
 
     def encrypt(self, data: memoryview) -> None:
         """Make records of plaintext, at most `CHUNK_BYTES`; `take` has them.
