@@ -139,8 +139,10 @@ def test_sigterm_stops_them_in_reverse_and_kills_those_that_ignore_it(tmp_path: 
 
 def test_each_has_a_fence_of_its_own(tmp_path: Path) -> None:
     probe = (
-        "import socket, sys\ntry: socket.socket(socket.AF_VSOCK)\n"
-        "except OSError: print(sys.argv[1], 'none')\nelse: print(sys.argv[1], 'vsock')"
+        "import os, socket, sys\nfound = 'vsock'\ntry: socket.socket(socket.AF_VSOCK)\n"
+        "except OSError: found = 'none'\n"
+        # In one write: the commands share a pipe, and print may write piece by piece.
+        "os.write(1, f'{sys.argv[1]} {found}\\n'.encode())"
     )
     user = {"user": 65534} if os.geteuid() == 0 else {}
     commands: list[dict[str, Any]] = [
