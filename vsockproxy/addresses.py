@@ -29,6 +29,7 @@ __all__ = (
     "TcpAddress",
     "UnixAddress",
     "VsockAddress",
+    "format_authority",
     "format_ip",
     "normalise_host",
     "parse_destination",
@@ -117,7 +118,7 @@ class TcpAddress:
     port: int
 
     def __str__(self) -> str:
-        return f"tcp://{_join(self.host, self.port)}"
+        return f"tcp://{format_authority(self.host, self.port)}"
 
 
 Endpoint = VsockAddress | UnixAddress | TcpAddress
@@ -146,7 +147,12 @@ class Destination:
     port: int
 
     def __str__(self) -> str:
-        return _join(self.host.text, self.port)
+        return format_authority(self.host.text, self.port)
+
+
+def format_authority(host: str, port: int) -> str:
+    """HOST:PORT, with an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def format_ip(address: IpAddress) -> str:
@@ -398,7 +404,3 @@ def _refuse_unprintable(text: str, most_characters: int) -> None:
         )
     if not text.isprintable() or " " in text:
         raise AddressError(f"{text!r} has a space or a control character", "write it without")
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -18,6 +18,7 @@ from typing import Final
 
 from cryptography import x509
 
+from vsockproxy.addresses import format_authority
 from vsockproxy.attestation.documents import (
     MAX_DOCUMENT_BYTES,
     AttestationDocument,
@@ -129,7 +130,7 @@ def connect_attested(
     try:
         plain = socket.create_connection((host, port), seconds)
     except (OSError, UnicodeError) as error:
-        text = f"{_authority(host, port)} cannot be connected to: {_explain(error)}"
+        text = f"{format_authority(host, port)} cannot be connected to: {_explain(error)}"
         raise Unreachable(text) from None
     connection: socket.socket = plain
     try:
@@ -138,7 +139,7 @@ def connect_attested(
         assert certificate is not None  # every handshake of TLS 1.2 and 1.3 here brings one
         public_key = _public_key(certificate)
         nonce = secrets.token_bytes(NONCE_BYTES)
-        answer = _ask(secured, _authority(name, port), nonce, ends_at)
+        answer = _ask(secured, format_authority(name, port), nonce, ends_at)
         if answer.status != 200:
             text = (
                 f"the server has no document for us, it answers {answer.status}: {_shown(answer)}"
@@ -162,10 +163,6 @@ def connect_attested(
         raise
     secured.settimeout(None)
     return AttestedConnection(secured, document, public_key)
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _handshake(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import click
 
+from vsockproxy.cli.files import check_files_of
 from vsockproxy.config.advice import advise
 from vsockproxy.config.changes import changes_since
 from vsockproxy.config.compare import compare_sides
@@ -17,8 +18,6 @@ from vsockproxy.config.load import (
     parse,
     read_file,
 )
-from vsockproxy.tls_files import check_tls_files
-from vsockproxy.trusted_roots import root_file_fault
 
 __all__ = ("command",)
 
@@ -39,10 +38,7 @@ class _Files:
             content = read_file(file)
             if not is_enclave_run(content):
                 document = parse(content, file)
-                roots = root_file_fault(document)
-                errors = [*check_tls_files(document), *([roots] if roots else [])]
-                if errors:
-                    raise ConfigErrors(errors)
+                check_files_of(document)
                 return document
             parse_enclave_run(content, file)
             self.enclave_runs.append(file)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Generic
 from urllib.parse import urlsplit
 
+from vsockproxy.addresses import format_authority
 from vsockproxy.client.kms_calls import Answer, Call, Result, read_object
 from vsockproxy.client.kms_errors import (
     KmsAnswerError,
@@ -62,7 +63,7 @@ class Proxy:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return format_authority(self.host, self.port)
 
     def lost(self, error: OSError | None = None) -> KmsUnreachable:
         """What it means that a connection could not be made, or was cut."""
